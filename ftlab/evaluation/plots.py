@@ -1,0 +1,128 @@
+"""Figures with labelled axes and a text for those who do not see them."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+
+INK, ACCENT, MUTED = "#1f77b4", "#d95f02", "#9aa0a6"  # told apart in the common colour blindnesses, and in grey
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure in the notebook as a PNG with `alt` as its text, and close it.
+
+    The text is also the plain form of the output, so that a screen reader, a terminal and nbval have something to
+    compare; keep measured numbers out of it.
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    display(
+        {"image/png": buffer.getvalue(), "text/plain": f"[figure] {alt}"},
+        metadata={"image/png": {"alt": alt}},
+        raw=True,
+    )
+
+
+def label_order(labels: pd.Series, first: int) -> Figure:
+    """One thin line a row, coloured by label, in the order of the file; the first n rows are marked."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    names = sorted(labels.unique())
+    figure, axis = plt.subplots(figsize=(9, 1.5))
+    codes = labels.map({name: index for index, name in enumerate(names)}).to_numpy()
+    axis.imshow(codes[np.newaxis, :], aspect="auto", cmap="cividis", interpolation="nearest")
+    axis.axvline(first, color="white", linewidth=2)
+    axis.annotate(f"first {first:,}", (first, 0.3), xytext=(8, 0), textcoords="offset points", color="white")
+    axis.set(
+        yticks=[],
+        xlabel="row of the file",
+        title=f"Label of each row, in the order of the file: {' (dark), '.join(names[:2])} (light)",
+    )
+    return figure
+
+
+def token_lengths(lengths: pd.DataFrame, max_length: int) -> Figure:
+    """A histogram of the tokens in each row, and the share of rows that each max_length keeps whole."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    tokens = np.sort(lengths["tokens"].to_numpy())
+    longest = float(np.quantile(tokens, 0.99))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
+    left.hist(tokens, bins=60, range=(0, longest), color=INK)
+    left.set(xlabel="tokens in a row", ylabel="rows", title="How long the texts are (up to the 99th percentile)")
+    right.plot(tokens, np.arange(1, len(tokens) + 1) / len(tokens), color=INK)
+    right.set(
+        xlabel="max_length",
+        ylabel="share of rows kept whole",
+        title="What each max_length keeps",
+        xlim=(0, longest),
+        ylim=(0, 1),
+    )
+    for axis in (left, right):
+        axis.axvline(max_length, color=ACCENT, linestyle="--", label=f"max_length {max_length}")
+        axis.legend()
+    figure.tight_layout()
+    return figure
+
+
+def training_curves(log_history: list[dict[str, float]], metric: str = "f1") -> Figure:
+    """Loss on training and validation rows, and the validation score, by epoch, from `trainer.state.log_history`."""
+    import matplotlib.pyplot as plt
+
+    train = [(entry["epoch"], entry["loss"]) for entry in log_history if "loss" in entry]
+    evals = [entry for entry in log_history if "eval_loss" in entry]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
+    left.plot(*zip(*train, strict=True), color=MUTED, label="training")
+    left.plot([e["epoch"] for e in evals], [e["eval_loss"] for e in evals], "o-", color=INK, label="validation")
+    left.set(xlabel="epoch", ylabel="cross-entropy loss", title="Loss")
+    left.legend()
+    right.plot([e["epoch"] for e in evals], [e[f"eval_{metric}"] for e in evals], "o-", color=INK)
+    right.set(xlabel="epoch", ylabel=f"{metric} on validation", title="The score that chooses the epoch", ylim=(0, 1))
+    figure.tight_layout()
+    return figure
+
+
+def scores(table: pd.DataFrame) -> Figure:
+    """A dot with its interval for each model: columns model, accuracy, low and high; best at the top."""
+    import matplotlib.pyplot as plt
+
+    table = table.sort_values("accuracy").reset_index(drop=True)
+    figure, axis = plt.subplots(figsize=(8, 0.6 + 0.55 * len(table)))
+    reach = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
+    axis.errorbar(table["accuracy"], table.index, xerr=reach, fmt="o", color=INK, capsize=4)
+    axis.set(yticks=table.index, xlabel="accuracy on the test split, with 95 % interval", title="The ladder")
+    axis.set_yticklabels(table["model"])
+    axis.set_ylim(-0.6, len(table) - 0.4)
+    axis.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def confusion(predictions: pd.DataFrame, label_names: Sequence[str]) -> Figure:
+    """A heatmap of true label against prediction: each row's shares, with the counts written in."""
+    import matplotlib.pyplot as plt
+    import seaborn
+    from sklearn.metrics import confusion_matrix
+
+    counts = confusion_matrix(predictions["label"], predictions["prediction"], labels=list(label_names))
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    size = 2.4 + 0.8 * len(label_names)
+    figure, axis = plt.subplots(figsize=(size + 1, size))
+    seaborn.heatmap(
+        shares, annot=counts, fmt="d", cmap="Blues", vmin=0, vmax=1, ax=axis, square=True,
+        xticklabels=label_names, yticklabels=label_names, cbar_kws={"label": "share of the true label"},
+    )  # fmt: skip
+    axis.set(xlabel="predicted label", ylabel="true label", title="Rows by true and predicted label")
+    return figure

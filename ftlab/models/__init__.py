@@ -1,0 +1,1 @@
+"""Pretrained models and tokenizers: one name, one folder on disk."""

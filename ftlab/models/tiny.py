@@ -1,0 +1,124 @@
+"""Tiny models of the real classes, with random weights and a tokenizer trained on the spot.
+
+They prove that code runs, in a second and without a download. They have learned nothing, so nothing that they
+answer means anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ftlab import __version__, files
+from ftlab.data import assets
+from ftlab.data.sources import ROWS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+VOCABULARY = 600
+
+
+def _corpus() -> list[str]:
+    return pd.read_csv(ROWS / "mini_reviews.csv")["text"].tolist()
+
+
+def _wordpiece() -> PreTrainedTokenizerFast:
+    """An uncased WordPiece tokenizer, as BERT and DistilBERT have it."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=specials, show_progress=False)
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", specials.index("[SEP]")), ("[CLS]", specials.index("[CLS]"))
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=128,
+        model_input_names=["input_ids", "attention_mask"],  # DistilBERT takes no token_type_ids
+    )
+
+
+def _byte_level() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with one special token and no pad token, as GPT-2 and phi-2 have it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    end = "<|endoftext|>"
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end, model_max_length=256
+    )
+
+
+def _distilbert() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    from transformers import DistilBertConfig, DistilBertModel
+
+    tokenizer = _wordpiece()
+    # Six layers, as the real one: "freeze the first four" means the same.
+    shape = {"dim": 32, "hidden_dim": 64, "n_layers": 6, "n_heads": 2, "max_position_embeddings": 128}
+    return DistilBertModel(DistilBertConfig(vocab_size=len(tokenizer), **shape)), tokenizer
+
+
+def _gpt2() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = _byte_level()
+    ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape, **ends)), tokenizer
+
+
+def _phi() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    from transformers import PhiConfig, PhiForCausalLM
+
+    tokenizer = _byte_level()
+    ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    # phi-2's embedding has more rows than its tokenizer has tokens; so has this one.
+    config = PhiConfig(vocab_size=len(tokenizer) + 24, max_position_embeddings=256, **shape, **ends)
+    return PhiForCausalLM(config), tokenizer
+
+
+BUILDERS: dict[str, Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]] = {
+    "tiny-distilbert": _distilbert,
+    "tiny-gpt2": _gpt2,
+    "tiny-phi": _phi,
+}
+
+
+def folder(name: str) -> Path:
+    """The folder of a tiny model, built first if the cache lacks it. The same weights each time."""
+    path = assets.home() / "tiny" / f"{name}-{__version__}"
+    if not (path / "config.json").is_file():
+        import torch
+
+        with torch.random.fork_rng(devices=[]), files.whole(path, folder=True) as partial:
+            torch.manual_seed(0)
+            model, tokenizer = BUILDERS[name]()
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+    return path

@@ -1,0 +1,1 @@
+"""What surrounds a Trainer that stands in full view in the notebook."""

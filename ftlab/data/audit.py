@@ -87,7 +87,7 @@ class AuditReport:
         for finding in self.findings:
             shown = ", ".join(finding.rows[:SHOWN]) + (" …" if finding.count > SHOWN and finding.rows else "")
             columns = (
-                first,
+                finding.severity,
                 f"<b>{finding.id}</b>",
                 *map(html.escape, (finding.what, finding.why, finding.todo, shown)),
             )

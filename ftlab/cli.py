@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from ftlab import __version__
 from ftlab.errors import BadInput, CourseError
+from ftlab.progress import quiet
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,6 +26,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
+    quiet()
     try:
         return options.command(options)
     except CourseError as problem:

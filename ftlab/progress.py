@@ -10,12 +10,18 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+HEADLESS = "FTLAB_HEADLESS"  # set while notebooks run with nobody before them
+
 
 def bar(what: str, **options: Any) -> tqdm:
-    """A progress bar that is gone when the work is done; one plain line instead where nobody watches a terminal."""
+    """A progress bar that is gone when the work is done.
+
+    Where nobody watches a terminal there is one plain line instead, and in a notebook that runs headless nothing:
+    a bar would stay in the stored output, with its timings.
+    """
     in_notebook = "ipykernel" in sys.modules
-    watched = in_notebook or sys.stderr.isatty()
-    if not watched:
+    watched = (in_notebook and HEADLESS not in os.environ) or sys.stderr.isatty()
+    if not watched and not in_notebook:
         print(f"ftlab: {what} ...", file=sys.stderr, flush=True)
     return tqdm(desc=what, leave=False, disable=not watched, **options)
 

@@ -21,7 +21,7 @@ from ftlab.course import profiles
 from ftlab.course.lesson import RUN_FOLDER
 from ftlab.data import assets
 from ftlab.errors import BadInput, ClaimFailed, CourseError, LessonFailed
-from ftlab.progress import quiet
+from ftlab.progress import HEADLESS
 
 LIVE = "progress.json"  # what a lesson writes while it trains, and the display reads
 
@@ -167,13 +167,12 @@ def run(
 def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, display: _Display) -> Result:
     import papermill
 
-    quiet()
     own = folder / lesson.name
     own.mkdir(parents=True, exist_ok=True)
     notebook = folder / f"{lesson.name}.ipynb"
     _register_engine(display)
     began = time.monotonic()
-    os.environ[RUN_FOLDER] = str(own)
+    os.environ.update({RUN_FOLDER: str(own), HEADLESS: "1"})
     try:
         # papermill formats paths with the parameters, so a brace in one would be read as a field.
         papermill.execute_notebook(
@@ -183,6 +182,7 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, displ
             engine_name="ftlab",
             kernel_name="python3",
             progress_bar=False,
+            extra_arguments=["--log-level=ERROR"],  # else each kernel warns that it talks over the loopback unencrypted
             cwd=str(lesson.path.parent),
         )
     except papermill.PapermillExecutionError as problem:
@@ -194,7 +194,7 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, displ
             raise BadInput(f"{lesson.name}: {said[0]}") from problem
         raise LessonFailed(f"{lesson.name} stopped with {problem.ename}: {said[0][:300]}; {where}") from problem
     finally:
-        del os.environ[RUN_FOLDER]
+        del os.environ[RUN_FOLDER], os.environ[HEADLESS]
         (own / LIVE).unlink(missing_ok=True)
     seconds = time.monotonic() - began
     metrics = json.loads((own / "metrics.json").read_text(encoding="utf-8"))

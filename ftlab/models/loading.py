@@ -98,6 +98,21 @@ def max_positions(model: str) -> int:
     return min(limits, default=10**9)
 
 
+def without_attention_dropout(model: str) -> dict[str, float]:
+    """The `from_pretrained` option that turns attention dropout off for this architecture, on a CPU; else nothing.
+
+    On a CPU, dropout on the attention weights draws a random number for each of them and keeps PyTorch from its fused
+    attention kernel: most of the time of a step at long lengths. Dropout on the hidden states stays as shipped.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return {}
+    config = json.loads((folder(model) / "config.json").read_text(encoding="utf-8"))
+    names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+    return {name: 0.0 for name in names if name in config}
+
+
 def weights_sha256(path: Path) -> str:
     """One hash for all safetensors of a folder: equal means the same weights."""
     parts = sorted(path.glob("*.safetensors"))

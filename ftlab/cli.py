@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,11 @@ from ftlab.progress import quiet
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # argparse takes -5 for a value, and -2e-5 for an option that it does not know (until Python 3.14).
+        self._negative_number_matcher = re.compile(r"^-\.?\d")
+
     def error(self, message: str) -> NoReturn:
         """One line, and not the whole usage before it."""
         self.exit(2, f"ftlab: {message}; see {self.prog} --help\n")

@@ -13,17 +13,29 @@ from tqdm.auto import tqdm
 HEADLESS = "FTLAB_HEADLESS"  # set while notebooks run with nobody before them
 
 
-def bar(what: str, **options: Any) -> tqdm:
-    """A progress bar that is gone when the work is done.
+class Bar(tqdm):
+    """A progress bar that is gone when the work is done, and silent where nobody watches.
 
-    Where nobody watches a terminal there is one plain line instead, and in a notebook that runs headless nothing:
-    a bar would stay in the stored output, with its timings.
+    In a notebook that runs headless it would stay in the stored output, with its timings.
     """
-    in_notebook = "ipykernel" in sys.modules
-    watched = (in_notebook and HEADLESS not in os.environ) or sys.stderr.isatty()
-    if not watched and not in_notebook:
+
+    def __init__(self, *iterables: Any, **options: Any) -> None:
+        super().__init__(*iterables, **{**options, "leave": False, "disable": not _watched()})
+
+
+def bar(what: str, **options: Any) -> tqdm:
+    """A `Bar`; where a command runs with no terminal before it, one plain line instead."""
+    if not _watched() and not _in_notebook():
         print(f"ftlab: {what} ...", file=sys.stderr, flush=True)
-    return tqdm(desc=what, leave=False, disable=not watched, **options)
+    return Bar(desc=what, **options)
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _watched() -> bool:
+    return HEADLESS not in os.environ if _in_notebook() else sys.stderr.isatty()
 
 
 def quiet() -> None:
@@ -36,6 +48,7 @@ def quiet() -> None:
         TOKENIZERS_PARALLELISM="true",  # said aloud, so that no fork warns that it was turned off
         TRANSFORMERS_VERBOSITY="error",
         DATASETS_VERBOSITY="error",
+        HF_HUB_VERBOSITY="error",
         HF_HUB_DISABLE_TELEMETRY="1",
         HF_HUB_DISABLE_PROGRESS_BARS="1",
         HF_DATASETS_DISABLE_PROGRESS_BARS="1",

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 
 from ftlab.course import records
-from ftlab.data import assets
+from ftlab.data import assets, hub
 
 SUPPORTED = ((3, 11), (3, 13))  # the same as requires-python in pyproject.toml
 NEEDED_MEMORY_GB = 4
@@ -122,15 +120,9 @@ def _assets() -> list[Check]:
 
 
 def _hub() -> Check:
-    from huggingface_hub import constants
-
-    url = urlsplit(constants.ENDPOINT)
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        socket.create_connection((url.hostname or "", port), timeout=3).close()
-    except OSError as problem:
-        return Check("hub", True, f"cannot be reached ({problem.strerror or problem}); only profile gpu needs it")
-    return Check("hub", True, "can be reached")
+    reason = hub.unreachable()
+    found = f"cannot be reached ({reason}); only profile gpu needs it" if reason else "can be reached"
+    return Check("hub", True, found)
 
 
 def _advice(gpu: Check) -> Check:

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -153,13 +154,18 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise BadInput(files.explain(problem, folder)) from problem
-    results = []
+    results: list[Result] = []
     with _display(len(chosen), watch) as display:
         for lesson, budget in zip(chosen, budgets, strict=True):
             given_here = {name: budget.overrides.get(name, value) for name, value in given.items()}
             given_here |= {"profile": profile, "seed": budget.seed}
             display.begin(lesson, folder / lesson.name / LIVE)
-            results.append(_execute(lesson, given_here, folder, display))
+            try:
+                results.append(_execute(lesson, given_here, folder, display))
+            except BadInput:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+                raise
             display.end(results[-1])
     return folder, results
 
@@ -191,6 +197,8 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, displ
         if problem.ename == ClaimFailed.__name__:
             raise ClaimFailed(f"{lesson.name}: {said[0]}; {where}") from problem
         if problem.ename in {kind.__name__ for kind in CourseError.__subclasses__()}:
+            files.remove(own)  # a wrong question leaves nothing behind
+            files.remove(notebook)
             raise BadInput(f"{lesson.name}: {said[0]}") from problem
         raise LessonFailed(f"{lesson.name} stopped with {problem.ename}: {said[0][:300]}; {where}") from problem
     finally:
@@ -219,7 +227,7 @@ class _Display:
     def begin(self, lesson: LessonFile, live: Path) -> None:
         self.lesson = lesson.name
         if self.progress is None:
-            print(f"ftlab: running {lesson.name}", flush=True)
+            print(f"ftlab: running {lesson.name}", file=sys.stderr, flush=True)
         else:
             self.task = self.progress.add_task(lesson.name, total=None, section="starting the kernel", live=live)
 

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from ftlab.errors import AssetError
+from ftlab.progress import Bar
+
+
+def unreachable() -> str | None:
+    """Why the hub cannot be reached, or None when it answers. Behind a proxy only a request could tell: None."""
+    from huggingface_hub import constants
+
+    url = urlsplit(constants.ENDPOINT)
+    if os.environ.get(f"{url.scheme}_proxy") or os.environ.get(f"{url.scheme}_proxy".upper()):
+        return None
+    try:
+        port = url.port or (443 if url.scheme == "https" else 80)
+        socket.create_connection((url.hostname or "", port), timeout=5).close()
+    except OSError as problem:
+        return problem.strerror or str(problem)
+    return None
 
 
 def folder(repo_id: str, revision: str | None, *, kind: Literal["model", "dataset"], patterns: list[str]) -> Path:
@@ -17,18 +36,24 @@ def folder(repo_id: str, revision: str | None, *, kind: Literal["model", "datase
     from huggingface_hub import errors, snapshot_download
 
     try:
-        return Path(snapshot_download(repo_id, repo_type=kind, revision=revision, allow_patterns=patterns))
+        path = snapshot_download(
+            repo_id,
+            repo_type=kind,
+            revision=revision,
+            allow_patterns=patterns,
+            tqdm_class=Bar,
+            local_files_only=unreachable() is not None,  # else it would try five times before it looks on the disk
+        )
     except errors.RevisionNotFoundError as problem:
-        raise AssetError(
-            f"{repo_id} has no revision {revision} on the hub; leave the revision out to see what it has"
-        ) from problem
+        raise AssetError(f"the hub has {repo_id}, but no revision {revision} of it; check the revision") from problem
     except errors.GatedRepoError as problem:
         raise AssetError(f"{repo_id} is gated: accept its terms on the hub and run `hf auth login`") from problem
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as problem:
         raise AssetError(f"the hub has no {kind} {repo_id!r}; check the name (namespace/name)") from problem
     except Exception as problem:  # the rest is the network's, in many classes of several libraries
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        reason = unreachable() or (str(problem).splitlines() or [type(problem).__name__])[0]
         raise AssetError(
             f"{repo_id} is not in the hub's cache and the hub cannot be reached ({reason[:160]}); connect, or use "
             "profile cpu, which needs no hub"
         ) from problem
+    return Path(path)

@@ -83,6 +83,10 @@ def split(dataset: DatasetDict, *, rows: int | None, validation_rows: int, test_
     return Splits(train, validation, test, dropped=total - len(pool) - (len(test) if own_test else 0))
 
 
+def _suggestion(rows: int) -> str:
+    return f"rows {rows * 3 // 5}, validation_rows {rows // 5} and test_rows {rows // 5}"
+
+
 def _distinct(dataset: Dataset) -> Dataset:
     """The rows whose text is the first of its kind; none where equal texts have different labels."""
     first: dict[str, int] = {}
@@ -109,7 +113,8 @@ def _draw(pool: Dataset, sizes: list[int | None], seed: int) -> list[Dataset]:
     wanted = sum(size or 0 for size in sizes)
     if wanted > len(pool) or (None in sizes and wanted >= len(pool)):
         raise BadInput(
-            f"{wanted:,} rows are asked for over the splits, and there are {len(pool):,} distinct ones; ask for fewer"
+            f"{wanted:,} rows are asked for over the splits, and there are {len(pool):,} distinct ones; ask for fewer: "
+            f"{_suggestion(len(pool))} would do"
         )
     for size in sizes:
         if size is not None and size < len(names):

@@ -37,6 +37,13 @@ def tfidf(train: Dataset, rows: Dataset, *, seed: int = 0) -> pd.DataFrame:
     folds = StratifiedKFold(n_splits=min(5, *Counter(labels).values()), shuffle=True, random_state=seed)
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode"),
-        LogisticRegressionCV(Cs=[0.3, 1.0, 3.0, 10.0, 30.0], cv=folds, scoring="accuracy", max_iter=1000),
+        LogisticRegressionCV(
+            Cs=[0.3, 1.0, 3.0, 10.0, 30.0],
+            cv=folds,
+            scoring="accuracy",
+            max_iter=1000,
+            l1_ratios=(0.0,),  # plain L2
+            use_legacy_attributes=False,
+        ),
     ).fit(texts, labels)
     return prediction_table(rows, model.predict_proba(list(rows["text"])))

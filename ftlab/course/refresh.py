@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-from ftlab.course.runner import refresh
+import nbformat
+
+from ftlab import files
+from ftlab.course.lessons import notebooks_folder
+from ftlab.course.runner import Result, run
 from ftlab.errors import CourseError
 from ftlab.progress import quiet
+
+
+def refresh(wanted: Sequence[str] = ()) -> list[Result]:
+    """Run lessons with the default profile and put their outputs into the notebooks of the course, without noise."""
+    _, results = run(wanted)
+    for result in results:
+        target = notebooks_folder() / f"{result.lesson}.ipynb"
+        executed = nbformat.read(result.notebook, as_version=4)
+        with files.whole(target) as temporary:
+            nbformat.write(strip_noise(executed), temporary)
+    return results
+
+
+def strip_noise(notebook: Any) -> Any:
+    """A copy of an executed notebook without what another run would write differently.
+
+    Timings, papermill's notes and the injected parameters go; sources, outputs and execution counts stay.
+    """
+    clean = copy.deepcopy(notebook)
+    clean.cells = [cell for cell in clean.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    clean.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    count = 0
+    for cell in clean.cells:
+        for noise in ("papermill", "execution", "collapsed", "scrolled", "ExecuteTime"):
+            cell.metadata.pop(noise, None)
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+    return clean
+
 
 if __name__ == "__main__":
     quiet()

@@ -81,6 +81,7 @@ def token_lengths(lengths: pd.DataFrame, max_length: int) -> Figure:
 def training_curves(log_history: list[dict[str, float]], metric: str = "f1") -> Figure:
     """Loss on training and validation rows, and the validation score, by epoch, from `trainer.state.log_history`."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     train = [(entry["epoch"], entry["loss"]) for entry in log_history if "loss" in entry]
     evals = [entry for entry in log_history if "eval_loss" in entry]
@@ -91,6 +92,7 @@ def training_curves(log_history: list[dict[str, float]], metric: str = "f1") -> 
     left.legend()
     right.plot([e["epoch"] for e in evals], [e[f"eval_{metric}"] for e in evals], "o-", color=INK)
     right.set(xlabel="epoch", ylabel=f"{metric} on validation", title="The score that chooses the epoch", ylim=(0, 1))
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.tight_layout()
     return figure
 

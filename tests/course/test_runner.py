@@ -4,7 +4,7 @@ import json
 import nbformat
 import pytest
 
-from ftlab.course import runner
+from ftlab.course import lessons, refresh, runner
 from ftlab.errors import BadInput, ClaimFailed, LessonFailed
 
 METADATA = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
@@ -27,7 +27,7 @@ def course(tmp_path, monkeypatch):
         nbformat.write(
             nbformat.v4.new_notebook(cells=cells, metadata=METADATA), folder / "02_text_classification.ipynb"
         )
-        monkeypatch.setattr(runner, "notebooks_folder", lambda: folder)
+        monkeypatch.setattr(lessons, "notebooks_folder", lambda: folder)
         return tmp_path / "out"
 
     return make
@@ -88,19 +88,19 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(course, tmp_path):
     "name", ["02", "2", "02_text_classification", "text_classification", "notebooks/02_text_classification.ipynb"]
 )
 def test_a_lesson_is_found_by_number_name_or_path(name):
-    assert [lesson.name for lesson in runner.lessons([name])] == ["02_text_classification"]
+    assert [lesson.name for lesson in lessons.lessons([name])] == ["02_text_classification"]
 
 
 def test_lessons_run_in_the_order_of_the_course():
-    assert [lesson.number for lesson in runner.lessons(["02", "01"])] == ["01", "02"]
+    assert [lesson.number for lesson in lessons.lessons(["02", "01"])] == ["01", "02"]
     with pytest.raises(BadInput, match="there is no lesson '17'; there are 01_data_audit"):
-        runner.lessons(["17"])
+        lessons.lessons(["17"])
 
 
 def test_papermill_reads_the_types_of_every_parameter():
     from papermill.inspection import inspect_notebook
 
-    for lesson in runner.lessons():
+    for lesson in lessons.lessons():
         types = {name: entry["inferred_type_name"] for name, entry in inspect_notebook(lesson.path).items()}
         assert list(types)[:2] == ["profile", "seed"]
         assert all(kind in ("str", "int") or kind.startswith("Optional[") for kind in types.values()), types
@@ -119,7 +119,7 @@ def test_stripping_takes_the_noise_and_leaves_the_outputs():
     injected = nbformat.v4.new_code_cell("rows = 3", metadata={"tags": ["injected-parameters"]})
     notebook.cells = [injected, cell]
     before = copy.deepcopy(notebook)
-    clean = runner.strip_noise(notebook)
+    clean = refresh.strip_noise(notebook)
     assert notebook == before
     (kept,) = clean.cells
     assert kept.metadata == {"tags": ["keep"]}

@@ -1,0 +1,81 @@
+"""The numbered notebooks: where they are, what they are called, which parameters they take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from ftlab.errors import BadInput
+
+
+@dataclass(frozen=True)
+class LessonFile:
+    """A numbered notebook."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The name of the notebook, "02_text_classification"."""
+        return self.path.stem
+
+    @property
+    def number(self) -> str:
+        """Its number, "02"."""
+        return self.name.partition("_")[0]
+
+    @property
+    def slug(self) -> str:
+        """Its name without the number, which is its name in profiles.toml."""
+        return self.name.partition("_")[2]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it may be called on the command line."""
+        return (self.number, self.number.lstrip("0"), self.name, self.slug)
+
+    @property
+    def title(self) -> str:
+        """Its first heading."""
+        for cell in nbformat.read(self.path, as_version=4).cells:
+            if cell.cell_type == "markdown" and (heading := re.match(r"#\s+(.+)", cell.source)):
+                return heading[1].strip()
+        return self.slug.replace("_", " ")
+
+    def parameters(self) -> list[str]:
+        """The names in its parameters cell, in order."""
+        from papermill.inspection import inspect_notebook
+
+        return list(inspect_notebook(self.path))
+
+
+def notebooks_folder() -> Path:
+    """The folder of the lessons: that of the repository that ftlab is installed from, else the one here."""
+    for base in (Path(__file__).resolve().parents[2], Path.cwd(), Path.cwd().parent):
+        if any((base / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+            return base / "notebooks"
+    raise BadInput("there is no notebooks folder here; run ftlab in the folder of the course")
+
+
+def lessons(wanted: Sequence[str] = ()) -> list[LessonFile]:
+    """The lessons named (by number, name or path), all of them when none is; in the order of the course.
+
+    Raises BadInput for a name that fits none.
+    """
+    there = [LessonFile(path) for path in sorted(notebooks_folder().glob("[0-9][0-9]_*.ipynb"))]
+    if not wanted:
+        return there
+    chosen = set()
+    for name in wanted:
+        stem = Path(name).stem
+        fits = [
+            lesson for lesson in there if stem in (lesson.number, lesson.number.lstrip("0"), lesson.name, lesson.slug)
+        ]
+        if not fits:
+            raise BadInput(f"there is no lesson {name!r}; there are {', '.join(lesson.name for lesson in there)}")
+        chosen.add(fits[0])
+    return [lesson for lesson in there if lesson in chosen]

@@ -1,0 +1,155 @@
+"""The rules that stored notebooks keep: run once, in order, quiet, verified, and honest in their prose."""
+
+import ast
+import re
+
+import nbformat
+import pytest
+
+from ftlab.course import lessons, profiles, runner
+
+IGNORED = "nbval-ignore-output"
+LESSONS = lessons.lessons()
+
+
+@pytest.fixture(params=LESSONS, ids=lambda lesson: lesson.name)
+def lesson(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(lesson):
+    return nbformat.read(lesson.path, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def is_definition(source: str) -> bool:
+    """Whether a cell only imports, defines and assigns, so that it has nothing to show."""
+    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.With)
+    body = ast.parse(source).body
+    return all(isinstance(node, kinds) or _is_setting(node) for node in body)
+
+
+def _is_setting(node: ast.stmt) -> bool:
+    """`set_seed(...)`, `lesson.used(...)` and `lesson.measure(...)` show nothing by design."""
+    if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+        return False
+    return ast.unparse(node.value.func) in ("set_seed", "lesson.used", "lesson.measure", "trainer.save_model")
+
+
+def test_every_cell_was_run_once_and_in_order(notebook):
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+
+
+def test_a_compared_cell_has_output_or_is_a_definition(notebook):
+    for cell in code(notebook):
+        if IGNORED not in tags(cell):
+            assert cell.outputs or is_definition(cell.source), cell.source
+
+
+def test_few_cells_are_ignored_and_each_says_why(notebook):
+    ignored = [cell for cell in code(notebook) if IGNORED in tags(cell)]
+    assert len(ignored) / len(code(notebook)) <= 0.25
+    for cell in ignored:
+        assert len(cell.metadata.get("ftlab", {}).get("ignored_because", "")) > 10, cell.source
+
+
+def test_no_comment_overrules_a_tag_and_no_cell_is_skipped(notebook):
+    for cell in code(notebook):
+        assert not re.search(r"#\s*(NBVAL|PYTEST_VALIDATE)", cell.source, re.IGNORECASE)
+        assert not {"nbval-skip", "raises-exception"} & set(tags(cell))
+
+
+def test_no_cell_ends_in_an_error_or_speaks_on_stderr(notebook):
+    for cell in code(notebook):
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", output.text
+            text = str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
+            assert "Warning" not in text
+            assert "%|" not in text  # a progress bar's last breath
+
+
+def test_stored_outputs_are_free_of_machine_noise(notebook):
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.language_info == {"name": "python"}
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags", "ftlab"}
+    assert not re.search(r"/(tmp|home|root|Users|work)/", str([cell.get("outputs") for cell in notebook.cells]))
+
+
+def test_the_first_code_cell_holds_the_annotated_parameters(lesson, notebook):
+    first, second = code(notebook)[:2]
+    assert "parameters" in tags(first)
+    declared = {node.target.id: node for node in ast.parse(first.source).body if isinstance(node, ast.AnnAssign)}
+    known = {"profile", "seed", *profiles.COLUMNS, *profiles.table()[lesson.slug]["cpu"]}
+    assert list(declared)[:2] == ["profile", "seed"]
+    assert set(declared) <= known
+    for name, node in declared.items():
+        assert ast.literal_eval(node.value) == {"profile": "cpu", "seed": 0}.get(name)
+        assert f"{name}={name}" in second.source  # each of them reaches the lesson
+
+
+def test_the_header_says_minutes_needs_and_questions(notebook):
+    header = notebook.cells[0].source
+    assert header.startswith("# Lesson ")
+    assert all(f"**{word}**" in header for word in ("Takes", "Needs", "You can answer afterwards"))
+
+
+def test_each_code_cell_is_short_and_every_section_has_a_sentence(notebook):
+    for cell in code(notebook):
+        assert len(cell.source.splitlines()) <= 30, cell.source
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            assert not re.fullmatch(r"#+ .*", cell.source.strip()), f"a heading alone: {cell.source}"
+
+
+def test_every_figure_has_an_alternative_text(notebook):
+    figures = 0
+    for cell in code(notebook):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                figures += 1
+                assert len(output.metadata["image/png"]["alt"]) > 20
+    assert figures >= 2
+
+
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+
+
+def test_prose_holds_no_measured_number(notebook, repository):
+    """A number in prose stands in a cell of code, in the profiles, beside its source, or is not there."""
+    inputs = " ".join(cell.source for cell in code(notebook))
+    inputs += (repository / "ftlab" / "course" / "profiles.toml").read_text()
+    allowed = {number.replace(",", "") for number in NUMBER.findall(inputs)}
+    for cell in notebook.cells[1:]:
+        if cell.cell_type != "markdown":
+            continue
+        for line in cell.source.splitlines():
+            if "](http" in line or re.match(r"\d+\. ", line):
+                continue  # a cited figure, or the number of a point in a list
+            plain = re.sub(r"`[^`]*`|\[[^\]]*\]\([^)]*\)|^#.*$", "", line)
+            for number in NUMBER.findall(plain):
+                assert number.replace(",", "") in allowed, f"{number!r} in: {line}"
+
+
+def test_the_smoke_profile_runs_every_cell_without_a_download(lesson, tmp_path):
+    _, (result,) = runner.run([lesson.number], profile="smoke", out=tmp_path / "out", watch=False)
+    executed = nbformat.read(result.notebook, as_version=4)
+    assert all(cell.execution_count for cell in code(executed))
+    assert result.metrics["profile"] == "smoke"
+
+
+def test_two_runs_give_identical_metrics(lesson, tmp_path):
+    written = []
+    for name in ("one", "two"):
+        folder, _ = runner.run([lesson.number], profile="smoke", out=tmp_path / name, watch=False)
+        written.append((folder / lesson.name / "metrics.json").read_bytes())
+    assert written[0] == written[1]

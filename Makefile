@@ -39,6 +39,7 @@ notebooks: $(READY)
 	@$(BIN)/python -m ftlab.course.refresh
 
 bench: $(READY)
+	@$(BIN)/ftlab bench first_run --save
 	@$(BIN)/python benchmarks/first_run.py
 
 doctor: $(READY)

@@ -67,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, help="folder of the results (default: runs/<time>-<profile>)")
     run.add_argument("--json", action="store_true", help="one JSON object on stdout")
     run.set_defaults(command=_run)
+
+    bench = commands.add_parser("bench", help="run a benchmark of the course and print what it measured")
+    bench.add_argument("name", help="name of a module in benchmarks/")
+    bench.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    bench.add_argument("--save", action="store_true", help="store the result in benchmarks/results/")
+    bench.set_defaults(command=_bench)
     return parser
 
 
@@ -128,6 +134,14 @@ def _run(options: argparse.Namespace) -> int:
         table.add_row(result.lesson, f"{result.seconds / 60:.1f}", memory, result.headline)
     Console().print(table)
     print(f"notebooks, metrics and records: {folder}")
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from ftlab.course import bench
+
+    result = bench.run(options.name, save=options.save)
+    print(json.dumps(result if options.json else result["result"], indent=None if options.json else 2))
     return 0
 
 

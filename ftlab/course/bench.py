@@ -1,0 +1,44 @@
+"""Benchmarks: modules in benchmarks/ with a function `measure() -> dict`, their results stored beside them."""
+
+from __future__ import annotations
+
+import runpy
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ftlab import files
+from ftlab.course import records
+from ftlab.course.lessons import notebooks_folder
+from ftlab.errors import BadInput
+
+
+def run(name: str, *, save: bool = False) -> dict[str, Any]:
+    """Run a benchmark and return its result with machine, date, versions and command; `save` stores it.
+
+    Raises BadInput when there is no such benchmark.
+    """
+    folder = notebooks_folder().parent / "benchmarks"
+    there = sorted(path.stem for path in folder.glob("*.py"))
+    if name not in there:
+        raise BadInput(f"there is no benchmark {name!r}; there are {', '.join(there)}")
+    began = time.monotonic()
+    measured = runpy.run_path(str(folder / f"{name}.py"))["measure"]()
+    result = {
+        "benchmark": name,
+        "command": f"ftlab bench {name} --json",
+        "date": datetime.now(UTC).date().isoformat(),
+        "seconds": round(time.monotonic() - began, 1),
+        "hardware": records.hardware(),
+        "versions": records.versions(),
+        "result": measured,
+    }
+    if save:
+        files.write_json(results_folder() / f"{name}.json", result)
+    return result
+
+
+def results_folder() -> Path:
+    """Where results are stored."""
+    return notebooks_folder().parent / "benchmarks" / "results"

@@ -36,7 +36,5 @@ class LessonFailed(CourseError):
     exit_code = 1
 
 
-class ClaimFailed(CourseError):
+class ClaimFailed(LessonFailed):
     """A statement of the course that this run's measurement contradicts."""
-
-    exit_code = 1

@@ -16,6 +16,7 @@ from typing import Any
 from ftlab.errors import CourseError
 
 PARTIAL = ".partial-"
+NO_SPACE = "No space left on device"
 
 
 @contextmanager
@@ -43,6 +44,10 @@ def whole(path: Path, *, folder: bool = False, error: type[CourseError] = Course
         temporary.replace(path)
     except OSError as problem:
         raise error(explain(problem, path)) from problem
+    except Exception as problem:
+        if NO_SPACE in str(problem):  # safetensors has an error class of its own
+            raise error(explain(OSError(errno.ENOSPC, NO_SPACE), path)) from problem
+        raise
     finally:
         if temporary is not None:
             remove(temporary)

@@ -53,6 +53,14 @@ def test_a_data_file_that_lacks_the_column_is_told_with_the_columns_it_has(capsy
     assert "has no column 'text'; it has body, verdict" in err
 
 
+def test_a_model_folder_with_a_pickle_is_refused(capsys, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02")
+    code, _, err = ftlab(capsys, "run", "02", "-p", "model", str(tmp_path))
+    assert code == 2
+    assert "pickle checkpoint (pytorch_model.bin)" in err
+
+
 def test_parameters_come_from_a_file_yaml_and_pairs_and_the_later_wins(tmp_path):
     (tmp_path / "p.yaml").write_text("rows: 100\nlearning_rate: 2e-5\n")
     options = cli._parser().parse_args(

@@ -83,8 +83,10 @@ def _memory() -> Check:
 
 def _disk() -> Check:
     folder = assets.home()
-    while not folder.exists():
+    while not folder.exists() and folder != folder.parent:
         folder = folder.parent
+    if not folder.exists():
+        return Check("disk", False, f"there is no {folder}, the drive of the cache", "name another in FTLAB_HOME")
     free = shutil.disk_usage(folder).free / 1e9
     writable = os.access(folder, os.W_OK)
     found = f"{free:.1f} GB free for the cache, {assets.home()}" + ("" if writable else ", which cannot be written")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ftlab.data.splits import Splits
 
 RUN_FOLDER = "FTLAB_RUN_FOLDER"  # set by the runner: where this lesson leaves its files
+WENT_OFFLINE = "FTLAB_WENT_OFFLINE"  # set here: huggingface_hub reads its offline switch once, when it is imported
 
 
 class Lesson:
@@ -98,10 +100,15 @@ class Lesson:
     def used(self, **datasets: Dataset) -> None:
         """Note the exact rows that were used, by a hash of each split, and where they came from."""
         for name, dataset in datasets.items():
-            self._data[name] = {"rows": len(dataset), "sha256": sources.fingerprint(dataset)}
+            origin = asdict(sources.provenance(dataset))
+            self._data[name] = {"rows": len(dataset), "sha256": sources.fingerprint(dataset), "origin": origin}
 
     def finish(self, headline: str) -> None:
-        """Write metrics.json and record.json. `headline` is the result in a few words, for the table of the run."""
+        """Write metrics.json and record.json, and remove the checkpoints of training.
+
+        `headline` is the result in a few words, for the table of the run.
+        """
+        files.remove(self.folder / "checkpoints")
         budget = self.budget
         model = loading.folder(budget.model)
         metrics = {
@@ -132,16 +139,19 @@ class Lesson:
 
 
 def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -> Lesson:
-    """Start a lesson: check its parameters, seed every generator, silence the libraries, go offline if it can.
+    """Start a lesson: check its parameters, seed Python and NumPy, silence the libraries, go offline if it can.
 
     `name` is the name of the notebook, "02_text_classification". Call it before importing transformers or datasets:
-    they read some settings when they are imported. Raises BadInput when a parameter cannot be used.
+    they read some settings when they are imported. (torch is seeded in view, by `set_seed`.) Raises BadInput when a
+    parameter cannot be used.
     """
     _, _, slug = name.partition("_")
     budget = profiles.resolve(slug, profile, {"seed": seed, **overrides})
     quiet()
     if not budget.needs_hub:
-        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", **{WENT_OFFLINE: "1"})
+    elif os.environ.get(WENT_OFFLINE):
+        raise BadInput("this kernel went offline for another profile, for good; restart the kernel and run it again")
     profiles.require_fitting(budget)
     random.seed(budget.seed)
     np.random.seed(budget.seed)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import nbformat
 
 from ftlab.errors import BadInput
 
@@ -37,14 +34,6 @@ class LessonFile:
     def names(self) -> tuple[str, ...]:
         """What it may be called on the command line."""
         return (self.number, self.number.lstrip("0"), self.name, self.slug)
-
-    @property
-    def title(self) -> str:
-        """Its first heading."""
-        for cell in nbformat.read(self.path, as_version=4).cells:
-            if cell.cell_type == "markdown" and (heading := re.match(r"#\s+(.+)", cell.source)):
-                return heading[1].strip()
-        return self.slug.replace("_", " ")
 
     def parameters(self) -> list[str]:
         """The names in its parameters cell, in order."""

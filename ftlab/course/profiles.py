@@ -54,7 +54,7 @@ class Parameter:
         try:
             # In YAML 2e-5 is text; int("2.0") fails, as it should, while 2.0 is a whole number.
             converted = self.kind(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise problem from None
         if self.kind is int and not isinstance(value, str) and converted != value:
             raise problem
@@ -91,6 +91,7 @@ PARAMETERS: dict[str, Parameter] = {
     "patience": Parameter(int, "epochs without a better validation score before training stops", low=1),
     "at_least_accuracy": Parameter(float, "the claimed lower bound of test accuracy", low=0, high=1),
     "at_least_gain": Parameter(float, "the claimed lower bound of the gain over TF-IDF", low=-1, high=1),
+    "at_least_share_cut": Parameter(float, "the claimed lower bound of the share of rows cut", low=0, high=1),
 }
 COLUMNS = {"text_column": "text", "label_column": "label"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -49,9 +50,18 @@ def strip_noise(notebook: Any) -> Any:
         count += 1
         cell.execution_count = count
         for output in cell.outputs:
+            _strip_output(output)
             if output.output_type == "execute_result":
                 output.execution_count = count
     return clean
+
+
+def _strip_output(output: Any) -> None:
+    """Take out the address of an object and the time that a progress table took."""
+    for kind, text in output.get("data", {}).items():
+        if kind.startswith("text/") and isinstance(text, str):
+            text = re.sub(r" at 0x[0-9a-f]+>", ">", text)
+            output["data"][kind] = re.sub(r"(\[\d+/\d+) [\d:]+(, Epoch)", r"\1\2", text)
 
 
 if __name__ == "__main__":

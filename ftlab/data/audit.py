@@ -1,6 +1,6 @@
 """What is wrong with these rows? Findings, each with its rows, why it matters and what to do about it.
 
-Good data beats a good model, and looking costs seconds. Every check here is exact: what it reports is there.
+Good data beats a good model, and looking costs seconds.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
+from ftlab.data import sources
 from ftlab.data.splits import normalise
 from ftlab.errors import BadInput
 from ftlab.progress import bar
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "info"]
 IMBALANCE_WARNS_ABOVE = 5.0
-MARKUP = re.compile(r"</?[a-zA-Z][^<>]{0,200}>|&(?:[a-z]{2,8}|#\d{2,5});")
+TAGS = (
+    "a b blockquote body br center code div em font form h1 h2 h3 h4 h5 h6 head hr html i iframe img input li link "
+    "meta ol p pre s script small span strong style sub sup table tbody td th thead tr u ul"
+)
+MARKUP = re.compile(
+    rf"</?(?:{TAGS.replace(' ', '|')})(?:\s[^<>]{{0,300}})?/?>|&(?:[a-z]{{2,8}}|#\d{{2,5}}|#x[0-9a-f]{{2,5}});",
+    re.IGNORECASE,
+)
 SHOWN = 5
 
 
@@ -40,7 +48,7 @@ class Finding:
     rows: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AuditReport:
     """The findings on a table of rows, and the figures that any data set has.
 
@@ -66,11 +74,6 @@ class AuditReport:
     def __contains__(self, finding_id: str) -> bool:
         return any(finding.id == finding_id for finding in self.findings)
 
-    def to_json(self) -> dict[str, Any]:
-        """The report without the lengths of each row, as plain values."""
-        classes = self.classes.reset_index().to_dict(orient="records")
-        return {"rows": self.rows, "findings": [asdict(finding) for finding in self.findings], "classes": classes}
-
     def __str__(self) -> str:
         lines = [f"{self.rows:,} rows, {len(self.findings)} findings"]
         for finding in self.findings:
@@ -80,6 +83,8 @@ class AuditReport:
                 more = f" and {finding.count - SHOWN:,} more" if finding.count > SHOWN else ""
                 lines += [f"    rows  {', '.join(finding.rows[:SHOWN])}{more}"]
         return "\n".join(lines)
+
+    __repr__ = __str__  # a notebook stores it beside the HTML, and the lengths of all rows would be megabytes
 
     def _repr_html_(self) -> str:
         cell = "<td style='text-align:left;vertical-align:top'>{}</td>"
@@ -110,7 +115,7 @@ def audit(
         raise BadInput(f"the table lacks the columns {', '.join(sorted(missing))}; it has {', '.join(frame.columns)}")
     if frame.empty:
         raise BadInput("the table has no rows; expected at least one")
-    complete = frame[_present(frame["text"]) & _present(frame["label"])]
+    complete = sources.complete(frame)
     lengths = _lengths(complete, tokenizer)
     findings = [
         *_missing(frame),
@@ -132,10 +137,6 @@ def first_rows(frame: pd.DataFrame, sizes: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(counts, index=pd.Index(sizes, name="first n rows"))
 
 
-def _present(column: pd.Series) -> pd.Series:
-    return column.notna() & (column.astype(str).str.strip() != "")
-
-
 def _finding(
     frame: pd.DataFrame, mask: pd.Series, finding_id: str, severity: Severity, what: str, why: str, todo: str
 ) -> list[Finding]:
@@ -149,11 +150,11 @@ def _finding(
 
 def _missing(frame: pd.DataFrame) -> list[Finding]:
     return _finding(
-        frame, ~_present(frame["text"]), "missing_text", "error", "{count} rows have no text",
+        frame, sources.blank(frame["text"]), "missing_text", "error", "{count} rows have no text",
         "an empty row still has a label, and the model learns to guess it from nothing",
         "find out why, then drop the rows",
     ) + _finding(
-        frame, ~_present(frame["label"]), "missing_label", "error", "{count} rows have no label",
+        frame, sources.blank(frame["label"]), "missing_label", "error", "{count} rows have no label",
         "a row without a label cannot be trained on, and a filled-in guess is noise",
         "label the rows or drop them",
     )  # fmt: skip
@@ -189,10 +190,11 @@ def _order(frame: pd.DataFrame) -> list[Finding]:
     if changes >= expected / 2:
         return []
     run = int(np.argmax(labels != labels[0]))
+    times = "once" if changes == 1 else f"{changes:,} times"
     return [Finding(
         "sorted_by_label", "error", len(frame),
-        f"the label changes {changes:,} times from row to row; shuffled rows would change about {expected:,.0f} times",
-        f"the first {run:,} rows are all {labels[0]}: taking the first n rows trains on one class",
+        f"from row to row the label changes {times}; shuffled rows would change about {expected:,.0f} times",
+        f"the first {run:,} rows are all {labels[0]}: the first n rows are not like the rest",
         "shuffle with a fixed seed before taking a part, or draw a stratified sample",
     )]  # fmt: skip
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set of the course. `column` selects its rows where the package's file holds several sets."""
+    """A data set of the course: rows of a pinned package, or shipped with ftlab, and its twin on the hub."""
 
     name: str
     what: str
@@ -114,14 +115,14 @@ def read(
         origin, checksum = f"{source.hub_id}@{source.revision}", "".join(files.sha256(part) for part in parts)
     elif source.asset:
         file = assets.path(source.asset) / "reviews.csv"
-        frame = pd.read_csv(file)
+        frame = pd.read_csv(file, keep_default_na=False)
         frame = frame[frame["source"] == source.name].reset_index(drop=True)
         asset = assets.ASSETS[source.asset]
         origin = f"{asset.package} {asset.version}"
         checksum = str(assets.manifest(source.asset)["files"]["reviews.csv"]["sha256"])
     else:
         file = ROWS / f"{source.name}.csv"
-        frame, origin, checksum = pd.read_csv(file), "shipped with ftlab", files.sha256(file)
+        frame, origin, checksum = pd.read_csv(file, keep_default_na=False), "shipped with ftlab", files.sha256(file)
     if pd.api.types.is_integer_dtype(frame["label"]):
         frame["label"] = frame["label"].map(dict(enumerate(source.label_names)))
     prefix = source.name if split == "train" else f"{source.name}-{split}"
@@ -135,11 +136,13 @@ def load(
     label_column: str = "label",
     from_hub: bool = False,
     seed: int = 0,
+    drop_incomplete: bool = False,
 ) -> DatasetDict:
     """The rows of a data set, shuffled: a DatasetDict of columns id, text and label, with a ClassLabel of names.
 
     The packaged sets and your own files come as one "train" split; the hub's as "train" and "test". Shuffled, since
-    both packaged sets (and many others) are sorted by label. Raises BadInput when a row lacks its text or its label.
+    both packaged sets (and many others) are sorted by label. Rows that lack their text or their label are left out with
+    `drop_incomplete`; else the first of them is named in a BadInput.
     """
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
@@ -148,8 +151,11 @@ def load(
         split: read(dataset, text_column=text_column, label_column=label_column, split=split, from_hub=from_hub)
         for split in splits
     }
-    for frame in frames.values():
-        _require_complete(frame, dataset)
+    for split, frame in frames.items():
+        if drop_incomplete:
+            frames[split] = complete(frame)
+        else:
+            _require_complete(frame, dataset)
     names = _label_names(dataset, frames["train"]["label"])
     features = Features({"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=names)})
     result = DatasetDict()
@@ -163,6 +169,16 @@ def load(
         part.info.license = provenance.licence
         result[split] = part.shuffle(seed=seed)
     return result
+
+
+def complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have both a text and a label, neither of them blank."""
+    return frame[~blank(frame["text"]) & ~blank(frame["label"])]
+
+
+def blank(column: pd.Series) -> pd.Series:
+    """Which values are missing, or nothing but white space."""
+    return column.isna() | (column.astype(str).str.strip() == "")
 
 
 def provenance(dataset: Dataset) -> Provenance:
@@ -189,9 +205,12 @@ def check(dataset: str, *, text_column: str = "text", label_column: str = "label
 
 
 def _as_path(dataset: str) -> Path:
-    path = Path(dataset).expanduser()
-    if path.exists() or path.suffix or "/" in dataset:
-        return path
+    try:
+        path = Path(dataset).expanduser()
+        if path.exists() or path.suffix or "/" in dataset:
+            return path
+    except (OSError, RuntimeError) as problem:  # a name too long, a user that there is not, a folder that is closed
+        raise BadInput(f"{dataset[:80]} cannot be looked at ({problem}); give the path of a file") from problem
     raise BadInput(
         f"there is no data set {dataset!r}; there are {', '.join(SOURCES)}, or give the path of a file "
         f"({', '.join(FILE_TYPES)})"
@@ -239,12 +258,27 @@ def _parse(path: Path) -> pd.DataFrame:
                 raise BadInput(f"{path} is a binary file; expected text in UTF-8 ({suffix[1:]})")
         if suffix == ".jsonl":
             return _parse_jsonl(path)
-        return pd.read_csv(path, sep="\t" if suffix == ".tsv" else ",", encoding="utf-8-sig")
+        with warnings.catch_warnings():
+            # Fields too many in a row would shift its columns, or be cut off, with no more than a warning.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                path,
+                sep="\t" if suffix == ".tsv" else ",",
+                encoding="utf-8-sig",
+                dtype=str,  # 007 is not 7,
+                keep_default_na=False,  # and "None" may be a label
+                na_values=[""],
+                index_col=False,
+            )
     except UnicodeDecodeError as problem:
         raise BadInput(
             f"{path} is not UTF-8 (byte {problem.start} is {problem.object[problem.start]:#x}); save it as UTF-8"
         ) from problem
-    except (ValueError, OSError) as problem:  # pandas' and pyarrow's parser errors are ValueErrors
+    except (
+        ValueError,
+        OSError,
+        pd.errors.ParserWarning,
+    ) as problem:  # pandas' and pyarrow's parser errors are ValueErrors
         reason = " ".join(str(problem).split())
         raise BadInput(
             f"{path} cannot be read as {suffix[1:]} ({reason[:200]}); mend the file and try again"
@@ -279,7 +313,7 @@ def _with_ids(frame: pd.DataFrame, prefix: str, origin: Provenance) -> pd.DataFr
 
 def _require_complete(frame: pd.DataFrame, dataset: str) -> None:
     for column in ("text", "label"):
-        empty = frame[column].isna() | (frame[column].astype(str).str.strip() == "")
+        empty = blank(frame[column])
         if empty.any():
             first = frame.loc[empty, "id"].iloc[0]
             raise BadInput(

@@ -61,30 +61,36 @@ class Splits:
         return self._test
 
 
-def split(dataset: DatasetDict, *, rows: int | None, validation_rows: int, test_rows: int, seed: int = 0) -> Splits:
-    """Draw `rows` training rows (None: all that are left), and validation and test rows, without overlap.
+def split(
+    dataset: DatasetDict, *, rows: int | None, validation_rows: int, test_rows: int | None, seed: int = 0
+) -> Splits:
+    """Draw training, validation and test rows without overlap; None takes all that the others leave.
 
-    Each split has the classes in the proportion of the whole. Of texts that are equal after `normalise` the first is
-    kept, so none can stand in two splits; where their labels contradict each other, none is kept. When the source
-    brings a test split of its own, the test rows come from there. Raises BadInput when there are too few rows.
+    Each split has the classes in the proportion of the whole, and each class at least once. Of texts that are equal
+    after `normalise` the first is kept, so none can stand in two splits; where their labels contradict each other,
+    none is kept. When the source brings a test split of its own, the test rows come from there. Raises BadInput when
+    there are too few rows.
     """
     from datasets import concatenate_datasets
 
-    pool = concatenate_datasets([part for name, part in dataset.items() if name != "test"])
-    own_test = dataset.get("test")
-    total = len(pool) + (len(own_test) if own_test else 0)
-    pool = _distinct(pool)
-    if own_test is None:
+    everything = concatenate_datasets([part for name, part in dataset.items() if name != "test"])
+    pool = _distinct(everything)
+    dropped = len(everything) - len(pool)
+    if "test" not in dataset:
+        if test_rows is None:
+            raise BadInput("test_rows is 0 (all), and this data set has no test split of its own; give a number")
         train, validation, test = _draw(pool, [rows, validation_rows, test_rows], seed)
-    else:
-        test = _draw(_distinct(own_test), [test_rows], seed)[0]
-        pool = _without(pool, test["text"])
-        train, validation = _draw(pool, [rows, validation_rows], seed)
-    return Splits(train, validation, test, dropped=total - len(pool) - (len(test) if own_test else 0))
+        return Splits(train, validation, test, dropped)
+    candidates = _distinct(dataset["test"])
+    (test,) = _draw(candidates, [test_rows], seed)
+    unseen = _without(pool, test["text"])
+    dropped += len(dataset["test"]) - len(candidates) + len(pool) - len(unseen)
+    train, validation = _draw(unseen, [rows, validation_rows], seed)
+    return Splits(train, validation, test, dropped)
 
 
-def _suggestion(rows: int) -> str:
-    return f"rows {rows * 3 // 5}, validation_rows {rows // 5} and test_rows {rows // 5}"
+def _key(text: str) -> str:
+    return normalise(text) or text  # "!!!" and "???" are not the same text
 
 
 def _distinct(dataset: Dataset) -> Dataset:
@@ -92,47 +98,71 @@ def _distinct(dataset: Dataset) -> Dataset:
     first: dict[str, int] = {}
     labels: dict[str, set[int]] = {}
     for index, (text, label) in enumerate(zip(dataset["text"], dataset["label"], strict=True)):
-        key = normalise(text) or text  # "!!!" and "???" are not the same text
-        first.setdefault(key, index)
-        labels.setdefault(key, set()).add(label)
+        first.setdefault(_key(text), index)
+        labels.setdefault(_key(text), set()).add(label)
     return dataset.select([index for key, index in first.items() if len(labels[key]) == 1])
 
 
 def _without(dataset: Dataset, texts: Iterable[str]) -> Dataset:
-    known = {normalise(text) for text in texts}
-    return dataset.select([index for index, text in enumerate(dataset["text"]) if normalise(text) not in known])
+    known = {_key(text) for text in texts}
+    return dataset.select([index for index, text in enumerate(dataset["text"]) if _key(text) not in known])
 
 
 def _draw(pool: Dataset, sizes: list[int | None], seed: int) -> list[Dataset]:
     """Stratified, disjoint draws from `pool`; the first size may be None, for all that the others leave."""
-    from sklearn.model_selection import train_test_split
-
-    labels = np.asarray(pool["label"])
     names = pool.features["label"].names
-    counts = np.bincount(labels, minlength=len(names))
-    wanted = sum(size or 0 for size in sizes)
-    if wanted > len(pool) or (None in sizes and wanted >= len(pool)):
+    labels = np.asarray(pool["label"])
+    by_class = [np.flatnonzero(labels == label) for label in range(len(names))]
+    _require_enough([len(indices) for indices in by_class], names, sizes)
+    rng = np.random.default_rng(seed)
+    by_class = [rng.permutation(indices) for indices in by_class]
+    drawn: list[Dataset] = []
+    # From the last to the first: the test rows stay the same whatever number of training rows is asked for.
+    for place in reversed(range(len(sizes))):
+        left = np.array([len(indices) for indices in by_class])
+        size = sizes[place]
+        take = left if size is None else _shares(left, size, keep=place)
+        chosen = np.concatenate([indices[:count] for indices, count in zip(by_class, take, strict=True)])
+        by_class = [indices[count:] for indices, count in zip(by_class, take, strict=True)]
+        drawn.append(pool.select(rng.permutation(chosen)))
+    return drawn[::-1]
+
+
+def _shares(left: np.ndarray, size: int, keep: int) -> np.ndarray:
+    """How many rows of each class make `size`, in the proportion of what is left (largest remainders).
+
+    Each class gives at least one row, and keeps at least `keep` for the draws to come.
+    """
+    most = left - keep
+    exact = left * (size / left.sum())
+    take = np.clip(np.floor(exact).astype(int), 1, most)
+    while (short := size - take.sum()) != 0:
+        step = int(np.sign(short))
+        open_classes = take < most if step > 0 else take > 1
+        gap = np.where(open_classes, (exact - take) * step, -np.inf)
+        take[int(gap.argmax())] += step
+    return take
+
+
+def _require_enough(counts: list[int], names: list[str], sizes: list[int | None]) -> None:
+    there, splits = sum(counts), len(sizes)
+    smallest = int(np.argmin(counts))
+    if counts[smallest] < splits:
         raise BadInput(
-            f"{wanted:,} rows are asked for over the splits, and there are {len(pool):,} distinct ones; ask for fewer: "
-            f"{_suggestion(len(pool))} would do"
+            f"the class {names[smallest]!r} has {counts[smallest]} distinct rows, too few for {splits} splits; "
+            f"expected at least {splits}; collect more or leave the class out"
+        )
+    wanted = sum(len(names) if size is None else size for size in sizes)
+    if wanted > there:
+        fits = {
+            1: f"test_rows {there}",
+            2: f"rows {there * 4 // 5} and validation_rows {there // 5}",
+            3: f"rows {there * 3 // 5}, validation_rows {there // 5} and test_rows {there // 5}",
+        }[splits]
+        raise BadInput(
+            f"{wanted:,} rows are asked for over the splits, and there are {there:,} distinct ones; ask for fewer: "
+            f"{fits} would do"
         )
     for size in sizes:
         if size is not None and size < len(names):
             raise BadInput(f"a split of {size} rows cannot hold {len(names)} classes; ask for at least {len(names)}")
-    if (small := counts < len(sizes) + 1).any():
-        name, count = names[int(small.argmax())], int(counts[small.argmax()])
-        raise BadInput(
-            f"the class {name!r} has {count} distinct rows, too few for {len(sizes)} splits; expected at least "
-            f"{len(sizes) + 1}; collect more or leave the class out"
-        )
-    rest = np.arange(len(pool))
-    drawn: dict[int, Dataset] = {}
-    # From the last to the first: the test rows stay the same whatever number of training rows is asked for.
-    for place in reversed(range(len(sizes))):
-        size = sizes[place]
-        if size is None or size == len(rest):
-            chosen, rest = rest, rest[:0]
-        else:
-            rest, chosen = train_test_split(rest, test_size=size, stratify=labels[rest], random_state=seed)
-        drawn[place] = pool.select(chosen)
-    return [drawn[place] for place in range(len(sizes))]

@@ -37,8 +37,9 @@ class Comparison:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval excludes zero: is there a difference at all?"""
-        return self.difference.low > 0 or self.difference.high < 0
+        """Whether the interval excludes zero and the exact test agrees: on few rows a bootstrap is too sure."""
+        excludes_zero = self.difference.low > 0 or self.difference.high < 0
+        return excludes_zero and self.p_value < 1 - self.difference.level
 
     def __str__(self) -> str:
         verdict = "a clear difference" if self.clear else "no clear difference"
@@ -53,8 +54,8 @@ def correct(predictions: pd.DataFrame) -> np.ndarray:
 def mean_interval(values: np.ndarray, *, seed: int = 0, level: float = 0.95) -> Interval:
     """The mean of per-row values with a bootstrap interval: BCa, or percentile where BCa is not defined.
 
-    BCa (Efron 1987) corrects for skew; on constant values (a perfect score) it has no answer, and the percentile
-    interval is a point.
+    BCa (Efron 1987) corrects for skew. On constant values (two models that are always right or wrong together) it has
+    no answer, and the interval is a point.
     """
     value = float(np.mean(values))
     if np.ptp(values) == 0:
@@ -71,9 +72,11 @@ def mean_interval(values: np.ndarray, *, seed: int = 0, level: float = 0.95) -> 
     return Interval(value, low, high, level)
 
 
-def accuracy(predictions: pd.DataFrame, *, seed: int = 0) -> Interval:
-    """The accuracy of a prediction table, with its 95 % interval."""
-    return mean_interval(correct(predictions), seed=seed)
+def accuracy(predictions: pd.DataFrame, *, level: float = 0.95) -> Interval:
+    """The accuracy of a prediction table with its interval: Wilson's, which is sound near 0 and 1 too (Wilson 1927)."""
+    right = correct(predictions)
+    interval = stats.binomtest(int(right.sum()), len(right)).proportion_ci(level, method="wilson")
+    return Interval(float(right.mean()), float(interval.low), float(interval.high), level)
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> Comparison:

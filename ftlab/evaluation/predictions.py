@@ -47,7 +47,8 @@ def predict_rows(trainer: Trainer, rows: Dataset, tokenized: Dataset) -> pd.Data
     order = np.argsort([len(ids) for ids in tokenized["input_ids"]], kind="stable")
     keep = [name for name in tokenized.column_names if name in ("input_ids", "attention_mask", "token_type_ids")]
     inputs = tokenized.select_columns(keep)
-    model = trainer.model.eval()
+    # Without the mixed precision that the Trainer wraps around it: as the saved model will answer.
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
     size = trainer.args.per_device_eval_batch_size
     logits = []
     with torch.inference_mode():

@@ -94,12 +94,12 @@ def max_positions(model: str) -> int:
     limits = [config[key] for key in ("max_position_embeddings", "n_positions") if key in config]
     tokenizer_config = path / "tokenizer_config.json"
     if tokenizer_config.is_file():  # RoBERTa counts two positions that no token can have; its tokenizer knows
-        limits.append(json.loads(tokenizer_config.read_text(encoding="utf-8")).get("model_max_length", 10**9))
-    return min(limits, default=10**9)
+        limits.append(json.loads(tokenizer_config.read_text(encoding="utf-8")).get("model_max_length"))
+    return min((limit for limit in limits if limit is not None), default=10**9)
 
 
 def without_attention_dropout(model: str) -> dict[str, float]:
-    """The `from_pretrained` option that turns attention dropout off for this architecture, on a CPU; else nothing.
+    """The `from_pretrained` option that turns attention dropout off, where there is no CUDA; else nothing.
 
     On a CPU, dropout on the attention weights draws a random number for each of them and keeps PyTorch from its fused
     attention kernel: most of the time of a step at long lengths. Dropout on the hidden states stays as shipped.
@@ -183,8 +183,12 @@ def match_pad_token(model: PreTrainedModel, loaded: PreTrainedTokenizerBase) -> 
 
 
 def _is_folder_name(model: str) -> bool:
-    path = Path(model).expanduser()
-    return path.exists() or path.is_absolute() or model.startswith((".", "~", os.sep)) or model.count("/") > 1
+    try:
+        path = Path(model).expanduser()
+        there = path.exists()
+    except (OSError, RuntimeError) as problem:  # a name too long, a user that there is not, a folder that is closed
+        raise BadInput(f"{model[:80]} cannot be looked at ({problem}); give a model's name or folder") from problem
+    return there or path.is_absolute() or model.startswith((".", "~", os.sep)) or model.count("/") > 1
 
 
 def _checked(path: Path, name: str | None = None) -> Path:
@@ -195,7 +199,13 @@ def _checked(path: Path, name: str | None = None) -> Path:
         raise BadInput(f"the model folder {shown} {there}; give a folder with config.json and safetensors")
     if not (path / "config.json").is_file():
         raise BadInput(f"{shown} is no model: it has no config.json; give a folder that `save_pretrained` wrote")
-    if not any(path.glob("*.safetensors")):
+    try:
+        if not isinstance(json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type"), str):
+            raise ValueError("it names no model_type")
+    except (ValueError, AttributeError) as problem:
+        raise BadInput(f"{shown} is no model: its config.json cannot be used ({problem}); save it again") from problem
+    weights = [*path.glob("model.safetensors"), *path.glob("model-*-of-*.safetensors")]
+    if not weights:
         pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
         if pickles:
             raise BadInput(
@@ -203,4 +213,19 @@ def _checked(path: Path, name: str | None = None) -> Path:
                 "it to safetensors where you trust it (`model.save_pretrained`), then load that"
             )
         raise BadInput(f"{shown} has a config.json but no safetensors; give a folder that `save_pretrained` wrote")
+    if not any((path / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
+        raise BadInput(f"{shown} has no tokenizer; save it there with `tokenizer.save_pretrained`")
+    for part in weights:
+        _require_readable(part)
     return path
+
+
+def _require_readable(weights: Path) -> None:
+    """Read the header of a safetensors file, which knows how long the file should be."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as problem:
+        raise BadInput(f"{weights} is not a whole safetensors file ({problem}); copy or save it again") from problem

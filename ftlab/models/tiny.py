@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from filelock import FileLock
 
-from ftlab import __version__, files
+from ftlab import files
 from ftlab.data import assets
 from ftlab.data.sources import ROWS
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY = 600
+RECIPE = 1  # count up when a builder or its corpus changes, so that no cached model outlives them
 
 
 def _corpus() -> list[str]:
@@ -112,13 +114,16 @@ BUILDERS: dict[str, Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]
 
 def folder(name: str) -> Path:
     """The folder of a tiny model, built first if the cache lacks it. The same weights each time."""
-    path = assets.home() / "tiny" / f"{name}-{__version__}"
+    path = assets.home() / "tiny" / f"{name}-{RECIPE}"
     if not (path / "config.json").is_file():
         import torch
 
-        with torch.random.fork_rng(devices=[]), files.whole(path, folder=True) as partial:
-            torch.manual_seed(0)
-            model, tokenizer = BUILDERS[name]()
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / ".lock"):
+            if not (path / "config.json").is_file():  # another process may have been faster
+                with torch.random.fork_rng(devices=[]), files.whole(path, folder=True) as partial:
+                    torch.manual_seed(0)
+                    model, tokenizer = BUILDERS[name]()
+                    model.save_pretrained(partial)
+                    tokenizer.save_pretrained(partial)
     return path

@@ -8,10 +8,11 @@ from ftlab.data.splits import split
 from ftlab.errors import BadInput, ClaimFailed
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("FTLAB_RUN_FOLDER", str(tmp_path / "run"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    for switch in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "FTLAB_WENT_OFFLINE"):
+        monkeypatch.setenv(switch, "")  # begin sets them; this puts back what was there
     return tmp_path / "run"
 
 
@@ -70,9 +71,16 @@ def test_a_finished_lesson_leaves_metrics_that_are_equal_for_equal_runs(folder):
     record = json.loads((folder / "record.json").read_text())
     assert record["test_split_opened"] == ["judge"]
     assert record["data"]["train"]["rows"] == 20
+    assert record["data"]["train"]["origin"]["origin"] == "shipped with ftlab"
     assert record["peak_memory_mb"] > 50
     assert record["versions"]["torch"]
     assert len(record["model"]["weights_sha256"]) == 64
+
+
+def test_a_kernel_that_went_offline_says_so_when_a_hub_is_needed(folder):
+    begin("02_text_classification", profile="smoke")
+    with pytest.raises(BadInput, match="restart the kernel"):
+        begin("02_text_classification", profile="gpu")
 
 
 def test_a_lesson_seeds_the_generators(folder):

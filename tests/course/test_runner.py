@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 
 import nbformat
 import pytest
@@ -50,7 +51,42 @@ def test_a_contradicted_claim_ends_the_run_and_keeps_the_notebook(course):
     out = course("lesson.claim('one is two', 1, at_least=2, always=True)")
     with pytest.raises(ClaimFailed, match="one is two: at least 2, and measured was 1"):
         runner.run(["02"], profile="smoke", out=out)
-    assert (out / "02_text_classification.ipynb").is_file()
+    assert (out / "02_text_classification.failed.ipynb").is_file()
+    assert not (out / "02_text_classification").exists()
+
+
+def test_what_an_earlier_run_left_is_replaced_by_a_good_run_alone(course):
+    out = course("lesson.finish('first')")
+    runner.run(["02"], profile="smoke", out=out)
+    done = out / "02_text_classification" / "metrics.json"
+    course("1 / 0")
+    with pytest.raises(LessonFailed):
+        runner.run(["02"], profile="smoke", out=out)
+    assert json.loads(done.read_text())["headline"] == "first"
+    course("lesson.finish('second')")
+    runner.run(["02"], profile="smoke", out=out)
+    assert json.loads(done.read_text())["headline"] == "second"
+
+
+def test_a_full_disk_inside_a_lesson_is_one_sentence_and_leaves_nothing(course):
+    out = course("from safetensors import SafetensorError\nraise SafetensorError('I/O error: No space left on device')")
+    with pytest.raises(BadInput, match="the disk is full"):
+        runner.run(["02"], profile="smoke", out=out)
+    assert not out.exists()
+
+
+def test_a_killed_kernel_is_told_with_a_remedy(course):
+    out = course("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(LessonFailed, match="want of memory; close something, or ask for less"):
+        runner.run(["02"], profile="smoke", out=out)
+
+
+def test_the_environment_is_put_back(course, monkeypatch):
+    monkeypatch.setenv("FTLAB_RUN_FOLDER", "before")
+    monkeypatch.delenv("FTLAB_HEADLESS")
+    runner.run(["02"], profile="smoke", out=course("lesson.finish('x')"))
+    assert os.environ["FTLAB_RUN_FOLDER"] == "before"
+    assert "FTLAB_HEADLESS" not in os.environ
 
 
 def test_an_error_in_a_lesson_is_told_in_one_sentence(course):
@@ -104,6 +140,14 @@ def test_papermill_reads_the_types_of_every_parameter():
         types = {name: entry["inferred_type_name"] for name, entry in inspect_notebook(lesson.path).items()}
         assert list(types)[:2] == ["profile", "seed"]
         assert all(kind in ("str", "int") or kind.startswith("Optional[") for kind in types.values()), types
+
+
+def test_stripping_takes_addresses_and_times_out_of_outputs():
+    cell = nbformat.v4.new_code_cell("table")
+    table = {"text/plain": "<Styler at 0x7f1bc6>", "text/html": "[189/189 01:49, Epoch 3/3]"}
+    cell.outputs = [nbformat.v4.new_output("display_data", table)]
+    (kept,) = refresh.strip_noise(nbformat.v4.new_notebook(cells=[cell])).cells
+    assert kept.outputs[0].data == {"text/plain": "<Styler>", "text/html": "[189/189, Epoch 3/3]"}
 
 
 def test_stripping_takes_the_noise_and_leaves_the_outputs():

@@ -82,6 +82,13 @@ def test_path_fetches_what_is_missing(tiny_asset):
     assert (assets.path("tiny") / "data.txt").is_file()
 
 
+def test_a_file_that_a_cache_cleaner_took_is_fetched_again(tiny_asset):
+    (assets.path("tiny") / "data.txt").unlink()
+    assert not tiny_asset.present
+    assert assets.fetch() == ["tiny"]
+    assert (assets.path("tiny") / "data.txt").read_bytes() == b"hello"
+
+
 def test_damage_in_the_cache_is_found(tiny_asset):
     assert assets.damaged("tiny") == []
     (assets.path("tiny") / "data.txt").write_bytes(b"hellO")
@@ -106,9 +113,11 @@ def test_no_network_and_an_empty_cache_is_one_sentence(tiny_asset, monkeypatch, 
 def test_a_download_that_is_cut_off_leaves_nothing(tiny_asset, monkeypatch, tmp_path):
     wheel = next((tmp_path / "index").glob("*.whl"))
     whole = wheel.read_bytes()
+    asked = []
 
     class CutOff(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            asked.append(self.path)
             self.send_response(200)
             if self.path.endswith(".whl"):
                 self.send_header("Content-Length", str(len(whole)))
@@ -139,6 +148,8 @@ def test_a_download_that_is_cut_off_leaves_nothing(tiny_asset, monkeypatch, tmp_
     finally:
         server.shutdown()
         server.server_close()
+    assert f"/{wheel.name}" in asked
+    assert "could not be downloaded" in str(raised.value) or "cut off" in str(raised.value)
     assert "\n" not in str(raised.value)
     assert nothing_kept(tiny_asset)
 

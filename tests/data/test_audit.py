@@ -76,8 +76,9 @@ def test_markup_is_found_and_a_smaller_sign_is_not():
     frame = clean()
     frame.loc[0, "text"] = "good<br /><br />film"
     frame.loc[1, "text"] = "salt &amp; pepper"
-    frame.loc[2, "text"] = "3 < 4 and 5 > 2, R&D; fine"
-    assert audit(frame)["markup"].rows == ("r0", "r1")
+    frame.loc[2, "text"] = "3 < 4 and 5 > 2, R&D; fine <sarcasm>"
+    frame.loc[3, "text"] = "it&#x27;s &Eacute;lan"
+    assert audit(frame)["markup"].rows == ("r0", "r1", "r3")
 
 
 def test_lengths_are_those_of_the_tokenizer_and_truncation_names_the_rows():
@@ -97,7 +98,7 @@ def test_a_report_has_a_face_for_the_terminal_the_notebook_and_programs():
     assert "duplicate_text" in str(report)
     assert "&lt;b&gt;" not in str(report)
     assert "markup" in report._repr_html_()
-    assert report.to_json()["rows"] == 40
+    assert len(repr(report)) < 2000  # a notebook stores it beside the HTML
     with pytest.raises(KeyError, match="duplicate_text, markup"):
         report["leakage"]
 

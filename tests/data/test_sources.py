@@ -94,6 +94,8 @@ def test_numeric_labels_are_ordered_as_numbers(tmp_path):
         ("binary.csv", b"\x89PNG\0\0\0", "is a binary file"),
         ("latin.csv", "text,label\ncafé,x\n".encode("latin-1"), "is not UTF-8"),
         ("ragged.csv", "text,label\na,b\nc,d,e,f\n", "cannot be read as csv .*line 3"),
+        ("comma.csv", "text,label\nGreat, film,pos\nbad,neg\n", "cannot be read as csv"),
+        ("commas.csv", "text,label\nGreat, film,pos\nbad, really,neg\n", "cannot be read as csv"),
         ("broken.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', "line 2: not JSON"),
         ("list.jsonl", "[1, 2]\n", "line 1: expected an object"),
         ("torn.parquet", b"PAR1 and no more", "cannot be read as parquet"),
@@ -127,6 +129,21 @@ def test_rows_without_text_or_label_are_named_before_training(tmp_path):
     with pytest.raises(BadInput, match=r"1 rows have no label, the first is gaps.csv-00001"):
         sources.load(path)
     assert sources.read(path)["label"].dropna().tolist() == ["1", "0", "1", "0"]
+    kept = sources.load(path, drop_incomplete=True)["train"]
+    assert sorted(kept["id"]) == [f"gaps.csv-0000{number}" for number in (0, 2, 3, 4)]
+
+
+def test_labels_and_texts_are_what_the_file_says(tmp_path):
+    path = write(tmp_path, "odd.csv", "text,label\nNA,None\nnull,007\nnan,None\n12,007\n")
+    frame = sources.read(path)
+    assert frame["text"].tolist() == ["NA", "null", "nan", "12"]
+    assert frame["label"].tolist() == ["None", "007", "None", "007"]
+
+
+def test_a_path_that_cannot_be_looked_at_is_one_sentence():
+    for path in ("~nobody-at-all/x.csv", "x" * 300 + ".csv"):
+        with pytest.raises(BadInput, match="cannot be looked at"):
+            sources.check(path)
 
 
 def test_the_shipped_rows_keep_to_their_card():

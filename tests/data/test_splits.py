@@ -70,13 +70,41 @@ def test_opening_the_test_split_is_recorded_and_needs_a_reason():
 
 
 def test_too_many_rows_or_too_small_a_class_are_one_sentence():
-    with pytest.raises(BadInput, match="1,080 rows are asked for over the splits, and there are 200"):
+    with pytest.raises(BadInput, match=r"1,080 rows are asked for .* are 200 .* rows 120, validation_rows 40 and"):
         split(sources.load("mini_reviews"), rows=1000, validation_rows=40, test_rows=40)
     texts = [f"film number {number}" for number in range(40)]
-    with pytest.raises(BadInput, match="the class 'yes' has 1 distinct rows"):
+    with pytest.raises(BadInput, match="the class 'yes' has 1 distinct rows, too few for 3 splits"):
         split(DatasetDict(train=dataset(texts, [0] * 39 + [1])), rows=10, validation_rows=4, test_rows=4)
     with pytest.raises(BadInput, match="a split of 1 rows cannot hold 2 classes"):
         split(sources.load("mini_reviews"), rows=1, validation_rows=40, test_rows=40)
+
+
+def test_the_suggested_sizes_fit_whatever_the_number_of_rows():
+    for count in (31, 40, 61):
+        rows = DatasetDict(train=dataset([f"film {n}" for n in range(count)], [n % 2 for n in range(count)]))
+        split(rows, rows=count * 3 // 5, validation_rows=count // 5, test_rows=count // 5)
+
+
+def test_a_rare_class_stands_in_every_split():
+    labels = [1 if number < 4 else 0 for number in range(400)]
+    rows = DatasetDict(train=dataset([f"film number {number}" for number in range(400)], labels))
+    splits = split(rows, rows=50, validation_rows=20, test_rows=60)
+    parts = [splits.train, splits.validation, splits.open_test("x")]
+    assert [len(part) for part in parts] == [50, 20, 60]
+    assert all(sum(part["label"]) >= 1 for part in parts)
+
+
+def test_all_rows_of_the_source_s_own_test_split_may_judge():
+    train = dataset([f"film number {number}" for number in range(60)], [number % 2 for number in range(60)])
+    texts = [f"test film {number}" for number in range(40)]
+    test = dataset([*texts, texts[2]], [number % 2 for number in range(40)] + [0])
+    rows = DatasetDict(train=train, test=test)
+    everything = split(rows, rows=None, validation_rows=10, test_rows=None)
+    assert (everything.sizes["test"], everything.dropped) == (40, 1)
+    part = split(rows, rows=None, validation_rows=10, test_rows=10)
+    assert (part.sizes["test"], part.dropped) == (10, 1)  # what was not drawn was not dropped
+    with pytest.raises(BadInput, match="no test split of its own"):
+        split(DatasetDict(train=train), rows=None, validation_rows=10, test_rows=None)
 
 
 def test_normalising_keeps_different_words_apart():

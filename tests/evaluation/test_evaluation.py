@@ -81,8 +81,19 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 51 <= covered <= 60  # 95 % of 60 is 57
 
 
-def test_a_perfect_score_has_an_interval_that_is_a_point():
-    assert comparison.mean_interval(np.ones(50)) == comparison.Interval(1.0, 1.0, 1.0)
+def test_a_perfect_score_is_not_a_certain_one():
+    perfect = comparison.accuracy(table(["a"] * 50, ["a"] * 50))
+    assert (perfect.value, perfect.high) == (1.0, 1.0)
+    assert 0.9 < perfect.low < 0.95
+
+
+def test_a_few_disagreements_are_no_clear_difference_though_a_bootstrap_says_so():
+    first = table(["a"] * 200, ["a"] * 200)
+    second = table(["a"] * 200, ["b"] * 3 + ["a"] * 197)
+    result = comparison.compare(first, second)
+    assert result.difference.low > 0
+    assert result.p_value == pytest.approx(0.25)
+    assert not result.clear
 
 
 def test_a_comparison_is_paired_by_row_and_not_by_place():

@@ -138,7 +138,7 @@ def test_no_hub_and_an_empty_cache_is_one_sentence(ask):
 def test_lesson_02_runs_in_the_gpu_profile_from_the_hub(ask, tmp_path):
     arguments = ["-m", "ftlab.cli", "run", "02", "--profile", "gpu", "--out", str(tmp_path / "out"), "--json"]
     # The stand-in has 160 rows and a model with 128 positions.
-    for name, value in {"rows": 40, "max_length": 32, "epochs": 1, "validation_rows": 20, "test_rows": 80}.items():
+    for name, value in {"rows": 40, "max_length": 32, "epochs": 1, "validation_rows": 20}.items():
         arguments += ["-p", name, str(value)]
     done = ask("", arguments=arguments)
     assert done.returncode == 0, done.stderr

@@ -76,6 +76,11 @@ def test_a_folder_of_yours_loads_by_its_path(tmp_path):
         (lambda path: shutil.rmtree(path), "does not exist"),
         (lambda path: (path / "config.json").unlink(), "is no model: it has no config.json"),
         (lambda path: (path / "model.safetensors").unlink(), "no safetensors"),
+        (lambda path: (path / "model.safetensors").rename(path / "adapter_model.safetensors"), "no safetensors"),
+        (lambda path: (path / "model.safetensors").write_bytes(b"half"), "not a whole safetensors file"),
+        (lambda path: (path / "config.json").write_text("{"), "config.json cannot be used"),
+        (lambda path: (path / "config.json").write_text("[]"), "config.json cannot be used"),
+        (lambda path: [file.unlink() for file in path.glob("tokenizer*")], "has no tokenizer"),
         (lambda path: (path / "model.safetensors").rename(path / "pytorch_model.bin"), "pickle checkpoint"),
     ],
 )
@@ -86,6 +91,12 @@ def test_a_folder_that_cannot_be_loaded_is_one_sentence(tmp_path, break_it, mess
     with pytest.raises(BadInput, match=message) as raised:
         loading.check(str(mine))
     assert "\n" not in str(raised.value)
+
+
+def test_a_path_that_cannot_be_looked_at_is_one_sentence():
+    for model in ("~nobody-at-all/model", "x" * 300 + "/model"):
+        with pytest.raises(BadInput, match="cannot be looked at"):
+            loading.check(model)
 
 
 def test_an_unknown_model_names_the_known_ones():

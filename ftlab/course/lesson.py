@@ -72,8 +72,8 @@ class Lesson:
         """State that `value` keeps to a bound; raise ClaimFailed when it does not.
 
         What is printed carries the bound and not the value, so that it is the same line on every machine; the
-        value goes to metrics.json. A claim is held against the profile's own run. With parameters or a seed of your own,
-        or in the smoke profile, the outcome is printed and the lesson goes on; `always=True` marks what must hold
+        value goes to metrics.json. A claim is held against the profile's own run. With parameters or a seed of your
+        own, or in the smoke profile, the outcome is printed and the lesson goes on; `always=True` marks what must hold
         whatever the budget, such as "equal runs are equal".
         """
         value = float(value)

@@ -3,7 +3,7 @@ import json
 import pandas as pd
 import pytest
 
-from ftlab.data import sources
+from ftlab.data import sources, tables
 from ftlab.errors import BadInput
 
 
@@ -53,7 +53,7 @@ def test_equal_seeds_draw_equal_rows_and_others_do_not():
 ROWS = [{"text": "fine film", "label": "good"}, {"text": "no, thanks", "label": "bad"}] * 2
 
 
-@pytest.mark.parametrize("suffix", sources.FILE_TYPES)
+@pytest.mark.parametrize("suffix", tables.FILE_TYPES)
 def test_your_own_file_is_read_whatever_its_type(tmp_path, suffix):
     path = tmp_path / f"mine{suffix}"
     table = pd.DataFrame(ROWS)

@@ -55,7 +55,8 @@ $(READY): pyproject.toml constraints.txt
 		echo "ftlab: $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null || echo missing); expected Python 3.11 to 3.13: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	@echo "ftlab: setting up $(VENV), once; this downloads the pinned packages and takes some minutes"
 	@rm -f $(READY)
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) > /dev/null 2>&1 || { rm -rf $(VENV); \
+		echo "ftlab: $(PYTHON) cannot make a virtual environment; install its venv module (Debian and Ubuntu: python3-venv) and run make again" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip setuptools > $(VENV)/setup.log 2>&1 \
 		&& $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab,test]' >> $(VENV)/setup.log 2>&1 \
 		|| { grep -h ERROR $(VENV)/setup.log | tail -n 3 >&2; echo "ftlab: pip could not set up $(VENV); its words are in $(VENV)/setup.log; mend that and run make again" >&2; exit 1; }

@@ -86,18 +86,19 @@ def write_readme() -> None:
     """Put the lessons with their measured minutes and memory from the stored result into the README."""
     stored = json.loads((REPOSITORY / "benchmarks" / "results" / "first_run.json").read_text(encoding="utf-8"))
     readme = REPOSITORY / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split("|---|---|---|---|\n", 1)
+    before, rest = readme.read_text(encoding="utf-8").split("|---|---|---|\n", 1)
     after = rest[rest.index("<!-- end -->") :]
-    learned = {
-        "01_data_audit": "what is wrong with real rows, and how to split them without leaking",
-        "02_text_classification": "a classifier with `Trainer`, beside what it has to beat, saved and loaded again",
-    }
-    lines = [
-        f"| [{name}](notebooks/{name}.ipynb) | {learned[name]} | {lesson['seconds'] / 60:.1f} | "
-        f"{lesson['peak_memory_mb'] / 1000:.1f} GB |\n"
-        for name, lesson in stored["result"]["lessons"].items()
-    ]
-    readme.write_text(before + "|---|---|---|---|\n" + "".join(lines) + after, encoding="utf-8")
+    lines = []
+    for name, lesson in stored["result"]["lessons"].items():
+        minutes, memory = f"{lesson['seconds'] / 60:.1f}", f"{lesson['peak_memory_mb'] / 1000:.1f} GB"
+        lines.append(f"| [{_title(name)}](notebooks/{name}.ipynb) | {minutes} | {memory} |\n")
+    readme.write_text(before + "|---|---|---|\n" + "".join(lines) + after, encoding="utf-8")
+
+
+def _title(lesson: str) -> str:
+    """The heading of a lesson's notebook, without its hash."""
+    cells = json.loads((REPOSITORY / "notebooks" / f"{lesson}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import re
+import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -138,7 +140,7 @@ def _papermill(lesson: LessonFile, notebook: Path, parameters: dict[str, Any], l
     settings = {RUN_FOLDER: str(notebook.parent), HEADLESS: "1", "FTLAB_HOME": str(assets.home())}
     failed = f"the notebook up to there is {lesson.name}.failed.ipynb"
     try:
-        with _environment(settings):
+        with _environment(settings), _kernel_options() as kernel_options:
             # papermill formats paths with the parameters, so a brace in one would be read as a field.
             papermill.execute_notebook(
                 str(lesson.path).replace("{", "{{").replace("}", "}}"),
@@ -147,9 +149,7 @@ def _papermill(lesson: LessonFile, notebook: Path, parameters: dict[str, Any], l
                 engine_name="ftlab",
                 kernel_name="python3",
                 progress_bar=False,
-                extra_arguments=[
-                    "--log-level=ERROR"
-                ],  # else each kernel warns that it talks over the loopback in plain
+                **kernel_options,
                 cwd=str(lesson.path.parent),
             )
     except papermill.PapermillExecutionError as problem:
@@ -161,11 +161,35 @@ def _papermill(lesson: LessonFile, notebook: Path, parameters: dict[str, Any], l
         if problem.ename in ("CourseError", "BadInput", "AssetError"):
             raise BadInput(f"{lesson.name}: {said[0]}") from problem
         raise LessonFailed(f"{lesson.name} stopped with {problem.ename}: {said[0][:300]}; {failed}") from problem
-    except DeadKernelError as problem:
+    except RuntimeError as problem:
+        if not isinstance(problem, DeadKernelError):
+            raise LessonFailed(f"{lesson.name} could not start ({problem}); run ftlab doctor") from problem
         raise LessonFailed(
             f"{lesson.name}: its Python was killed, most likely for want of memory; close something, or ask for less "
             f"(-p rows, -p batch_size, -p max_length); {failed}"
         ) from problem
+
+
+@contextmanager
+def _kernel_options() -> Iterator[dict[str, Any]]:
+    """How to reach the lesson's kernel: by sockets in a private folder, so that it takes no network at all.
+
+    The default is the loopback, which is down where the network is cut off, and open to everyone on the machine.
+    Windows has no such sockets.
+    """
+    options: dict[str, Any] = {"extra_arguments": ["--log-level=ERROR"]}  # else it warns that nothing is encrypted
+    if sys.platform == "win32":
+        yield options
+        return
+    from jupyter_client.manager import AsyncKernelManager
+
+    with tempfile.TemporaryDirectory(prefix="ftlab-", ignore_cleanup_errors=True) as folder:
+
+        class SocketKernelManager(AsyncKernelManager):
+            def __init__(self, **more: Any) -> None:
+                super().__init__(**{**more, "transport": "ipc", "ip": f"{folder}/kernel"})
+
+        yield {**options, "kernel_manager_class": SocketKernelManager}
 
 
 @contextmanager

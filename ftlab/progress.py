@@ -11,6 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 HEADLESS = "FTLAB_HEADLESS"  # set while notebooks run with nobody before them
+LIVE = "progress.json"  # what a lesson writes into its folder while it trains, and `ftlab run` shows
 
 
 class Bar(tqdm):

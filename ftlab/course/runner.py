@@ -24,9 +24,7 @@ from ftlab.course.lessons import LessonFile, lessons
 from ftlab.data import assets, sources
 from ftlab.errors import BadInput, ClaimFailed, LessonFailed
 from ftlab.models import loading
-from ftlab.progress import HEADLESS
-
-LIVE = "progress.json"  # what a lesson writes while it trains, and the display reads
+from ftlab.progress import HEADLESS, LIVE
 
 
 @dataclass(frozen=True)

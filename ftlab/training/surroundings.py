@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from ftlab.progress import LIVE
+
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -29,7 +31,7 @@ class LiveProgress(TrainerCallback):
     """Write the step of training to `folder/progress.json`, which `ftlab run` shows while the notebook runs."""
 
     def __init__(self, folder: Path, what: str = "training") -> None:
-        self.file = Path(folder) / "progress.json"
+        self.file = Path(folder) / LIVE
         self.what = what
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:

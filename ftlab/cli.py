@@ -55,6 +55,21 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="download the pinned weights and reviews into the cache")
     fetch.set_defaults(command=_fetch)
 
+    audit = commands.add_parser("audit", help="find what is wrong with the rows of a file")
+    audit.add_argument("file", help="training rows: a CSV, TSV, JSONL or Parquet file, or a data set of the course")
+    audit.add_argument("--validation", metavar="FILE", help="validation rows, to look for texts that stand in both")
+    audit.add_argument("--test", metavar="FILE", help="test rows, to look for texts that stand in both")
+    audit.add_argument("--text", default="text", metavar="COL", help="the column of the texts (default: text)")
+    audit.add_argument("--label", default="label", metavar="COL", help="the column of the labels (default: label)")
+    audit.add_argument("--prompt", nargs="+", metavar="COL", help="instruction data: the columns of the prompt")
+    audit.add_argument("--completion", metavar="COL", help="instruction data: the column of the answer")
+    audit.add_argument("--tokenizer", metavar="NAME", help="a model of the course, a folder or a hub id: counts tokens")
+    audit.add_argument("--max-length", type=int, metavar="N", help="in tokens; says what is cut and what it costs")
+    audit.add_argument("--json", action="store_true", help="one JSON object on stdout, with the ids of all rows")
+    audit.add_argument("--html", type=Path, metavar="OUT", help="write the report as a web page")
+    audit.add_argument("--fail-on", choices=("error", "warning"), help="leave with 1 on a finding as bad as this")
+    audit.set_defaults(command=_audit)
+
     run = commands.add_parser("run", help="run lessons from start to end, without Jupyter")
     run.add_argument("lesson", nargs="*", help="number or name of a lesson; all of them when none is named")
     run.add_argument("--profile", default="cpu", help="smoke, cpu (default) or gpu")
@@ -100,6 +115,46 @@ def _fetch(options: argparse.Namespace) -> int:
     for name, asset in assets.ASSETS.items():
         print(f"{name}: {'fetched' if name in fetched else 'already here'}, {asset.folder}")
     return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from functools import partial
+
+    from ftlab import files
+    from ftlab.data import sources
+    from ftlab.data.audit import audit, audit_instructions
+    from ftlab.models import loading
+
+    if bool(options.prompt) != bool(options.completion):
+        raise BadInput("instruction data needs both --prompt and --completion; rows with labels need neither")
+    if options.max_length is not None and options.max_length < 8:
+        raise BadInput(f"--max-length is {options.max_length}; expected at least 8 tokens")
+    if options.max_length is not None and not options.tokenizer:
+        raise BadInput("--max-length counts tokens: name the tokenizer that counts them with --tokenizer")
+    examine: Any = audit
+    read: Any = partial(sources.read, text_column=options.text, label_column=options.label)
+    if options.prompt:
+        examine = audit_instructions
+        read = partial(sources.read_pairs, prompt_columns=options.prompt, completion_column=options.completion)
+    rows = read(options.file)
+    others = {name: read(file) for name in ("validation", "test") if (file := getattr(options, name))}
+    lengths = {}
+    if options.tokenizer:
+        from transformers import AutoTokenizer
+
+        lengths = {
+            "tokenizer": AutoTokenizer.from_pretrained(loading.folder(options.tokenizer)),
+            "hidden_size": loading.hidden_size(options.tokenizer),
+            "max_length": options.max_length,
+        }
+    report = examine(rows, **others, **lengths)
+    if options.html:
+        with files.whole(options.html) as temporary:
+            temporary.write_text(report.html(f"Audit of {options.file}"), encoding="utf-8")
+    print(json.dumps(report.to_dict()) if options.json else report)
+    if options.html and not options.json:
+        print(f"\nthe report as a page: {options.html}")
+    return 1 if options.fail_on and report.at_least(options.fail_on) else 0
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,8 +125,24 @@ def read(
         frame, origin, checksum = pd.read_csv(file, keep_default_na=False), "shipped with ftlab", files.sha256(file)
     if pd.api.types.is_integer_dtype(frame["label"]):
         frame["label"] = frame["label"].map(dict(enumerate(source.label_names)))
+    frame = frame[["text", "label"]]
     prefix = source.name if split == "train" else f"{source.name}-{split}"
-    return _with_ids(frame, prefix, Provenance(source.name, origin, source.licence, checksum))
+    return with_ids(frame, prefix, Provenance(source.name, origin, source.licence, checksum))
+
+
+def read_pairs(file: str, *, prompt_columns: Sequence[str], completion_column: str) -> pd.DataFrame:
+    """The rows of a file of instruction data: columns id, prompt and completion.
+
+    The prompt is the named columns joined by line ends ("instruction" and "input", say), without those that are empty.
+    Raises BadInput for a file that cannot be read or lacks a column.
+    """
+    path = _as_path(file)
+    frame = read_table(path, [*prompt_columns, completion_column])
+    texts = {column: frame[column].map(str, na_action="ignore") for column in (*prompt_columns, completion_column)}
+    parts = pd.DataFrame({column: texts[column].fillna("") for column in prompt_columns})
+    prompts = ["\n".join(part for part in row if part.strip()) for row in parts.itertuples(index=False)]
+    pairs = pd.DataFrame({"prompt": prompts, "completion": texts[completion_column]})
+    return with_ids(pairs, path.name, Provenance(path.name, str(path), "your own", files.sha256(path)))
 
 
 def load(
@@ -217,21 +234,49 @@ def _as_path(dataset: str) -> Path:
 
 
 def _read_file(path: Path, text_column: str, label_column: str) -> pd.DataFrame:
-    frame = read_table(path, text_column, label_column)
+    if text_column == label_column:
+        raise BadInput(f"text_column and label_column are both {text_column!r}; expected two columns of {path}")
+    frame = read_table(path, [text_column, label_column])
     frame = frame[[text_column, label_column]].rename(columns={text_column: "text", label_column: "label"})
-    if not frame["text"].dropna().map(lambda value: isinstance(value, str)).all():
-        frame["text"] = frame["text"].map(str, na_action="ignore")
+    frame["text"] = as_texts(frame["text"], f"{path}, column {text_column!r}")
     # A column of whole numbers with gaps is read as floats: 1.0 is the label "1".
     if pd.api.types.is_float_dtype(frame["label"]) and (frame["label"].dropna() % 1 == 0).all():
         frame["label"] = frame["label"].astype("Int64")
+    kinds = frame["label"].map(lambda value: type(value).__name__, na_action="ignore")
     frame["label"] = frame["label"].map(str, na_action="ignore")
-    return _with_ids(frame, path.name, Provenance(path.name, str(path), "your own", files.sha256(path)))
+    frame = with_ids(frame, path.name, Provenance(path.name, str(path), "your own", files.sha256(path)))
+    frame.attrs["mixed_labels"] = _mixed(frame, kinds)
+    return frame
 
 
-def _with_ids(frame: pd.DataFrame, prefix: str, origin: Provenance) -> pd.DataFrame:
+def as_texts(column: pd.Series, where: str) -> pd.Series:
+    """The column as strings. Raises BadInput when it holds nothing but numbers: it is another column that was meant."""
+    values = column.dropna()
+    strings = values.map(lambda value: isinstance(value, str))
+    words = values[strings & (values.astype(str).str.strip() != "")]
+    only_numbers = len(words) and pd.to_numeric(words, errors="coerce").notna().all()
+    if only_numbers or (len(values) and not strings.any()):
+        kind = "numbers" if only_numbers else type(values.iloc[0]).__name__
+        first = str(values.iloc[0])[:40]
+        raise BadInput(f"{where}, holds no texts but {kind} (the first is {first}); name the column of the texts")
+    return column if strings.all() else column.map(str, na_action="ignore")
+
+
+def _mixed(frame: pd.DataFrame, kinds: pd.Series) -> dict[str, tuple[str, str]]:
+    """Rows whose label is of a rarer type than that of equal-looking ones (1 beside "1"): id -> label, type."""
+    there = pd.DataFrame({"id": frame["id"], "label": frame["label"], "kind": kinds.to_numpy()}).dropna()
+    several = there[there.groupby("label")["kind"].transform("nunique") > 1]
+    if several.empty:
+        return {}
+    usual = several.groupby("label")["kind"].transform(lambda column: column.mode().iloc[0])
+    rare = several[several["kind"] != usual]
+    return {row: (label, kind) for row, label, kind in rare.itertuples(index=False)}
+
+
+def with_ids(frame: pd.DataFrame, prefix: str, origin: Provenance) -> pd.DataFrame:
+    """The rows with a first column `id` that says where each stands in its source, and the provenance in `attrs`."""
     frame = frame.reset_index(drop=True)
     frame.insert(0, "id", [f"{prefix}-{number:05d}" for number in range(len(frame))])
-    frame = frame[["id", "text", "label"]]
     frame.attrs["provenance"] = origin
     return frame
 

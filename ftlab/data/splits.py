@@ -1,4 +1,4 @@
-"""Train, validation and test: stratified, no text in two of them, and the test split sealed.
+"""Train, validation and test: stratified, no text or near-copy of it in two of them, and the test split sealed.
 
 Validation is for choosing and may be looked at as often as you like. The test split judges once: each look at it
 that changes what you do next makes its score a little less true. So it has to be opened by name, and says so.
@@ -6,35 +6,26 @@ that changes what you do next makes its score a little less true. So it has to b
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ftlab.data import duplicates
+from ftlab.data.words import Words
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 
-def normalise(text: str) -> str:
-    """The text as two copies of it compare: NFKC, case folded, white space and punctuation reduced.
-
-    >>> normalise("A GREAT film!") == normalise("a great  film")
-    True
-    """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(char if char.isalnum() else " " for char in folded).split())
-
-
 @dataclass
 class Splits:
     """A training, a validation and a sealed test split, each a Dataset of columns id, text and label.
 
-    `dropped` counts the rows that were left out because an equal text (after `normalise`) was kept; `openings` holds
-    the reason given each time that the test split was opened.
+    `dropped` counts the rows that were left out because an equal text (after `normalise`) was kept, or because they
+    are near-duplicates of test rows that the source brought; `openings` holds the reason given each time that the test
+    split was opened.
     """
 
     train: Dataset
@@ -67,48 +58,46 @@ def split(
     """Draw training, validation and test rows without overlap; None takes all that the others leave.
 
     Each split has the classes in the proportion of the whole, and each class at least once. Of texts that are equal
-    after `normalise` the first is kept, so none can stand in two splits; where their labels contradict each other,
-    none is kept. When the source brings a test split of its own, the test rows come from there. Raises BadInput when
-    there are too few rows.
+    after `normalise` the first is kept; where their labels contradict each other, none is kept. Near-duplicates
+    (`duplicates.near`) stay together: a cluster stands in one split, or is left out where it fits into none. When the
+    source brings a test split of its own, the test rows come from there, and training rows that are near-duplicates of
+    them are left out. Raises BadInput when there are too few rows.
     """
     from datasets import concatenate_datasets
 
     everything = concatenate_datasets([part for name, part in dataset.items() if name != "test"])
-    pool = _distinct(everything)
-    dropped = len(everything) - len(pool)
     if "test" not in dataset:
         if test_rows is None:
             raise BadInput("test_rows is 0 (all), and this data set has no test split of its own; give a number")
-        train, validation, test = _draw(pool, [rows, validation_rows, test_rows], seed)
-        return Splits(train, validation, test, dropped)
-    candidates = _distinct(dataset["test"])
-    (test,) = _draw(candidates, [test_rows], seed)
-    unseen = _without(pool, test["text"])
-    dropped += len(dataset["test"]) - len(candidates) + len(pool) - len(unseen)
-    train, validation = _draw(unseen, [rows, validation_rows], seed)
+        pool, clusters = _distinct(everything)
+        train, validation, test = _draw(pool, clusters, [rows, validation_rows, test_rows], seed)
+        return Splits(train, validation, test, len(everything) - len(pool))
+    candidates, _ = _distinct(dataset["test"])
+    # The judges are drawn from rows that are given; whether two of them are alike is for their makers to say.
+    (test,) = _draw(candidates, np.arange(len(candidates)), [test_rows], seed)
+    both = duplicates.together([*everything["text"], *test["text"]])
+    unseen = everything.select(np.flatnonzero(~np.isin(both[: len(everything)], both[len(everything) :])))
+    pool, clusters = _distinct(unseen)
+    dropped = len(dataset["test"]) - len(candidates) + len(everything) - len(pool)
+    train, validation = _draw(pool, clusters, [rows, validation_rows], seed)
     return Splits(train, validation, test, dropped)
 
 
-def _key(text: str) -> str:
-    return normalise(text) or text  # "!!!" and "???" are not the same text
+def _distinct(dataset: Dataset) -> tuple[Dataset, np.ndarray]:
+    """The first row of each text, none where equal texts have different labels, and the cluster of each row kept."""
+    texts, labels = list(dataset["text"]), np.asarray(dataset["label"])
+    words = Words.of(texts)
+    groups = duplicates.same(texts, words)
+    _, firsts, of = np.unique(groups, return_index=True, return_inverse=True)
+    contradicted = np.zeros(len(firsts), dtype=bool)
+    contradicted[of[labels != labels[firsts][of]]] = True
+    kept = np.sort(firsts[~contradicted])
+    pairs = duplicates.near(words, kept)
+    clusters = duplicates.clusters(len(texts), pairs.first, pairs.second)
+    return dataset.select(kept), clusters[kept]
 
 
-def _distinct(dataset: Dataset) -> Dataset:
-    """The rows whose text is the first of its kind; none where equal texts have different labels."""
-    first: dict[str, int] = {}
-    labels: dict[str, set[int]] = {}
-    for index, (text, label) in enumerate(zip(dataset["text"], dataset["label"], strict=True)):
-        first.setdefault(_key(text), index)
-        labels.setdefault(_key(text), set()).add(label)
-    return dataset.select([index for key, index in first.items() if len(labels[key]) == 1])
-
-
-def _without(dataset: Dataset, texts: Iterable[str]) -> Dataset:
-    known = {_key(text) for text in texts}
-    return dataset.select([index for index, text in enumerate(dataset["text"]) if _key(text) not in known])
-
-
-def _draw(pool: Dataset, sizes: list[int | None], seed: int) -> list[Dataset]:
+def _draw(pool: Dataset, clusters: np.ndarray, sizes: list[int | None], seed: int) -> list[Dataset]:
     """Stratified, disjoint draws from `pool`; the first size may be None, for all that the others leave."""
     names = pool.features["label"].names
     labels = np.asarray(pool["label"])
@@ -116,16 +105,50 @@ def _draw(pool: Dataset, sizes: list[int | None], seed: int) -> list[Dataset]:
     _require_enough([len(indices) for indices in by_class], names, sizes)
     rng = np.random.default_rng(seed)
     by_class = [rng.permutation(indices) for indices in by_class]
+    several = np.flatnonzero(np.bincount(clusters) > 1)
+    members = {int(cluster): np.flatnonzero(clusters == cluster) for cluster in several}
+    gone = np.zeros(len(labels), dtype=bool)
     drawn: list[Dataset] = []
     # From the last to the first: the test rows stay the same whatever number of training rows is asked for.
     for place in reversed(range(len(sizes))):
+        by_class = [indices[~gone[indices]] for indices in by_class]
         left = np.array([len(indices) for indices in by_class])
         size = sizes[place]
         take = left if size is None else _shares(left, size, keep=place)
-        chosen = np.concatenate([indices[:count] for indices, count in zip(by_class, take, strict=True)])
-        by_class = [indices[count:] for indices, count in zip(by_class, take, strict=True)]
+        chosen = _fill(by_class, take, labels, clusters, members)
+        gone[chosen] = True
         drawn.append(pool.select(rng.permutation(chosen)))
     return drawn[::-1]
+
+
+def _fill(
+    by_class: list[np.ndarray],
+    take: np.ndarray,
+    labels: np.ndarray,
+    clusters: np.ndarray,
+    members: dict[int, np.ndarray],
+) -> np.ndarray:
+    """Rows in the order of `by_class` until each class has what it should; a cluster comes whole or not at all."""
+    room = take.copy()
+    chosen: dict[int, None] = {}
+    for label, indices in enumerate(by_class):
+        for index in map(int, indices):
+            if not room[label]:
+                break
+            if index in chosen:
+                continue
+            cluster = members.get(clusters[index])
+            together = np.array([index]) if cluster is None else cluster
+            needed = np.bincount(labels[together], minlength=len(room))
+            if (needed <= room).all():
+                chosen.update(dict.fromkeys(map(int, together)))
+                room -= needed
+    if room.any():
+        raise BadInput(
+            f"{int(room.sum()):,} rows of a split could not be filled: the rows that are left are near-duplicates of "
+            "each other, and a cluster of them stays in one split; ask for fewer rows, or drop near-duplicates first"
+        )
+    return np.array(list(chosen))
 
 
 def _shares(left: np.ndarray, size: int, keep: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +14,8 @@ from ftlab.errors import BadInput
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def read_table(path: Path, text_column: str, label_column: str) -> pd.DataFrame:
-    """The table in a file that has the two columns and at least one row; BadInput for any other file."""
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The table in a file that has these columns and at least one row; BadInput for any other file."""
     if not path.exists():
         raise BadInput(f"there is no file {path}; give the path of a {', '.join(FILE_TYPES)} file, from here or whole")
     if path.suffix.lower() not in FILE_TYPES:
@@ -22,16 +23,14 @@ def read_table(path: Path, text_column: str, label_column: str) -> pd.DataFrame:
     if not path.is_file():
         raise BadInput(f"{path} is a folder; give a file in it ({', '.join(FILE_TYPES)})")
     if path.stat().st_size == 0:
-        raise BadInput(f"{path} is empty; expected a table with the columns {text_column} and {label_column}")
+        raise BadInput(f"{path} is empty; expected a table with the columns {' and '.join(columns)}")
     frame = _parse(path)
-    for column in (text_column, label_column):
+    for column in columns:
         if column not in frame.columns:
             raise BadInput(
                 f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}; name the right ones "
-                "with text_column and label_column"
+                "with text_column and label_column (`ftlab audit`: --text and --label, or --prompt and --completion)"
             )
-    if text_column == label_column:
-        raise BadInput(f"text_column and label_column are both {text_column!r}; expected two columns of {path}")
     if frame.empty:
         raise BadInput(f"{path} has a header but no rows; expected at least one row for each label")
     return frame

@@ -98,6 +98,13 @@ def max_positions(model: str) -> int:
     return min((limit for limit in limits if limit is not None), default=10**9)
 
 
+def hidden_size(model: str) -> int:
+    """The width of the model's layers."""
+    config = json.loads((folder(model) / "config.json").read_text(encoding="utf-8"))
+    names = ("hidden_size", "dim", "n_embd", "d_model")  # BERT, DistilBERT, GPT-2 and T5 each have their own
+    return next(int(config[name]) for name in names if name in config)
+
+
 def without_attention_dropout(model: str) -> dict[str, float]:
     """The `from_pretrained` option that turns attention dropout off, where there is no CUDA; else nothing.
 

@@ -2,7 +2,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from ftlab.data import sources
-from ftlab.data.splits import normalise, split
+from ftlab.data.splits import split
+from ftlab.data.words import normalise
 from ftlab.errors import BadInput
 
 FEATURES = Features({"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=["no", "yes"])})

@@ -1,0 +1,100 @@
+"""What is wrong with these rows? Findings, each with its rows, why it matters, what it costs and how to mend it.
+
+Good data beats a good model, and looking costs seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ftlab.data import sources
+from ftlab.data.audit import basics, debris, learned, lengths, repeats
+from ftlab.data.audit.basics import first_rows
+from ftlab.data.audit.instructions import audit_instructions
+from ftlab.data.audit.report import SEVERITIES, AuditReport, Finding
+from ftlab.data.audit.table import Table, require_columns
+from ftlab.errors import BadInput
+from ftlab.progress import bar
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["AuditReport", "Finding", "audit", "audit_instructions", "first_rows"]
+
+
+def audit(
+    frame: pd.DataFrame,
+    *,
+    validation: pd.DataFrame | None = None,
+    test: pd.DataFrame | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_length: int | None = None,
+    hidden_size: int = lengths.HIDDEN_SIZE,
+) -> AuditReport:
+    """Look for what spoils a fine-tuning run in a table of columns id, text and label, in the order of its file.
+
+    With `validation` and `test` rows, it also looks for texts that stand in two splits. With the tokenizer that will be
+    used, lengths are counted in its tokens (special tokens included), `max_length` says what truncation will cut, and
+    `hidden_size` (the model's width) what that length costs.
+
+    Raises BadInput when a table lacks a column or has fewer than two rows, when no row has a text or none has a label,
+    when the labels are all different, or when a split has labels that the training rows lack.
+    """
+    others = {split: part for split, part in (("validation", validation), ("test", test)) if part is not None}
+    _require_usable(frame, others)
+    size = len(frame) + sum(map(len, others.values()))
+    with (
+        bar("auditing", total=size * (3 if tokenizer else 2), unit="rows") as progress,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        table = Table(frame.reset_index(drop=True), others, progress)
+        assert table.labelled.any()  # worked out here, before two threads ask for it
+        # The tokenizer is not Python and needs no lock, so it counts beside the rest.
+        counting = beside.submit(lengths.measure, table, tokenizer, progress.update)
+        findings = [*basics.check(table), *debris.check(table), *repeats.check(table)]
+        opinion = learned.check(table)
+        measured = counting.result()
+        findings += [*opinion.findings, *lengths.check(measured, max_length)]
+    skipped = [opinion.skipped] if opinion.skipped else []
+    if tokenizer is None:
+        skipped.append("lengths in tokens: name the tokenizer that you will train with")
+    if not others:
+        skipped.append("leakage between splits: give the validation or the test rows too")
+    findings.sort(key=lambda found: SEVERITIES.index(found.severity))
+    return AuditReport(
+        findings=tuple(findings),
+        classes=lengths.by_class(measured, max_length),
+        lengths=measured,
+        budgets=lengths.budgets(measured.get("tokens", pd.Series(dtype=int)), max_length, hidden_size),
+        shortcuts=opinion.shortcuts,
+        skipped=tuple(skipped),
+        table=table,
+        max_length=max_length if tokenizer else None,
+        tokenizer=tokenizer,
+    )
+
+
+def _require_usable(frame: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> None:
+    name = require_columns({"training": frame, **others}, ("id", "text", "label"))
+    for column in ("text", "label"):
+        if sources.blank(frame[column]).all():
+            raise BadInput(f"{name}: none of the {len(frame):,} rows has a {column}; is it the right column?")
+    labels = frame.loc[~sources.blank(frame["label"]), "label"]
+    if labels.nunique() > max(10, len(labels) / 2):
+        raise BadInput(
+            f"{name}: there are {labels.nunique():,} different labels in {len(labels):,} rows, so they name rows "
+            "and not classes; is it the right column?"
+        )
+    for split, part in others.items():
+        strange = part[~sources.blank(part["label"]) & ~part["label"].isin(labels)]
+        if len(strange):
+            first = strange.iloc[0]
+            known = ", ".join(map(str, sorted(labels.unique(), key=str)[:10]))
+            raise BadInput(
+                f"the {split} row {first['id']} has the label {first['label']!r}, which no training row has; they have "
+                f"{known}"
+            )

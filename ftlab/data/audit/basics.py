@@ -1,0 +1,119 @@
+"""The table itself: its size, what is missing, its classes, and the order of its rows."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ftlab.data import sources
+from ftlab.data.audit.report import Finding, finding
+from ftlab.data.audit.table import Table
+
+IMBALANCE_WARNS_ABOVE = 5.0
+SMALLEST_CLASS = 3  # one row for each of training, validation and test
+FEW_ROWS = 300  # a fifth of them judges a score of 80 % to about ten points either way
+SHORTEST_ORDER = 20
+
+
+def check(table: Table) -> list[Finding]:
+    """What counting the rows and their labels shows."""
+    complete = sources.complete(table.frame)
+    return [*_missing(table.frame), *_size(complete), *_slips(table.frame), *_classes(complete), *_order(complete)]
+
+
+def first_rows(frame: pd.DataFrame, sizes: Sequence[int]) -> pd.DataFrame:
+    """How many rows of each label stand in the first n rows of the file, for each n: what `select(range(n))` takes."""
+    labels = sorted(frame["label"].dropna().unique())
+    counts = [frame["label"].iloc[:size].value_counts().reindex(labels, fill_value=0) for size in sizes]
+    return pd.DataFrame(counts, index=pd.Index(sizes, name="first n rows"))
+
+
+def spelling(label: object) -> str:
+    """What two labels that mean the same have in common: NFKC, no case, no white space, 1.0 as 1."""
+    text = "".join(unicodedata.normalize("NFKC", str(label)).casefold().split())
+    whole, point, zeros = text.partition(".")
+    return whole if point and whole.lstrip("-").isdecimal() and not zeros.strip("0") else text
+
+
+def usual_spellings(labels: pd.Series) -> dict[object, object]:
+    """For each label that looks like a slip of another, the spelling that most rows use.
+
+    >>> usual_spellings(pd.Series(["good", "good", "Good ", "bad"]))
+    {'Good ': 'good'}
+    """
+    counts = Counter(labels.dropna())
+    usual: dict[str, object] = {}
+    for label, _ in counts.most_common():
+        usual.setdefault(spelling(label), label)
+    return {label: usual[spelling(label)] for label in counts if usual[spelling(label)] != label}
+
+
+def _missing(frame: pd.DataFrame) -> list[Finding]:
+    found = []
+    for column in ("text", "label"):
+        rows = frame.loc[sources.blank(frame[column]), "id"]
+        if len(rows):
+            found.append(finding(f"missing_{column}", f"{{count}} rows have no {column}", rows))
+    return found
+
+
+def _size(frame: pd.DataFrame) -> list[Finding]:
+    if len(frame) >= FEW_ROWS or len(frame) < 2:
+        return []
+    judging = max(1, len(frame) // 5)
+    half = 1.96 * (0.8 * 0.2 / judging) ** 0.5
+    what = f"{{count}} rows: a fifth of them, {judging}, would judge a score of 80 % to about {half:.0%} either way"
+    return [finding("few_rows", what, count=len(frame))]
+
+
+def _slips(frame: pd.DataFrame) -> list[Finding]:
+    slips = usual_spellings(frame["label"])
+    mixed = frame.attrs.get("mixed_labels", {})
+    rows = frame.loc[frame["label"].isin(slips.keys()) | frame["id"].isin(mixed), ["id", "label"]]
+    if rows.empty:
+        return []
+    said = [f"{slip!r} beside {usual!r}" for slip, usual in slips.items()]
+    said += sorted({f"{label} as {kind}" for label, kind in mixed.values()})
+    evidence = rows.assign(usual=rows["label"].map(lambda label: slips.get(label, label)))
+    return [finding("label_slip", f"{{count}} rows: {', '.join(said[:5])}", rows["id"], evidence=evidence)]
+
+
+def _classes(frame: pd.DataFrame) -> list[Finding]:
+    counts = frame["label"].value_counts()
+    if len(counts) < 2:
+        what = f"the only label is {counts.index[0]!r}" if len(counts) else "no row has both a text and a label"
+        return [finding("one_class", what, count=len(frame))]
+    found = []
+    tiny = counts[counts < SMALLEST_CLASS]
+    if len(tiny):
+        said = ", ".join(f"{label!r} with {count}" for label, count in tiny.items())
+        what = f"too few rows for three splits: {said[:200]}"
+        found.append(finding("tiny_class", what, frame.loc[frame["label"].isin(tiny.index), "id"]))
+    ratio = counts.iloc[0] / counts.iloc[-1]
+    if ratio > IMBALANCE_WARNS_ABOVE:
+        what = f"{counts.index[0]} has {ratio:.1f} times as many rows as {counts.index[-1]}"
+        found.append(finding("imbalance", what, count=int(counts.iloc[-1])))
+    return found
+
+
+def _order(frame: pd.DataFrame) -> list[Finding]:
+    """Rows blocked by label: the number of places where the label changes, against what shuffling would give."""
+    labels = frame["label"].to_numpy()
+    if len(labels) < SHORTEST_ORDER or len(set(labels)) < 2:
+        return []
+    changes = int((labels[1:] != labels[:-1]).sum())
+    shares = frame["label"].value_counts(normalize=True).to_numpy()
+    expected = (len(labels) - 1) * (1 - float((shares**2).sum()))
+    if changes >= expected / 2:
+        return []
+    run = int(np.argmax(labels != labels[0]))
+    times = "once" if changes == 1 else f"{changes:,} times"
+    what = (
+        f"from row to row the label changes {times}, where shuffled rows would change about {expected:,.0f} times; "
+        f"the first {run:,} rows are all {labels[0]}"
+    )
+    return [finding("sorted_by_label", what, count=len(frame))]

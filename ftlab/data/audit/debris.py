@@ -1,0 +1,191 @@
+"""What should not be in the text: markup, entities, mojibake, unseen characters, boilerplate and personal data."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import pandas as pd
+
+from ftlab.data.audit.report import Finding, finding
+from ftlab.data.audit.table import Table
+
+TAGS = (
+    "a abbr article b big blockquote body br button center cite code dd del div dl dt em figure font footer form h1 h2 "
+    "h3 h4 h5 h6 head header hr html i iframe img input ins label li link main meta nav ol option p pre s script "
+    "section select small span strike strong style sub sup svg table tbody td textarea tfoot th thead title tr tt u ul"
+)
+MARKUP = re.compile(
+    rf"<(?:/?(?:{TAGS.replace(' ', '|')})(?:\s[^<>]{{0,300}})?/?|!--.{{0,300}}?--|!doctype[^<>]{{0,100}})>", re.I
+)
+ENTITY = re.compile(r"&(?:[a-z][a-z0-9]{1,8}|#\d{2,6}|#x[0-9a-f]{2,5});", re.I)
+# Control characters but tab and line ends, soft hyphens, zero-width and direction marks, and U+FFFD, which stands for a
+# character that was lost. The joiners U+200C and U+200D are part of how Persian and emoji are written, and stay.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufffd]"
+)
+EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,5}[a-z]{2,24}(?![\w-])", re.I)
+# International with its plus, North American, or national with a leading zero and groups: what is surely no year span.
+PHONE = re.compile(
+    r"(?<![\w.,$€£+-])(?:\+\d[\d .()/-]{6,18}\d"
+    r"|(?:1[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}"
+    r"|\(?0\d{2,4}\)?[ /-]\d[\d -]{4,9}\d)(?![\w-]|[.,]\d)"
+)
+CARD = re.compile(r"(?<![\w.,-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w-])")
+LINE_END = re.compile(r"\n|<br\s*/?>|</p>", re.I)
+BOILERPLATE_ROWS, BOILERPLATE_CHARACTERS, BOILERPLATE_WORDS = 5, 20, 3
+PLACEHOLDER = {"email_addresses": "[email]", "phone_numbers": "[phone]", "card_numbers": "[card]"}
+
+
+def check(table: Table) -> list[Finding]:
+    """Debris in the training rows."""
+    rows = table.texts[table.train]
+    ids, texts = rows["id"].to_numpy(), rows["text"].tolist()
+    found = []
+    for finding_id, what in (
+        ("markup", "hold HTML tags"),
+        ("entities", "hold HTML entities"),
+        ("mojibake", "hold characters that were decoded wrongly"),
+        ("control_characters", "hold characters that no reader sees"),
+        ("email_addresses", "hold an e-mail address"),
+        ("phone_numbers", "hold a phone number"),
+        ("card_numbers", "hold the number of a payment card"),
+    ):
+        seen = [(row, said) for row, text in enumerate(texts) if (said := FINDERS[finding_id](text))]
+        if seen:
+            evidence = pd.DataFrame({"id": ids[[row for row, _ in seen]], "found": [said for _, said in seen]})
+            share = len(seen) / len(texts)
+            found.append(finding(finding_id, f"{{count}} rows ({share:.1%}) {what}", evidence["id"], evidence=evidence))
+    return found + _boilerplate(table)
+
+
+def boilerplate_lines(texts: Iterable[str]) -> dict[str, int]:
+    """Lines of some length that stand in several of the texts, with the number of texts; the most frequent first."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        if "\n" in text or "<" in text:
+            counts.update(set(_long_lines(text)))
+    return {line: count for line, count in counts.most_common() if count >= BOILERPLATE_ROWS}
+
+
+def strip_lines(text: str, lines: Iterable[str]) -> str:
+    """The text without these lines and the line ends after them."""
+    unwanted = set(lines)
+    parts = re.split(rf"({LINE_END.pattern})", text, flags=LINE_END.flags)
+    kept = [
+        part + end for part, end in zip(parts[::2], [*parts[1::2], ""], strict=True) if part.strip() not in unwanted
+    ]
+    return "".join(kept).strip()
+
+
+def strip_markup(text: str) -> str:
+    """The text without tags; where one stood, a space."""
+    return re.sub(r"[ \t]{2,}", " ", MARKUP.sub(" ", text)).strip()
+
+
+def decode_entities(text: str) -> str:
+    """The text with HTML entities as the characters that they stand for."""
+    return ENTITY.sub(lambda match: html.unescape(match[0]).replace("\xa0", " "), text)
+
+
+def fix_encoding(text: str) -> str:
+    """The text with its mojibake undone where ftfy can (Speer 2019)."""
+    import ftfy
+
+    return ftfy.fix_encoding(text)
+
+
+def strip_unseen(text: str) -> str:
+    """The text without control and zero-width characters."""
+    return UNSEEN.sub("", text)
+
+
+def mask(finding_id: str) -> Callable[[str], str]:
+    """A function that puts a placeholder in the place of personal data of one kind."""
+    pattern = {"email_addresses": EMAIL, "phone_numbers": PHONE, "card_numbers": CARD}[finding_id]
+
+    def masked(text: str) -> str:
+        return pattern.sub(lambda match: PLACEHOLDER[finding_id] if _is_real(finding_id, match[0]) else match[0], text)
+
+    return masked
+
+
+def _boilerplate(table: Table) -> list[Finding]:
+    lines = boilerplate_lines(table.distinct_texts)
+    if not lines:
+        return []
+    rows = table.texts[table.train]
+    first = [next((line for line in _long_lines(text) if line in lines), None) for text in rows["text"]]
+    evidence = pd.DataFrame({"id": rows["id"].to_numpy(), "line": first}).dropna()
+    most = next(iter(lines))
+    what = f"{{count}} rows hold a line that {BOILERPLATE_ROWS} texts or more share, such as {most[:60]!r}"
+    return [finding("boilerplate", what, evidence["id"], evidence=evidence)]
+
+
+def _long_lines(text: str) -> list[str]:
+    if "\n" not in text and "<" not in text:
+        return []
+    parts = [part.strip() for part in LINE_END.split(text)]
+    if len(parts) < 2:
+        return []
+    return [part for part in parts if len(part) >= BOILERPLATE_CHARACTERS and len(part.split()) >= BOILERPLATE_WORDS]
+
+
+def _first(pattern: re.Pattern[str], finding_id: str, needs: Callable[[str], bool]) -> Callable[[str], str | None]:
+    """A function that returns the first real match in a text; `needs` rules most texts out at once."""
+
+    def find(text: str) -> str | None:
+        if not needs(text):
+            return None
+        return next((match[0] for match in pattern.finditer(text) if _is_real(finding_id, match[0])), None)
+
+    return find
+
+
+def _is_real(finding_id: str, match: str) -> bool:
+    if finding_id == "entities":
+        return html.unescape(match) != match
+    digits = [int(character) for character in match if character.isdecimal()]
+    if finding_id == "phone_numbers":
+        return 9 <= len(digits) <= 15
+    if finding_id == "card_numbers":
+        return 13 <= len(digits) <= 19 and _luhn(digits)
+    return True
+
+
+def _luhn(digits: list[int]) -> bool:
+    """Whether the check digit is right (ISO/IEC 7812-1, annex B)."""
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def _mojibake(text: str) -> str | None:
+    if text.isascii():
+        return None
+    from ftfy import badness
+
+    match = badness.BADNESS_RE.search(text)
+    return match[0] if match else None
+
+
+def _unseen(text: str) -> str | None:
+    match = None if text.isascii() and text.isprintable() else UNSEEN.search(text)
+    return f"U+{ord(match[0]):04X}" if match else None
+
+
+def _any_digit(text: str) -> bool:
+    return _DIGITS.search(text) is not None
+
+
+_DIGITS = re.compile(r"\d[\d .()/-]{7}")
+FINDERS: dict[str, Callable[[str], str | None]] = {
+    "markup": _first(MARKUP, "markup", lambda text: "<" in text),
+    "entities": _first(ENTITY, "entities", lambda text: "&" in text),
+    "mojibake": _mojibake,
+    "control_characters": _unseen,
+    "email_addresses": _first(EMAIL, "email_addresses", lambda text: "@" in text),
+    "phone_numbers": _first(PHONE, "phone_numbers", _any_digit),
+    "card_numbers": _first(CARD, "card_numbers", _any_digit),
+}

@@ -1,0 +1,192 @@
+"""The faces of a report: text for a terminal, HTML for a notebook and as a page of its own, and JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ftlab.data.audit.report import SEVERITIES
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from ftlab.data.audit.report import AuditReport, Finding
+
+SHOWN = 5  # rows of a finding
+EXCERPT = 160  # characters of a text
+BINS = 40
+
+
+def text(report: AuditReport) -> str:
+    """The report as lines of at most a hundred characters."""
+    lines = [headline(report)]
+    for found in report.findings:
+        lines += ["", *_wrap(f"[{found.severity}] {found.id}: ", found.what)]
+        lines += [*_wrap("    why   ", found.why), *_wrap("    do    ", found.todo)]
+        if found.rows:
+            more = f" and {found.count - SHOWN:,} more" if found.count > SHOWN else ""
+            lines += _wrap("    rows  ", ", ".join(found.rows[:SHOWN]) + more)
+    if report.skipped:
+        lines += ["", *(line for each in report.skipped for line in _wrap("not checked  ", each))]
+    return "\n".join(lines)
+
+
+def headline(report: AuditReport) -> str:
+    """Rows and findings in one line."""
+    counts = {severity: sum(found.severity == severity for found in report.findings) for severity in SEVERITIES}
+    said = [
+        f"{count} {severity}{'s' if count > 1 and severity != 'info' else ''}"
+        for severity, count in counts.items()
+        if count
+    ]
+    return f"{report.rows:,} rows, {len(report.findings)} findings" + (f": {', '.join(said)}" if said else "")
+
+
+def as_dict(report: AuditReport) -> dict[str, Any]:
+    """The report as plain values: counts, findings with the ids of all their rows, and the tables."""
+    return {
+        "rows": report.rows,
+        "findings": [
+            {
+                "id": found.id, "severity": found.severity, "count": found.count, "what": found.what, "why": found.why,
+                "todo": found.todo, "rows": list(found.rows), "evidence": _records(found.evidence),
+            }
+            for found in report.findings
+        ],
+        "classes": _records(report.classes.reset_index(names="class")) if len(report.classes) else [],
+        "lengths": _quantiles(report),
+        "budgets": _records(report.budgets.reset_index()) if len(report.budgets) else [],
+        "shortcuts": _records(report.shortcuts),
+        "skipped": list(report.skipped),
+        "max_length": report.max_length,
+    }  # fmt: skip
+
+
+def fragment(report: AuditReport) -> str:
+    """The report as HTML to stand in a notebook."""
+    return _template().render(**_content(report), standalone=False)
+
+
+def page(report: AuditReport, title: str) -> str:
+    """The report as a whole web page: no script, nothing loaded from elsewhere."""
+    return _template().render(**_content(report), standalone=True, title=title)
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("ftlab.data.audit", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")  # fmt: skip
+
+
+def _content(report: AuditReport) -> dict[str, Any]:
+    texts = _excerpts(report)
+    return {
+        "headline": headline(report),
+        "findings": [(found, _shown_rows(found, texts)) for found in report.findings],
+        "shown": SHOWN,
+        "skipped": report.skipped,
+        "classes": _cells(report.classes.reset_index(names="label" if "rows" in report.classes else "part"))
+        if len(report.classes)
+        else None,
+        "budgets": _cells(report.budgets.reset_index()) if len(report.budgets) else None,
+        "shortcuts": _cells(report.shortcuts) if len(report.shortcuts) else None,
+        "bars": _class_bars(report),
+        "histogram": _histogram(report),
+        "max_length": report.max_length,
+    }  # fmt: skip
+
+
+def _excerpts(report: AuditReport) -> dict[str, str]:
+    """The beginning of the text of each row that is shown, and where it is debris, the place where it stands."""
+    shown = {row for found in report.findings for row in found.rows[:SHOWN]}
+    shown |= {str(row) for found in report.findings for column in ("copy_of", "near") if column in found.evidence
+              for row in found.evidence[column].head(SHOWN)}  # fmt: skip
+    rows = report.table.texts[report.table.texts["id"].isin(shown)]
+    return dict(zip(rows["id"], rows["text"], strict=True))
+
+
+def _shown_rows(found: Finding, texts: dict[str, str]) -> dict[str, Any] | None:
+    """A small table of a finding's first rows: what is known of each, and its text."""
+    if not found.rows:
+        return None
+    table = found.evidence.head(SHOWN) if len(found.evidence) else pd.DataFrame({"id": found.rows[:SHOWN]})
+    marks = table["found"] if "found" in table else table["line"] if "line" in table else [""] * len(table)
+    cells = table.assign(
+        text=[_excerpt(texts.get(row, ""), mark) for row, mark in zip(table["id"], marks, strict=True)]
+    )
+    for column in ("copy_of", "near"):
+        if column in table:
+            cells[f"text of {column.replace('_', ' ')}"] = [_excerpt(texts.get(row, "")) for row in table[column]]
+    return _cells(cells)
+
+
+def _excerpt(text: str, mark: str = "") -> str:
+    """Some characters of a text on one line, from its beginning or around `mark`."""
+    at = max(0, text.find(mark) - EXCERPT // 3) if mark and not mark.startswith("U+") else 0
+    part = " ".join(text[at : at + EXCERPT].split())
+    return ("… " if at else "") + part + (" …" if len(text) > at + EXCERPT else "")
+
+
+def _cells(table: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "columns": [str(column).replace("_", " ") for column in table.columns],
+        "rows": table.astype(object).values.tolist(),
+    }
+
+
+def _class_bars(report: AuditReport) -> list[tuple[str, int, float]]:
+    """Label, rows and the length of its bar in percent; at most ten classes."""
+    if "rows" not in report.classes:
+        return []
+    counts = report.classes["rows"].sort_values(ascending=False, kind="stable").head(10)
+    return [(str(label), int(count), round(100 * count / counts.max(), 1)) for label, count in counts.items()]
+
+
+def _histogram(report: AuditReport) -> dict[str, Any] | None:
+    """Bars of a histogram of lengths, in percent of the highest, up to the 99th percentile."""
+    if report.lengths.empty:
+        return None
+    unit = "tokens" if "tokens" in report.lengths else "characters"
+    values = report.lengths[unit].to_numpy()
+    longest = max(1.0, float(np.quantile(values, 0.99)))
+    counts, _ = np.histogram(values, bins=BINS, range=(0, longest))
+    mark = report.max_length if unit == "tokens" else None
+    return {
+        "unit": unit,
+        "bars": [round(100 * int(count) / max(1, int(counts.max())), 1) for count in counts],
+        "longest": f"{longest:,.0f}",
+        "median": f"{np.median(values):,.0f}",
+        "mark": round(100 * mark / longest, 1) if mark and mark < longest else None,
+    }
+
+
+def _quantiles(report: AuditReport) -> dict[str, dict[str, float]]:
+    numbers = report.lengths.select_dtypes("number")
+    if numbers.empty:
+        return {}
+    quantiles = {"min": 0.0, "median": 0.5, "p95": 0.95, "max": 1.0}
+    return {
+        str(column): {name: float(numbers[column].quantile(share)) for name, share in quantiles.items()}
+        for column in numbers
+    }
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries of Python's own values, None for what is missing."""
+    if table.empty:
+        return []
+    columns = [str(column) for column in table.columns]
+    values = table.astype(object).where(table.notna(), None).to_numpy()
+    return [dict(zip(columns, row, strict=True)) for row in values]
+
+
+def _wrap(first: str, said: str) -> list[str]:
+    return textwrap.wrap(said, width=100, initial_indent=first, subsequent_indent=" " * min(10, len(first)))

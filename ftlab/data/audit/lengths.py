@@ -1,0 +1,113 @@
+"""How long the texts are, what max_length takes from them, and what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ftlab.data.audit.report import Finding, finding
+from ftlab.data.audit.table import Table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHOICES = (32, 64, 128, 256, 512, 1024, 2048)
+HIDDEN_SIZE = 768  # DistilBERT's and GPT-2's
+
+
+def measure(
+    table: Table, tokenizer: PreTrainedTokenizerBase | None, done: Callable[[int], object] = lambda rows: None
+) -> pd.DataFrame:
+    """Characters and tokens (special tokens included) of each training row that has a text and a label."""
+    rows = table.texts[table.labelled]
+    lengths = pd.DataFrame({"id": rows["id"], "label": rows["label"], "characters": rows["text"].str.len()})
+    if tokenizer is not None:
+        lengths["tokens"] = count_tokens(tokenizer, rows["text"].tolist(), done)
+    return lengths.reset_index(drop=True)
+
+
+def count_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    done: Callable[[int], object] = lambda rows: None,
+    *,
+    special: bool = True,
+) -> np.ndarray:
+    """The number of tokens in each text, as the tokenizer gives them without truncation."""
+    counts: list[int] = []
+    for start in range(0, len(texts), 1000):
+        part = texts[start : start + 1000]
+        if tokenizer.is_fast:
+            # Counting needs no lists of ids in Python, which would take as long as the tokenizing.
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
+            encodings = tokenizer.backend_tokenizer.encode_batch_fast(part, add_special_tokens=special)
+            counts += map(len, encodings)
+        else:
+            counts += map(len, tokenizer(part, add_special_tokens=special, verbose=False)["input_ids"])
+        done(len(part))
+    return np.array(counts, dtype=np.int64)
+
+
+def check(lengths: pd.DataFrame, max_length: int | None) -> list[Finding]:
+    """The rows that max_length cuts."""
+    if max_length is None or "tokens" not in lengths or lengths.empty:
+        return []
+    rows = lengths[lengths["tokens"] > max_length]
+    if rows.empty:
+        return []
+    lost = (rows["tokens"] - max_length).sum() / lengths["tokens"].sum()
+    what = (
+        f"{{count}} rows ({len(rows) / len(lengths):.1%}) are longer than {max_length} tokens; truncation drops "
+        f"{lost:.1%} of all tokens"
+    )
+    evidence = pd.DataFrame({"id": rows["id"], "tokens": rows["tokens"], "lost": rows["tokens"] - max_length})
+    return [finding("truncation", what, rows["id"], evidence=evidence)]
+
+
+def by_class(lengths: pd.DataFrame, max_length: int | None) -> pd.DataFrame:
+    """A line for each label: rows, their share, median lengths, and what max_length cuts."""
+    groups = lengths.groupby("label")
+    table = pd.DataFrame({"rows": groups.size()})
+    table["share"] = (table["rows"] / max(1, len(lengths))).round(3)
+    table["median characters"] = groups["characters"].median().astype(int)
+    if "tokens" in lengths:
+        table["median tokens"] = groups["tokens"].median().astype(int)
+        if max_length is not None:
+            cut = (lengths["tokens"] - max_length).clip(lower=0)
+            table["rows cut"] = (cut > 0).groupby(lengths["label"]).mean().round(3)
+            table["tokens lost"] = (cut.groupby(lengths["label"]).sum() / groups["tokens"].sum()).round(3)
+    return table
+
+
+def budgets(tokens: pd.Series, max_length: int | None, hidden_size: int = HIDDEN_SIZE) -> pd.DataFrame:
+    """What each max_length keeps and what it asks for, beside the one that was asked about (or the longest).
+
+    `time` counts the floating-point operations of one pass over all rows, each padded to no more than its own length:
+    24 n h^2 + 4 n^2 h for a row of n tokens in a layer of width h (Kaplan et al. 2020, appendix B, with the attention
+    scores of Vaswani et al. 2017). `memory` is that of the activations of the longest batch, which a fused attention
+    kernel keeps proportional to its tokens. Both are ratios to the reference line, whose values are 1.
+    """
+    if not len(tokens):
+        return pd.DataFrame()
+    longest = int(tokens.max())
+    reference = min(max_length or longest, longest)
+    choices = sorted({*(choice for choice in CHOICES if choice < longest), reference, longest})
+    width = 6 * hidden_size
+
+    def operations(choice: int) -> float:
+        kept = tokens.clip(upper=choice).to_numpy(dtype=float)
+        return float((kept * (width + kept)).sum())
+
+    return pd.DataFrame(
+        {
+            "rows whole": [(tokens <= choice).mean() for choice in choices],
+            "tokens kept": [tokens.clip(upper=choice).sum() / tokens.sum() for choice in choices],
+            "time": [operations(choice) / operations(reference) for choice in choices],
+            "memory": [choice / reference for choice in choices],
+        },
+        index=pd.Index(choices, name="max_length"),
+    ).round(2)

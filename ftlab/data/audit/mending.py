@@ -1,0 +1,124 @@
+"""Repairs: rows dropped or rewritten for the findings that were named, and a log of each change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ftlab.data.audit import basics, debris
+from ftlab.errors import BadInput
+
+if TYPE_CHECKING:
+    from ftlab.data.audit.report import AuditReport, Finding
+
+REWRITES: dict[str, Callable[[str], str]] = {
+    "mojibake": debris.fix_encoding,
+    "entities": debris.decode_entities,
+    "markup": debris.strip_markup,
+    "control_characters": debris.strip_unseen,
+    "email_addresses": debris.mask("email_addresses"),
+    "phone_numbers": debris.mask("phone_numbers"),
+    "card_numbers": debris.mask("card_numbers"),
+    "boilerplate": str,  # its lines are known when the rows are: see `rewriting`
+}
+DROPS = (  # the rows that the finding lists, which for duplicates are all but the first
+    "missing_text", "missing_label", "tiny_class", "exact_duplicates", "normalised_duplicates", "near_duplicates",
+    "conflicting_labels", "conflicting_near_labels", "likely_label_errors", "empty_completion", "copied_completion",
+    "duplicate_prompts", "completion_cut", "all_masked", "eos_lost",
+)  # fmt: skip
+COPIES_IN_TRAINING = ("leakage", "near_leakage")
+# Line-wise repairs come before the tags that end lines go; a decoded entity may be a tag.
+ORDER = ("mojibake", "boilerplate", "entities", "markup", "control_characters", "card_numbers")
+
+
+@dataclass(frozen=True)
+class Mended:
+    """The rows after repair, in their order, and the log: id, finding, action ("dropped" or "changed"), from and to."""
+
+    rows: pd.DataFrame
+    log: pd.DataFrame
+
+    def __repr__(self) -> str:
+        counts = Counter(zip(self.log["finding"], self.log["action"], strict=True))
+        lines = [f"{finding}: {count:,} {action}" for (finding, action), count in counts.items()]
+        return "\n".join([f"{len(self.rows):,} rows after repair", *lines])
+
+
+def mend(report: AuditReport, finding_ids: Sequence[str], *, seed: int = 0) -> Mended:
+    """Repair the training rows of a report for the named findings. The frame that was audited stays as it was.
+
+    Texts are rewritten first and rows dropped after, so that a row to drop is never lost sight of. What a repair makes
+    equal, or new, another audit of the result will find. Raises BadInput for a finding that rows cannot be mended of.
+    """
+    found = [report[finding_id] for finding_id in dict.fromkeys(finding_ids)]
+    for each in found:
+        if not mendable(each):
+            raise BadInput(f"{each.id} cannot be mended row by row; what to do instead: {each.todo}")
+    rows = report.table.frame.copy()
+    log: list[dict[str, object]] = []
+    for each in sorted(found, key=lambda each: ORDER.index(each.id) if each.id in ORDER else len(ORDER)):
+        if each.id in REWRITES:
+            _rewrite(rows, each, rewriting(report, each.id), report.table.columns, log)
+        elif each.id == "label_slip":
+            _respell(rows, each, log)
+    for each in found:
+        rows = _drop(rows, each, _to_drop(report, each), log)
+    if any(each.id == "sorted_by_label" for each in found):
+        rows = rows.sample(frac=1, random_state=seed)
+        log.append({"id": "(all)", "finding": "sorted_by_label", "action": "changed", "to": f"shuffled, seed {seed}"})
+    columns = ["id", "finding", "action", "from", "to"]
+    return Mended(rows.reset_index(drop=True), pd.DataFrame(log, columns=columns).fillna(""))
+
+
+def mendable(found: Finding) -> bool:
+    """Whether `mend` can do something about this finding."""
+    return found.id in (*REWRITES, *DROPS, *COPIES_IN_TRAINING, "label_slip", "sorted_by_label")
+
+
+def rewriting(report: AuditReport, finding_id: str) -> Callable[[str], str]:
+    """The function that repairs a text of this defect."""
+    if finding_id == "boilerplate":
+        return partial(debris.strip_lines, lines=debris.boilerplate_lines(report.table.distinct_texts))
+    return REWRITES[finding_id]
+
+
+def _rewrite(
+    rows: pd.DataFrame, each: Finding, repair: Callable[[str], str], columns: tuple[str, ...], log: list
+) -> None:
+    wanted = rows["id"].isin(each.rows)
+    for column in columns:
+        _change(rows, each, column, {row: repair(text) for row, text in rows.loc[wanted, column].dropna().items()}, log)
+
+
+def _respell(rows: pd.DataFrame, each: Finding, log: list) -> None:
+    usual = basics.usual_spellings(rows["label"])
+    wanted = rows.loc[rows["label"].isin(usual.keys()), "label"]
+    _change(rows, each, "label", {row: usual[label] for row, label in wanted.items()}, log)
+
+
+def _change(rows: pd.DataFrame, each: Finding, column: str, new: dict[Any, Any], log: list) -> None:
+    """Put the new values, by index of the row, into a column, and log those that differ."""
+    after = pd.Series(new, dtype=object)
+    before = rows.loc[after.index, column]
+    after = after[after != before]
+    for row, value in after.items():
+        entry = {"id": rows["id"][row], "finding": each.id, "action": "changed"}
+        log.append({**entry, "from": before[row], "to": value})
+    rows.loc[after.index, column] = after
+
+
+def _to_drop(report: AuditReport, each: Finding) -> set[str]:
+    if each.id in COPIES_IN_TRAINING:
+        return report.table.copies_in_training(each.rows, near=each.id == "near_leakage")
+    return set(each.rows) if each.id in DROPS else set()
+
+
+def _drop(rows: pd.DataFrame, each: Finding, ids: set[str], log: list) -> pd.DataFrame:
+    gone = rows["id"].isin(ids)
+    log += [{"id": row, "finding": each.id, "action": "dropped"} for row in rows.loc[gone, "id"]]
+    return rows[~gone]

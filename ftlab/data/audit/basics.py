@@ -57,7 +57,7 @@ def _missing(frame: pd.DataFrame) -> list[Finding]:
     for column in ("text", "label"):
         rows = frame.loc[sources.blank(frame[column]), "id"]
         if len(rows):
-            found.append(finding(f"missing_{column}", f"{{count}} rows have no {column}", rows))
+            found.append(finding(f"missing_{column}", f"no {column} in {{count}}", rows))
     return found
 
 
@@ -66,7 +66,7 @@ def _size(frame: pd.DataFrame) -> list[Finding]:
         return []
     judging = max(1, len(frame) // 5)
     half = 1.96 * (0.8 * 0.2 / judging) ** 0.5
-    what = f"{{count}} rows: a fifth of them, {judging}, would judge a score of 80 % to about {half:.0%} either way"
+    what = f"{{count}}: a fifth of them, {judging}, would judge a score of 80 % to about {half:.0%} either way"
     return [finding("few_rows", what, count=len(frame))]
 
 
@@ -79,7 +79,7 @@ def _slips(frame: pd.DataFrame) -> list[Finding]:
     said = [f"{slip!r} beside {usual!r}" for slip, usual in slips.items()]
     said += sorted({f"{label} as {kind}" for label, kind in mixed.values()})
     evidence = rows.assign(usual=rows["label"].map(lambda label: slips.get(label, label)))
-    return [finding("label_slip", f"{{count}} rows: {', '.join(said[:5])}", rows["id"], evidence=evidence)]
+    return [finding("label_slip", f"{{count}}: {', '.join(said[:5])}", rows["id"], evidence=evidence)]
 
 
 def _classes(frame: pd.DataFrame) -> list[Finding]:

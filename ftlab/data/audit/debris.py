@@ -45,19 +45,19 @@ def check(table: Table) -> list[Finding]:
     ids, texts = rows["id"].to_numpy(), rows["text"].tolist()
     found = []
     for finding_id, what in (
-        ("markup", "hold HTML tags"),
-        ("entities", "hold HTML entities"),
-        ("mojibake", "hold characters that were decoded wrongly"),
-        ("control_characters", "hold characters that no reader sees"),
-        ("email_addresses", "hold an e-mail address"),
-        ("phone_numbers", "hold a phone number"),
-        ("card_numbers", "hold the number of a payment card"),
+        ("markup", "HTML tags"),
+        ("entities", "HTML entities"),
+        ("mojibake", "characters that were decoded wrongly"),
+        ("control_characters", "characters that no reader sees"),
+        ("email_addresses", "e-mail addresses"),
+        ("phone_numbers", "phone numbers"),
+        ("card_numbers", "numbers of payment cards"),
     ):
         seen = [(row, said) for row, text in enumerate(texts) if (said := FINDERS[finding_id](text))]
         if seen:
             evidence = pd.DataFrame({"id": ids[[row for row, _ in seen]], "found": [said for _, said in seen]})
             share = len(seen) / len(texts)
-            found.append(finding(finding_id, f"{{count}} rows ({share:.1%}) {what}", evidence["id"], evidence=evidence))
+            found.append(finding(finding_id, f"{what} in {{count}} ({share:.1%})", evidence["id"], evidence=evidence))
     return found + _boilerplate(table)
 
 
@@ -120,7 +120,7 @@ def _boilerplate(table: Table) -> list[Finding]:
     first = [next((line for line in _long_lines(text) if line in lines), None) for text in rows["text"]]
     evidence = pd.DataFrame({"id": rows["id"].to_numpy(), "line": first}).dropna()
     most = next(iter(lines))
-    what = f"{{count}} rows hold a line that {BOILERPLATE_ROWS} texts or more share, such as {most[:60]!r}"
+    what = f"a line that {BOILERPLATE_ROWS} texts or more share in {{count}}, such as {most[:60]!r}"
     return [finding("boilerplate", what, evidence["id"], evidence=evidence)]
 
 

@@ -71,12 +71,12 @@ def _completions(table: Table) -> list[Finding]:
     empty = sources.blank(frame["completion"])
     found = []
     if empty.any():
-        found.append(finding("empty_completion", "{count} rows have an empty completion", frame.loc[empty, "id"]))
+        found.append(finding("empty_completion", "an empty completion in {count}", frame.loc[empty, "id"]))
     there = frame[~empty & ~sources.blank(frame["prompt"])]
     pairs = zip(there["completion"].map(normalise), there["prompt"].map(normalise), strict=True)
     copied = np.array([_is_copy(completion, prompt) for completion, prompt in pairs], dtype=bool)
     if copied.any():
-        what = "{count} rows have a completion that repeats the prompt, or most of it"
+        what = "a completion that repeats the prompt, or most of it, in {count}"
         found.append(finding("copied_completion", what, there.loc[copied, "id"]))
     return found
 
@@ -98,7 +98,7 @@ def _prompts(table: Table) -> list[Finding]:
         return []
     firsts = there["id"].groupby(keys).transform("first")
     evidence = pd.DataFrame({"id": there["id"][again], "same_prompt_as": firsts[again]})
-    what = "{count} rows have the prompt of an earlier row, and another completion"
+    what = "the prompt of an earlier row with another completion in {count}"
     return [finding("duplicate_prompts", what, evidence["id"], evidence=evidence)]
 
 
@@ -117,12 +117,10 @@ def _measure(
 
 def _ends(frame: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
     if tokenizer.eos_token_id is None:
-        what = "the tokenizer has no end-of-sequence token, so no row of {count} can teach the model to stop"
+        what = "the tokenizer has no end-of-sequence token, so none of {count} can teach the model to stop"
         return [finding("eos_lost", what, frame["id"])]
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        what = (
-            f"the tokenizer has no padding token but {tokenizer.eos_token!r}, which ends a sequence: all {{count}} rows"
-        )
+        what = f"the tokenizer has no padding token but {tokenizer.eos_token!r}, which ends a sequence: {{count}}"
         return [finding("pad_is_eos", what, count=len(frame))]
     return []
 
@@ -136,14 +134,14 @@ def _cut(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
         (
             "all_masked",
             masked,
-            f"{{count}} rows have a prompt of {max_length} tokens or more: nothing is left to learn",
+            f"a prompt of {max_length} tokens or more in {{count}}: nothing is left to learn",
         ),
         (
             "completion_cut",
             ~masked & (whole - 1 > max_length),
-            f"{{count}} rows have a completion that {max_length} tokens cut",
+            f"a completion that {max_length} tokens cut in {{count}}",
         ),
-        ("eos_lost", ~masked & longer, f"{{count}} rows lose their end-of-sequence token at {max_length} tokens"),
+        ("eos_lost", ~masked & longer, f"the end-of-sequence token lost at {max_length} tokens in {{count}}"),
     )
     return [
         finding(

@@ -92,8 +92,8 @@ def _label_errors(
         }
     )
     what = (
-        f"{{count}} rows ({len(ranked) / len(rows):.1%}) have a label that a simple model, right in {accuracy:.1%} of "
-        "the rows, contradicts with confidence; the likeliest errors come first, and some are its own mistakes"
+        f"a label that a simple model, right in {accuracy:.1%} of the rows, contradicts with confidence in {{count}} "
+        f"({len(ranked) / len(rows):.1%}); the likeliest errors come first, and some are its own mistakes"
     )
     return [finding("likely_label_errors", what, evidence["id"], evidence=evidence)]
 

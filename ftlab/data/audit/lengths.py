@@ -61,8 +61,8 @@ def check(lengths: pd.DataFrame, max_length: int | None) -> list[Finding]:
         return []
     lost = (rows["tokens"] - max_length).sum() / lengths["tokens"].sum()
     what = (
-        f"{{count}} rows ({len(rows) / len(lengths):.1%}) are longer than {max_length} tokens; truncation drops "
-        f"{lost:.1%} of all tokens"
+        f"more than {max_length} tokens in {{count}} ({len(rows) / len(lengths):.1%}); truncation drops {lost:.1%} of all "
+        "tokens"
     )
     evidence = pd.DataFrame({"id": rows["id"], "tokens": rows["tokens"], "lost": rows["tokens"] - max_length})
     return [finding("truncation", what, rows["id"], evidence=evidence)]

@@ -21,14 +21,14 @@ def _duplicates(table: Table) -> list[Finding]:
     if exact.any():
         firsts = rows.groupby("text")["id"].transform("first")
         evidence = pd.DataFrame({"id": rows["id"][exact], "copy_of": firsts[exact]})
-        what = "{count} rows repeat the text of an earlier row"
+        what = "the text of an earlier row again in {count}"
         found.append(finding("exact_duplicates", what, evidence["id"], evidence=evidence))
     groups = pd.Series(table.groups[table.train], index=rows.index)
     again = groups.duplicated() & ~exact
     if again.any():
         firsts = rows["id"].groupby(groups).transform("first")
         evidence = pd.DataFrame({"id": rows["id"][again], "copy_of": firsts[again]})
-        what = "{count} more rows repeat one but for case, white space or punctuation"
+        what = "an earlier text again, but for case, white space or punctuation, in {count}"
         found.append(finding("normalised_duplicates", what, evidence["id"], evidence=evidence))
     return found + _near_duplicates(table)
 
@@ -57,7 +57,7 @@ def _near_duplicates(table: Table) -> list[Finding]:
             ).round(2),
         }
     )
-    what = f"{{count}} more rows are nearly the text of an earlier one, in {later.nunique():,} clusters"
+    what = f"nearly the text of an earlier row in {{count}}; clusters: {later.nunique():,}"
     return [finding("near_duplicates", what, evidence["id"], evidence=evidence)]
 
 
@@ -69,7 +69,7 @@ def _conflicts(table: Table) -> list[Finding]:
     if conflict.any():
         evidence = pd.DataFrame({"id": rows["id"], "text_number": groups, "label": rows["label"]})[conflict]
         evidence = evidence.sort_values("text_number", kind="stable")
-        what = f"{{count}} rows: the same text with different labels, {groups[conflict].nunique():,} texts"
+        what = f"the same text with different labels in {{count}}; texts: {groups[conflict].nunique():,}"
         found.append(finding("conflicting_labels", what, rows["id"][conflict], evidence=evidence))
     pairs = _near_pairs(table)
     pairs = pairs[(pairs["split"] == TRAIN) & (pairs["of_split"] == TRAIN) & (pairs["label"] != pairs["of_label"])]
@@ -78,7 +78,7 @@ def _conflicts(table: Table) -> list[Finding]:
         evidence = pairs[["id", "label", "of_id", "of_label", "similarity"]]
         evidence = evidence.rename(columns={"of_id": "near", "of_label": "near_label"})
         ids = dict.fromkeys([*pairs["id"], *pairs["of_id"]])
-        what = f"{{count}} rows: nearly the same text with different labels, {len(pairs):,} pairs"
+        what = f"nearly the same text with different labels in {{count}}; pairs: {len(pairs):,}"
         found.append(finding("conflicting_near_labels", what, ids, evidence=evidence))
     return found
 
@@ -98,14 +98,14 @@ def _leakage(table: Table) -> list[Finding]:
         evidence = pd.DataFrame(
             {"id": rows["id"][leaked], "split": rows["split"][leaked], "copy_of": rows["id"].to_numpy()[first[leaked]]}
         )
-        what = f"{{count}} rows of {_names(evidence['split'])} have a text that also stands in an earlier split"
+        what = f"a text of an earlier split again in {{count}} of {_names(evidence['split'])}"
         found.append(finding("leakage", what, evidence["id"], evidence=evidence))
     pairs = _near_pairs(table)
     pairs = pairs[(pairs["split"] != pairs["of_split"]) & ~pairs["id"].isin(rows["id"][leaked])]
     if len(pairs):
         evidence = pairs.sort_values("similarity", ascending=False).drop_duplicates("id").sort_values("row")
         evidence = evidence[["id", "split", "of_id", "similarity"]].rename(columns={"of_id": "near"})
-        what = f"{{count}} more rows of {_names(evidence['split'])} are nearly the text of one in an earlier split"
+        what = f"nearly a text of an earlier split in {{count}} of {_names(evidence['split'])}"
         found.append(finding("near_leakage", what, evidence["id"], evidence=evidence))
     return found
 

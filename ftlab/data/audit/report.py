@@ -51,15 +51,14 @@ def catalogue() -> dict[str, dict[str, str]]:
 def finding(
     finding_id: str, what: str, rows: Iterable[str] = (), *, count: int | None = None, evidence: Any = None
 ) -> Finding:
-    """A finding of the catalogue. `what` may use {count}; `count` is given where it is not the number of rows."""
+    """A finding of the catalogue. `what` may use {count}, as in "3 rows"; `count` is given where `rows` are not."""
     ids = tuple(rows)
     number = len(ids) if count is None else count
     kind = catalogue()[finding_id]
     severity: Severity = next(severity for severity in SEVERITIES if severity == kind["severity"])
     table = pd.DataFrame() if evidence is None else evidence.reset_index(drop=True)
-    return Finding(
-        finding_id, severity, number, what.replace("{count}", f"{number:,}"), kind["why"], kind["todo"], ids, table
-    )
+    said = what.replace("{count}", "1 row" if number == 1 else f"{number:,} rows")
+    return Finding(finding_id, severity, number, said, kind["why"], kind["todo"], ids, table)
 
 
 @dataclass(frozen=True, repr=False)

@@ -60,10 +60,8 @@ def check(lengths: pd.DataFrame, max_length: int | None) -> list[Finding]:
     if rows.empty:
         return []
     lost = (rows["tokens"] - max_length).sum() / lengths["tokens"].sum()
-    what = (
-        f"more than {max_length} tokens in {{count}} ({len(rows) / len(lengths):.1%}); truncation drops {lost:.1%} of all "
-        "tokens"
-    )
+    share = len(rows) / len(lengths)
+    what = f"more than {max_length} tokens in {{count}} ({share:.1%}); truncation drops {lost:.1%} of all tokens"
     evidence = pd.DataFrame({"id": rows["id"], "tokens": rows["tokens"], "lost": rows["tokens"] - max_length})
     return [finding("truncation", what, rows["id"], evidence=evidence)]
 

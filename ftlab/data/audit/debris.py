@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from ftlab.data.audit.report import Finding, finding
+from ftlab.data.audit.report import Finding, finding, share
 from ftlab.data.audit.table import Table
 
 TAGS = (
@@ -36,7 +36,11 @@ PHONE = re.compile(
 CARD = re.compile(r"(?<![\w.,-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w-])")
 LINE_END = re.compile(r"\n|<br\s*/?>|</p>", re.I)
 BOILERPLATE_ROWS, BOILERPLATE_CHARACTERS, BOILERPLATE_WORDS = 5, 20, 3
-PLACEHOLDER = {"email_addresses": "[email]", "phone_numbers": "[phone]", "card_numbers": "[card]"}
+PERSONAL = {  # the order counts: a card number would make a phone number as well
+    "card_numbers": (CARD, "[card]"),
+    "phone_numbers": (PHONE, "[phone]"),
+    "email_addresses": (EMAIL, "[email]"),
+}
 
 
 def check(table: Table) -> list[Finding]:
@@ -55,9 +59,10 @@ def check(table: Table) -> list[Finding]:
     ):
         seen = [(row, said) for row, text in enumerate(texts) if (said := FINDERS[finding_id](text))]
         if seen:
-            evidence = pd.DataFrame({"id": ids[[row for row, _ in seen]], "found": [said for _, said in seen]})
-            share = len(seen) / len(texts)
-            found.append(finding(finding_id, f"{what} in {{count}} ({share:.1%})", evidence["id"], evidence=evidence))
+            shown = [_veiled(said) if finding_id in PERSONAL else printable(said) for _, said in seen]
+            evidence = pd.DataFrame({"id": ids[[row for row, _ in seen]], "found": shown})
+            what = f"{what} in {{count}} ({share(len(seen), len(texts))})"
+            found.append(finding(finding_id, what, evidence["id"], evidence=evidence))
     return found + _boilerplate(table)
 
 
@@ -104,12 +109,29 @@ def strip_unseen(text: str) -> str:
 
 def mask(finding_id: str) -> Callable[[str], str]:
     """A function that puts a placeholder in the place of personal data of one kind."""
-    pattern = {"email_addresses": EMAIL, "phone_numbers": PHONE, "card_numbers": CARD}[finding_id]
+    pattern, placeholder = PERSONAL[finding_id]
 
     def masked(text: str) -> str:
-        return pattern.sub(lambda match: PLACEHOLDER[finding_id] if _is_real(finding_id, match[0]) else match[0], text)
+        return pattern.sub(lambda match: placeholder if _is_real(finding_id, match[0]) else match[0], text)
 
     return masked
+
+
+def without_personal_data(text: str) -> str:
+    """The text with every e-mail address, phone and card number replaced, as a report that travels should show it."""
+    for finding_id in PERSONAL:
+        text = mask(finding_id)(text)
+    return text
+
+
+def _veiled(said: str) -> str:
+    """The first and the last two characters, enough to recognise one's own."""
+    return f"{said[0]}…{said[-2:]}"
+
+
+def printable(said: str) -> str:
+    """Characters that would not show, as their code points."""
+    return "".join(character if character.isprintable() else f"U+{ord(character):04X} " for character in said).strip()
 
 
 def _boilerplate(table: Table) -> list[Finding]:
@@ -172,7 +194,7 @@ def _mojibake(text: str) -> str | None:
 
 def _unseen(text: str) -> str | None:
     match = None if text.isascii() and text.isprintable() else UNSEEN.search(text)
-    return f"U+{ord(match[0]):04X}" if match else None
+    return match[0] if match else None
 
 
 def _any_digit(text: str) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ftlab.data.audit import debris
 from ftlab.data.audit.report import SEVERITIES
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SHOWN = 5  # rows of a finding
 EXCERPT = 160  # characters of a text
 BINS = 40
+PARTS = 60
 
 
 def text(report: AuditReport) -> str:
@@ -100,17 +102,18 @@ def _content(report: AuditReport) -> dict[str, Any]:
         "shortcuts": _cells(report.shortcuts) if len(report.shortcuts) else None,
         "bars": _class_bars(report),
         "histogram": _histogram(report),
+        "order": _order(report),
         "max_length": report.max_length,
     }  # fmt: skip
 
 
 def _excerpts(report: AuditReport) -> dict[str, str]:
-    """The beginning of the text of each row that is shown, and where it is debris, the place where it stands."""
+    """The text of each row that is shown, without personal data."""
     shown = {row for found in report.findings for row in found.rows[:SHOWN]}
-    shown |= {str(row) for found in report.findings for column in ("copy_of", "near") if column in found.evidence
-              for row in found.evidence[column].head(SHOWN)}  # fmt: skip
+    for found in report.findings:
+        shown |= set(found.evidence.get("near", pd.Series(dtype=object)).head(SHOWN))
     rows = report.table.texts[report.table.texts["id"].isin(shown)]
-    return dict(zip(rows["id"], rows["text"], strict=True))
+    return {row: debris.without_personal_data(text) for row, text in zip(rows["id"], rows["text"], strict=True)}
 
 
 def _shown_rows(found: Finding, texts: dict[str, str]) -> dict[str, Any] | None:
@@ -118,20 +121,24 @@ def _shown_rows(found: Finding, texts: dict[str, str]) -> dict[str, Any] | None:
     if not found.rows:
         return None
     table = found.evidence.head(SHOWN) if len(found.evidence) else pd.DataFrame({"id": found.rows[:SHOWN]})
-    marks = table["found"] if "found" in table else table["line"] if "line" in table else [""] * len(table)
+    if found.id in debris.PERSONAL:
+        marks = [debris.PERSONAL[found.id][1]] * len(table)
+    else:
+        marks = next((list(table[column]) for column in ("found", "line") if column in table), [""] * len(table))
     cells = table.assign(
         text=[_excerpt(texts.get(row, ""), mark) for row, mark in zip(table["id"], marks, strict=True)]
     )
-    for column in ("copy_of", "near"):
-        if column in table:
-            cells[f"text of {column.replace('_', ' ')}"] = [_excerpt(texts.get(row, "")) for row in table[column]]
+    if "near" in table:
+        cells["text of the other"] = [_excerpt(texts.get(row, "")) for row in table["near"]]
     return _cells(cells)
 
 
 def _excerpt(text: str, mark: str = "") -> str:
     """Some characters of a text on one line, from its beginning or around `mark`."""
-    at = max(0, text.find(mark) - EXCERPT // 3) if mark and not mark.startswith("U+") else 0
-    part = " ".join(text[at : at + EXCERPT].split())
+    if mark.startswith("U+"):  # as `debris.printable` writes it
+        mark = chr(int(mark[2:6], 16))
+    at = max(0, text.find(mark) - EXCERPT // 3) if mark else 0
+    part = debris.printable(" ".join(text[at : at + EXCERPT].split()))
     return ("… " if at else "") + part + (" …" if len(text) > at + EXCERPT else "")
 
 
@@ -166,6 +173,15 @@ def _histogram(report: AuditReport) -> dict[str, Any] | None:
         "median": f"{np.median(values):,.0f}",
         "mark": round(100 * mark / longest, 1) if mark and mark < longest else None,
     }
+
+
+def _order(report: AuditReport) -> tuple[str, list[float]] | None:
+    """The first label, and its share in each of sixty parts of the file, in order; None for a short or odd file."""
+    codes = report.table.codes[report.table.labelled] if "rows" in report.classes else np.zeros(0)
+    if len(codes) < PARTS or len(report.table.label_names) < 2:
+        return None
+    shares = [float((part == 0).mean()) for part in np.array_split(codes, PARTS)]
+    return report.table.label_names[0], [round(share, 2) for share in shares]
 
 
 def _quantiles(report: AuditReport) -> dict[str, dict[str, float]]:

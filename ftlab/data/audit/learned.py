@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ftlab.data.audit import linear
-from ftlab.data.audit.report import Finding, finding
+from ftlab.data.audit.report import Finding, finding, share
 from ftlab.data.audit.table import Table
 
 GAIN_OF_A_SHORTCUT = 0.1  # above the majority class, in accuracy
@@ -88,12 +88,12 @@ def _label_errors(
             "id": rows["id"].to_numpy()[ranked],
             "label": names[labels[ranked]],
             "suggested": names[suggested],
-            "confidence": probabilities[ranked, suggested].round(2),
+            "confidence": probabilities[ranked, suggested].astype(float).round(2),
         }
     )
     what = (
         f"a label that a simple model, right in {accuracy:.1%} of the rows, contradicts with confidence in {{count}} "
-        f"({len(ranked) / len(rows):.1%}); the likeliest errors come first, and some are its own mistakes"
+        f"({share(len(ranked), len(rows))}); the likeliest errors come first, and some are its own mistakes"
     )
     return [finding("likely_label_errors", what, evidence["id"], evidence=evidence)]
 

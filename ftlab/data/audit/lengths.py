@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ftlab.data.audit.report import Finding, finding
+from ftlab.data.audit.report import Finding, finding, share
 from ftlab.data.audit.table import Table
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def check(lengths: pd.DataFrame, max_length: int | None) -> list[Finding]:
     if rows.empty:
         return []
     lost = (rows["tokens"] - max_length).sum() / lengths["tokens"].sum()
-    share = len(rows) / len(lengths)
-    what = f"more than {max_length} tokens in {{count}} ({share:.1%}); truncation drops {lost:.1%} of all tokens"
+    cut = share(len(rows), len(lengths))
+    what = f"more than {max_length} tokens in {{count}} ({cut}); truncation drops {lost:.1%} of all tokens"
     evidence = pd.DataFrame({"id": rows["id"], "tokens": rows["tokens"], "lost": rows["tokens"] - max_length})
     return [finding("truncation", what, rows["id"], evidence=evidence)]
 

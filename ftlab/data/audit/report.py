@@ -61,6 +61,11 @@ def finding(
     return Finding(finding_id, severity, number, said, kind["why"], kind["todo"], ids, table)
 
 
+def share(count: int, of: int) -> str:
+    """A share in percent; a small one is never shown as none."""
+    return f"{count / of:.1%}" if count >= 0.0005 * of else "under 0.1%"
+
+
 @dataclass(frozen=True, repr=False)
 class AuditReport:
     """What an audit found, and the figures that any data set has.

@@ -71,7 +71,7 @@ def _size(frame: pd.DataFrame) -> list[Finding]:
 
 
 def _slips(frame: pd.DataFrame) -> list[Finding]:
-    slips = usual_spellings(frame["label"])
+    slips = usual_spellings(frame.loc[~sources.blank(frame["label"]), "label"])
     mixed = frame.attrs.get("mixed_labels", {})
     rows = frame.loc[frame["label"].isin(slips.keys()) | frame["id"].isin(mixed), ["id", "label"]]
     if rows.empty:

@@ -33,7 +33,10 @@ PHONE = re.compile(
     r"|(?:1[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}"
     r"|\(?0\d{2,4}\)?[ /-]\d[\d -]{4,9}\d)(?![\w-]|[.,]\d)"
 )
-CARD = re.compile(r"(?<![\w.,-])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w-])")
+# In the groups that are printed on cards, or in one piece.
+CARD = re.compile(
+    r"(?<![\w.,-])(?:[3-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3\d{3}([ -])\d{6}\2\d{5}|[3-6]\d{12,18})(?![\w-])"
+)
 LINE_END = re.compile(r"\n|<br\s*/?>|</p>", re.I)
 BOILERPLATE_ROWS, BOILERPLATE_CHARACTERS, BOILERPLATE_WORDS = 5, 20, 3
 PERSONAL = {  # the order counts: a card number would make a phone number as well

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ftlab.data import sources
 from ftlab.data.audit import basics, debris
 from ftlab.errors import BadInput
 
@@ -96,7 +97,7 @@ def _rewrite(
 
 
 def _respell(rows: pd.DataFrame, each: Finding, log: list) -> None:
-    usual = basics.usual_spellings(rows["label"])
+    usual = basics.usual_spellings(rows.loc[~sources.blank(rows["label"]), "label"])
     wanted = rows.loc[rows["label"].isin(usual.keys()), "label"]
     _change(rows, each, "label", {row: usual[label] for row, label in wanted.items()}, log)
 

@@ -1,0 +1,282 @@
+"""Does the audit find what is there, and only that? Known defects planted into real reviews, and scored.
+
+The rows to plant into are real reviews from which natural defects were taken out by other means than the audit's own
+(a plain-characters filter, and cosine similarity of character n-grams for copies). Every kind is planted at once, into
+rows of its own, so that one kind may also be mistaken for another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ftlab.data import sources
+from ftlab.data.audit import AuditReport, audit, audit_instructions
+
+SEEDS = range(5)
+ROWS = 3000  # reviews that the defects are planted into
+EACH = 50  # rows of each kind
+FLIPPED = 0.05
+DEBRIS = {
+    "markup": ["<br />", "<p>", "</div>", '<a href="x">', "<b>"],
+    "entities": ["&amp;", "&quot;", "&#39;", "&nbsp;", "&eacute;"],
+    "control_characters": ["\x07", "\u200b", "\ufeff", "\x1b", "\u202e"],
+    "email_addresses": ["jo.doe@example.com", "k_l+m@mail.example.org", "A.B@x-y.co.uk"],
+    "phone_numbers": ["+44 20 7946 0958", "(212) 555-0123", "212-555-0199", "020 7946 0018", "+49 30 901820"],
+    "card_numbers": ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005"],
+}
+LINES = ["Was this review helpful to you? Yes or no", "Read more reviews on our pages today"]
+
+
+def measure() -> dict[str, Any]:
+    """Recall and precision of each check over the seeds, and which bars they meet."""
+    table = [*_planted("imdb"), *_planted("rotten_tomatoes"), *_whole_tables(), *_instructions()]
+    flips = _flips()
+    clean = {corpus: _clean_errors(corpus) for corpus in ("imdb", "rotten_tomatoes")}
+    return {
+        "seeds": len(SEEDS),
+        "scores": table,
+        "flipped_labels": flips,
+        "error_findings_on_clean_rows": clean,
+        "bars": _bars(table, flips, clean),
+    }
+
+
+def clean_rows(corpus: str, rows: int, seed: int) -> pd.DataFrame:
+    """Real reviews of twenty words or more without natural defects, shuffled."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    frame = sources.read(corpus)
+    plain = frame["text"].map(lambda text: text.isascii() and not re.search(r"[<>&@\x00-\x1f]|\d{4}", text))
+    long = frame["text"].str.split().str.len() >= 20
+    frame = frame[plain & long].sample(frac=1, random_state=seed).head(rows + 500)
+    weights = TfidfVectorizer(analyzer="char_wb", ngram_range=(5, 5), max_features=50_000).fit_transform(frame["text"])
+    similar = (weights @ weights.T).tocoo()
+    copies = {int(second) for first, second, value in zip(similar.row, similar.col, similar.data, strict=True)
+              if first < second and value > 0.5}  # fmt: skip
+    return frame[~np.isin(np.arange(len(frame)), list(copies))].head(rows).reset_index(drop=True)
+
+
+def _changed(text: str, rng: np.random.Generator, vocabulary: list[str]) -> str:
+    """The text with between one and a tenth of its words replaced, left out, doubled or followed by another."""
+    words = text.split()
+    places = [place for place, word in enumerate(words) if any(map(str.isalnum, word))]  # a comma is no word
+    count = int(rng.integers(1, len(places) // 10 + 1))
+    for place in sorted(rng.choice(places, count, replace=False), reverse=True):
+        other = vocabulary[int(rng.integers(len(vocabulary)))]
+        words[place : place + 1] = [[other], [], [words[place], other], [other, words[place]]][int(rng.integers(4))]
+    return " ".join(words)
+
+
+def _rewritten(text: str, rng: np.random.Generator) -> str:
+    """The text in another writing: case, white space, punctuation, full-width letters."""
+    wide = str.maketrans({chr(code): chr(code + 0xFEE0) for code in range(ord("a"), ord("z") + 1)})
+    ways: list[Callable[[str], str]] = [
+        str.upper, str.title, lambda text: text.replace(" ", "  ") + "\n", lambda text: f'"{text}"!!',
+        lambda text: text.translate(wide),
+    ]  # fmt: skip
+    return ways[int(rng.integers(len(ways)))](text)
+
+
+def _broken(text: str) -> str:
+    """UTF-8 read as Windows-1252, as it happens to typographic quotes and accents."""
+    return f"\u201c{text}\u201d \u2014 caf\u00e9".encode().decode("cp1252", errors="ignore")
+
+
+def _planted(corpus: str) -> list[dict[str, Any]]:
+    """Every row-wise kind at once, for each seed: planted, found and right, summed over the seeds."""
+    sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for seed in SEEDS:
+        train, test, truth = plant(corpus, seed)
+        report = audit(train, test=test)
+        for kind, ids in truth.items():
+            found = set(report[kind].rows) if kind in report else set()
+            sums[kind] = [a + b for a, b in zip(sums[kind], (len(ids), len(found), len(found & ids)), strict=True)]
+    return [_score(corpus, kind, *counts) for kind, counts in sums.items()]
+
+
+def plant(corpus: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, set[str]]]:
+    """Training and test rows with defects, and the ids that each kind of finding should list."""
+    rng = np.random.default_rng(seed)
+    rows = clean_rows(corpus, ROWS, seed)
+    vocabulary = sorted({word for text in rows["text"].head(500) for word in text.split()})
+    spare = iter(rng.permutation(len(rows) // 2))  # the first half may be touched
+    train, test = rows.iloc[: len(rows) * 4 // 5].copy(), rows.iloc[len(rows) * 4 // 5 :].copy()
+    more: list[dict[str, str]] = []
+    truth: defaultdict[str, set[str]] = defaultdict(set)
+    other = {"positive": "negative", "negative": "positive"}
+
+    def copy(kind: str, text: str, label: str, place: str = "train") -> str:
+        row = f"{kind}-{len(more)}"
+        more.append({"id": row, "text": text, "label": label, "place": place})
+        return row
+
+    for _ in range(EACH):
+        for kind, change in (
+            ("exact_duplicates", lambda text: text),
+            ("normalised_duplicates", lambda text: _rewritten(text, rng)),
+            ("near_duplicates", lambda text: _changed(text, rng, vocabulary)),
+        ):
+            row = train.iloc[next(spare)]
+            truth[kind].add(copy(kind, change(row["text"]), row["label"]))
+        row = train.iloc[next(spare)]
+        again = copy("conflicting_labels", row["text"], other[row["label"]])
+        truth["conflicting_labels"] |= {row["id"], again}
+        truth["exact_duplicates"].add(again)
+        row = train.iloc[next(spare)]
+        again = copy("conflicting_near_labels", _changed(row["text"], rng, vocabulary), other[row["label"]])
+        truth["conflicting_near_labels"] |= {row["id"], again}
+        truth["near_duplicates"].add(again)
+        row = train.iloc[next(spare)]
+        text = row["text"] if rng.random() < 0.5 else _rewritten(row["text"], rng)
+        truth["leakage"].add(copy("leakage", text, row["label"], "test"))
+        row = train.iloc[next(spare)]
+        truth["near_leakage"].add(copy("near_leakage", _changed(row["text"], rng, vocabulary), row["label"], "test"))
+    for kind, pieces in DEBRIS.items():
+        for _ in range(EACH):
+            place = int(next(spare))
+            words = train["text"].iloc[place].split(" ")
+            words.insert(int(rng.integers(1, len(words))), pieces[int(rng.integers(len(pieces)))])
+            train.iloc[place, train.columns.get_loc("text")] = " ".join(words)
+            truth[kind].add(train["id"].iloc[place])
+    for kind, column, value in (
+        ("mojibake", "text", _broken),
+        ("boilerplate", "text", lambda text: f"{text}\n{LINES[int(rng.integers(len(LINES)))]}"),
+        ("missing_text", "text", lambda text: [None, "", "  \n"][int(rng.integers(3))]),
+        ("missing_label", "label", lambda label: [None, "", " "][int(rng.integers(3))]),
+        ("label_slip", "label", lambda label: [label.title(), f" {label}", label.upper()][int(rng.integers(3))]),
+    ):
+        for _ in range(EACH):
+            place = int(next(spare))
+            where = train.columns.get_loc(column)
+            train.iloc[place, where] = value(train.iloc[place, where])
+            truth[kind].add(train["id"].iloc[place])
+    extra = pd.DataFrame(more)
+    columns = ["id", "text", "label"]
+    train = pd.concat([train, extra[extra["place"] == "train"]], ignore_index=True)[columns]
+    test = pd.concat([test, extra[extra["place"] == "test"]], ignore_index=True)[columns]
+    return train, test, dict(truth)
+
+
+def _whole_tables() -> list[dict[str, Any]]:
+    """Kinds that speak of the whole table: found where they were made, and not in the clean rows beside them."""
+
+    def marked(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+        sign = (rows["label"] == "positive") & (rng.random(len(rows)) < 0.9)
+        return rows.assign(text=rows["text"].where(~sign, "verified " + rows["text"] + " qqzx"))
+
+    def shortened(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+        short = (rows["label"] == "positive") & (rng.random(len(rows)) < 0.95)
+        return rows.assign(text=rows["text"].where(~short, rows["text"].str.split().str[:12].str.join(" ")))
+
+    def rare(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+        keep = (rows["label"] == "positive") | (rng.random(len(rows)) < 0.1)
+        return rows[keep].reset_index(drop=True)
+
+    def tiny(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+        labels = rows["label"].copy()
+        labels.iloc[rng.choice(len(rows), 2, replace=False)] = "neutral"
+        return rows.assign(label=labels)
+
+    makers: dict[str, Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]] = {
+        "sorted_by_label": lambda rows, rng: rows.sort_values("label", kind="stable").reset_index(drop=True),
+        "imbalance": rare,
+        "one_class": lambda rows, rng: rows[rows["label"] == "positive"].reset_index(drop=True),
+        "tiny_class": tiny,
+        "token_shortcut": marked,
+        "length_shortcut": shortened,
+        "few_rows": lambda rows, rng: rows.head(200),
+    }
+    sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for seed in SEEDS:
+        rows = clean_rows("imdb", 1500, seed)
+        untouched = audit(rows)
+        for kind, make in makers.items():
+            hit = kind in audit(make(rows, np.random.default_rng(seed)))
+            sums[kind][0] += 1
+            sums[kind][1] += hit + (kind in untouched)
+            sums[kind][2] += hit
+    return [_score("imdb, whole tables", kind, *counts) for kind, counts in sums.items()]
+
+
+def _instructions() -> list[dict[str, Any]]:
+    """Pairs made of reviews: the first ten words as the prompt, the rest as the completion."""
+    sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        rows = clean_rows("imdb", 1000, seed)
+        words = rows["text"].str.split()
+        pairs = pd.DataFrame(
+            {"id": rows["id"], "prompt": words.str[:10].str.join(" "), "completion": words.str[10:].str.join(" ")}
+        )
+        places = rng.permutation(len(pairs))
+        empty, copied, repeated, sources_of = (places[start : start + EACH] for start in range(0, 4 * EACH, EACH))
+        pairs.loc[empty, "completion"] = ""
+        pairs.loc[copied, "completion"] = pairs.loc[copied, "prompt"].str.upper() + "."
+        again = pairs.loc[sources_of].assign(id=pairs.loc[sources_of, "id"] + "-again")
+        again["completion"] = pairs.loc[repeated, "completion"].to_numpy()
+        report = audit_instructions(pd.concat([pairs.drop(index=repeated), again], ignore_index=True))
+        truth = {
+            "empty_completion": set(pairs.loc[empty, "id"]),
+            "copied_completion": set(pairs.loc[copied, "id"]),
+            "duplicate_prompts": set(again["id"]),
+        }
+        for kind, ids in truth.items():
+            found = set(report[kind].rows) if kind in report else set()
+            sums[kind] = [a + b for a, b in zip(sums[kind], (len(ids), len(found), len(found & ids)), strict=True)]
+    return [_score("imdb, as pairs", kind, *counts) for kind, counts in sums.items()]
+
+
+def _flips() -> list[dict[str, Any]]:
+    """A twentieth of all labels flipped: the share of flipped rows among as many top-ranked ones."""
+    results = []
+    for corpus in ("imdb", "rotten_tomatoes"):
+        frame = sources.read(corpus)
+        count = round(FLIPPED * len(frame))
+        shares, listed = [], []
+        for seed in list(SEEDS)[:3]:
+            chosen = np.random.default_rng(seed).choice(len(frame), count, replace=False)
+            other = frame["label"].map({"positive": "negative", "negative": "positive"})
+            flipped = frame.assign(label=frame["label"].where(~np.isin(np.arange(len(frame)), chosen), other))
+            report: AuditReport = audit(flipped)
+            top = report["likely_label_errors"].rows if "likely_label_errors" in report else ()
+            ids = set(frame["id"].iloc[chosen])
+            shares.append(len(ids & set(top[:count])) / count)
+            listed.append(len(top))
+        results.append({
+            "corpus": corpus, "flipped": count, "share_of_top_ranked": [round(share, 3) for share in shares],
+            "rows_listed": listed,
+        })  # fmt: skip
+    return results
+
+
+def _clean_errors(corpus: str) -> list[str]:
+    """The error-level findings on clean rows, over all seeds; there should be none."""
+    return [found.id for seed in SEEDS for found in audit(clean_rows(corpus, ROWS, seed)).at_least("error")]
+
+
+def _score(corpus: str, kind: str, planted: int, found: int, right: int) -> dict[str, Any]:
+    return {
+        "corpus": corpus, "finding": kind, "planted": planted, "found": found,
+        "recall": round(right / planted, 4), "precision": round(right / found, 4) if found else None,
+    }  # fmt: skip
+
+
+def _bars(table: list[dict[str, Any]], flips: list[dict[str, Any]], clean: dict[str, list[str]]) -> dict[str, bool]:
+    exact = (
+        "exact_duplicates", "normalised_duplicates", "conflicting_labels", "leakage", "missing_text", "missing_label",
+        "sorted_by_label",
+    )  # fmt: skip
+    near = [row for row in table if row["finding"] in ("near_duplicates", "near_leakage")]
+    return {
+        "exact kinds: recall 1": all(row["recall"] == 1 for row in table if row["finding"] in exact),
+        "near-duplicates: recall at least 0.95": all(row["recall"] >= 0.95 for row in near),
+        "near-duplicates: precision at least 0.95": all((row["precision"] or 0) >= 0.95 for row in near),
+        "flipped labels of IMDB: at least 0.6 of the top-ranked": min(flips[0]["share_of_top_ranked"]) >= 0.6,
+        "no error on clean rows": not any(clean.values()),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import time
 from datetime import UTC, datetime
@@ -37,6 +38,14 @@ def run(name: str, *, save: bool = False) -> dict[str, Any]:
     if save:
         files.write_json(results_folder() / f"{name}.json", result)
     return result
+
+
+def stored(name: str) -> dict[str, Any]:
+    """A stored result: benchmark, command, date, hardware, versions and result. Raises BadInput when there is none."""
+    path = results_folder() / f"{name}.json"
+    if not path.is_file():
+        raise BadInput(f"there is no stored result of {name!r}; `ftlab bench {name} --save` makes one")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def results_folder() -> Path:

@@ -83,6 +83,7 @@ PARAMETERS: dict[str, Parameter] = {
     "test_rows": Parameter(int, "rows that judge", low=2),
     "trap_rows": Parameter(int, "how many rows from the top of the file", low=1),
     "trap_test_rows": Parameter(int, "how many test rows from the top of the file", low=1),
+    "augmented_rows": Parameter(int, "rows that get edited copies, to make a split that leaks", low=10),
     "max_length": Parameter(int, "the longest row in tokens; what is longer is cut", low=8),
     "epochs": Parameter(float, "passes over the training rows", above=0, high=1000),
     "batch_size": Parameter(int, "rows in a step", low=1, high=4096),
@@ -91,6 +92,9 @@ PARAMETERS: dict[str, Parameter] = {
     "patience": Parameter(int, "epochs without a better validation score before training stops", low=1),
     "at_least_accuracy": Parameter(float, "the claimed lower bound of test accuracy", low=0, high=1),
     "at_least_gain": Parameter(float, "the claimed lower bound of the gain over TF-IDF", low=-1, high=1),
+    "at_least_findings": Parameter(int, "the claimed lower bound of the number of findings", low=0),
+    "at_least_inflation": Parameter(float, "the claimed lower bound of what a leak adds to accuracy", low=-1, high=1),
+    "at_most_left": Parameter(int, "the claimed upper bound of rows that a repair leaves", low=0),
     "at_least_share_cut": Parameter(float, "the claimed lower bound of the share of rows cut", low=0, high=1),
 }
 COLUMNS = {"text_column": "text", "label_column": "label"}

@@ -52,6 +52,26 @@ def count_tokens(
     return np.array(counts, dtype=np.int64)
 
 
+def cut(tokenizer: PreTrainedTokenizerBase, texts: list[str], room: int) -> list[str]:
+    """The texts as far as their first `room` tokens reach."""
+    parts = []
+    for start in range(0, len(texts), 1000):
+        some = texts[start : start + 1000]
+        if tokenizer.is_fast:
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
+            for text, tokens in zip(
+                some, tokenizer.backend_tokenizer.encode_batch(some, add_special_tokens=False), strict=True
+            ):
+                parts.append(text if len(tokens) <= room else text[: tokens.offsets[room - 1][1]])
+        else:
+            ids = tokenizer(some, add_special_tokens=False, truncation=True, max_length=room, verbose=False)[
+                "input_ids"
+            ]
+            parts += tokenizer.batch_decode(ids)
+    return parts
+
+
 def check(lengths: pd.DataFrame, max_length: int | None) -> list[Finding]:
     """The rows that max_length cuts."""
     if max_length is None or "tokens" not in lengths or lengths.empty:

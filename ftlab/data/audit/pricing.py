@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftlab.data.audit import linear, mending
+from ftlab.data.audit import lengths, linear, mending
 from ftlab.data.audit.table import Table
 from ftlab.data.words import Words
 from ftlab.errors import BadInput
@@ -93,9 +94,18 @@ class _Rows:
     def texts(self) -> list[str]:
         return self.table.texts["text"].iloc[self.places].tolist()
 
-    @property
+    @cached_property
     def words(self) -> csr_matrix:
         return self.table.counts[self.places]
+
+    @cached_property
+    def features(self) -> csr_matrix:
+        return linear.weigh(self.words)
+
+    @cached_property
+    def as_they_are(self) -> np.ndarray:
+        """Right or wrong for each row, trained on and judged as the rows are: what most prices compare with."""
+        return _judge(self, self.features)
 
     def among(self, ids: tuple[str, ...]) -> np.ndarray:
         """Which rows have one of these ids."""
@@ -105,11 +115,11 @@ class _Rows:
 def price(report: AuditReport, finding_id: str, *, seed: int = 0) -> Price:
     """Train the cheap baseline with and without a finding's defect. Raises BadInput where that cannot be done."""
     found = report[finding_id]
-    if finding_id not in _EXPERIMENTS or report.table.columns != ("text",):
-        priced = ", ".join(each.id for each in report.findings if each.id in _EXPERIMENTS) or "none of what was found"
-        raise BadInput(f"{finding_id} has no price in score; those that have one here: {priced}")
+    if finding_id not in priceable(report):
+        there = ", ".join(priceable(report)) or "none of what was found"
+        raise BadInput(f"{finding_id} has no price in score here; those that have one: {there}")
     what, experiment = _EXPERIMENTS[finding_id]
-    rows = _rows(report.table, seed)
+    rows = report.table.kept(("price", seed), lambda: _rows(report.table, seed))
     with bar(f"pricing {finding_id}", total=None):
         judged = experiment(report, rows, found)
     weight = np.ones(len(judged.before)) if judged.weight is None else judged.weight
@@ -136,15 +146,18 @@ def price(report: AuditReport, finding_id: str, *, seed: int = 0) -> Price:
     )
 
 
+def priceable(report: AuditReport) -> tuple[str, ...]:
+    """The ids of the findings whose cost can be measured: there is an experiment, and each class has rows enough."""
+    table = report.table
+    counts = np.bincount(table.codes[table.labelled])
+    if table.columns != ("text",) or len(counts) < 2 or counts.min() < linear.FOLDS:
+        return ()
+    return tuple(found.id for found in report.findings if found.id in _EXPERIMENTS)
+
+
 def _rows(table: Table, seed: int) -> _Rows:
     places = np.flatnonzero(table.labelled)
     labels = table.codes[places]
-    counts = np.bincount(labels)
-    if len(counts) < 2 or counts.min() < linear.FOLDS:
-        raise BadInput(
-            f"a price needs two classes with at least {linear.FOLDS} rows each; "
-            f"{table.label_names[int(counts.argmin())]!r} has {counts.min()}"
-        )
     if len(places) > MOST_ROWS:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(places))[:MOST_ROWS])
         places, labels = places[chosen], labels[chosen]
@@ -175,13 +188,12 @@ def _right(features: csr_matrix, labels: np.ndarray, train: np.ndarray, judged: 
 def _copies(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
     groups = rows.table.clusters if found.id == "near_duplicates" else rows.table.groups
     group = groups[rows.places]
-    features = linear.weigh(rows.words)
 
     def no_copy(number: int, others: np.ndarray) -> np.ndarray:
         return ~np.isin(group[others], group[rows.fold == number])
 
     copied = np.bincount(group)[group] > 1
-    return _Judged(_judge(rows, features), _judge(rows, features, no_copy), copied)
+    return _Judged(rows.as_they_are, _judge(rows, rows.features, no_copy), copied)
 
 
 def _leaked(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
@@ -196,51 +208,41 @@ def _leaked(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
 
 
 def _dropped(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
-    features, bad = linear.weigh(rows.words), rows.among(found.rows)
-    return _Judged(_judge(rows, features), _judge(rows, features, lambda number, others: ~bad[others]))
+    bad = rows.among(found.rows)
+    return _Judged(rows.as_they_are, _judge(rows, rows.features, lambda number, others: ~bad[others]))
 
 
 def _doubted(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
     """The rows to drop are found anew within the training folds, so that the judged labels decide nothing."""
     from cleanlab.filter import find_label_issues
 
-    features = linear.weigh(rows.words)
-
     def trusted(number: int, others: np.ndarray) -> np.ndarray:
         labels = rows.labels[others]
-        probabilities = linear.out_of_fold(features[others], labels, linear.folds(labels, rows.seed))
+        probabilities = linear.out_of_fold(rows.features[others], labels, linear.folds(labels, rows.seed))
         return ~find_label_issues(labels, probabilities, n_jobs=1)
 
-    return _Judged(_judge(rows, features), _judge(rows, features, trusted))
+    return _Judged(rows.as_they_are, _judge(rows, rows.features, trusted))
 
 
 def _repaired(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
     rewrite = mending.rewriting(report, found.id)
     repaired = Words.of([rewrite(text) for text in rows.texts]).counts()
-    before, after = (_judge(rows, linear.weigh(words)) for words in (rows.words, repaired))
-    return _Judged(before, after, rows.among(found.rows))
+    return _Judged(rows.as_they_are, _judge(rows, linear.weigh(repaired)), rows.among(found.rows))
 
 
 def _cut(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
     tokenizer = report.tokenizer
-    if tokenizer is None or not tokenizer.is_fast or report.max_length is None:
-        raise BadInput("truncation has a price where the audit was given max_length and a fast tokenizer")
+    assert tokenizer is not None
+    assert report.max_length is not None  # without either there is no such finding
     room = report.max_length - tokenizer.num_special_tokens_to_add()
-    cut = []
-    for text in rows.texts:
-        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
-            "offset_mapping"
-        ]
-        cut.append(text if len(offsets) <= room else text[: offsets[room - 1][1]])
-    before, after = (_judge(rows, linear.weigh(words)) for words in (Words.of(cut).counts(), rows.words))
-    return _Judged(before, after, rows.among(found.rows))
+    cut = Words.of(lengths.cut(tokenizer, rows.texts, room)).counts()
+    return _Judged(_judge(rows, linear.weigh(cut)), rows.as_they_are, rows.among(found.rows))
 
 
 def _word_gone(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
     word = rows.table.words.vocabulary.index(found.evidence["word"].iloc[0])
     rest = np.delete(np.arange(rows.words.shape[1]), word)
-    before, after = (_judge(rows, linear.weigh(words)) for words in (rows.words, rows.words[:, rest]))
-    return _Judged(before, after, rows.among(found.rows))
+    return _Judged(rows.as_they_are, _judge(rows, linear.weigh(rows.words[:, rest])), rows.among(found.rows))
 
 
 def _top_of_the_file(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
@@ -248,15 +250,13 @@ def _top_of_the_file(report: AuditReport, rows: _Rows, found: Finding) -> _Judge
     order = np.random.default_rng(rows.seed).permutation(size)
     judged, rest = order[: size // 2], order[size // 2 :]
     part = max(2, size // 10)
-    features = linear.weigh(rows.words)
-    before, after = (_right(features, rows.labels, train, judged) for train in (np.sort(rest)[:part], rest[:part]))
+    before, after = (_right(rows.features, rows.labels, train, judged) for train in (np.sort(rest)[:part], rest[:part]))
     return _Judged(before, after)
 
 
 def _imbalance(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
-    features = linear.weigh(rows.words)
     before, after = (
-        (linear.out_of_fold(features, rows.labels, rows.fold, linear.model(weight)).argmax(axis=1) == rows.labels)
+        (linear.out_of_fold(rows.features, rows.labels, rows.fold, linear.model(weight)).argmax(axis=1) == rows.labels)
         for weight in (None, "balanced")
     )
     counts = np.bincount(rows.labels)

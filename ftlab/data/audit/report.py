@@ -108,6 +108,20 @@ class AuditReport:
         reach = SEVERITIES[: [*SEVERITIES].index(severity) + 1]
         return [found for found in self.findings if found.severity in reach]
 
+    @property
+    def priceable(self) -> tuple[str, ...]:
+        """The ids of the findings that `price` has an answer for."""
+        from ftlab.data.audit.pricing import priceable
+
+        return priceable(self)
+
+    @property
+    def mendable(self) -> tuple[str, ...]:
+        """The ids of the findings that `mend` can repair."""
+        from ftlab.data.audit.mending import mendable
+
+        return tuple(found.id for found in self.findings if mendable(found))
+
     def price(self, finding_id: str, *, seed: int = 0) -> Price:
         """What a defect costs: the score of a cheap model with it and without it, and the interval of the change."""
         from ftlab.data.audit.pricing import price

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,13 @@ class Table:
     others: dict[str, pd.DataFrame]
     progress: tqdm
     columns: tuple[str, ...] = ("text",)
+    _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def kept(self, key: Hashable, work: Callable[[], Any]) -> Any:
+        """What `work` returned for `key` the first time: for results that a later question asks for again."""
+        if key not in self._kept:
+            self._kept[key] = work()
+        return self._kept[key]
 
     @cached_property
     def texts(self) -> pd.DataFrame:

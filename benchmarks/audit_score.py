@@ -74,11 +74,10 @@ def _changed(text: str, rng: np.random.Generator, vocabulary: list[str]) -> str:
 
 
 def _rewritten(text: str, rng: np.random.Generator) -> str:
-    """The text in another writing: case, white space, punctuation, full-width letters."""
+    """The text in another writing: case, white space, full-width letters."""
     wide = str.maketrans({chr(code): chr(code + 0xFEE0) for code in range(ord("a"), ord("z") + 1)})
     ways: list[Callable[[str], str]] = [
-        str.upper, str.title, lambda text: text.replace(" ", "  ") + "\n", lambda text: f'"{text}"!!',
-        lambda text: text.translate(wide),
+        str.upper, str.title, lambda text: text.replace(" ", "  ") + "\n", lambda text: text.translate(wide),
     ]  # fmt: skip
     return ways[int(rng.integers(len(ways)))](text)
 

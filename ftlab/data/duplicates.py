@@ -8,13 +8,15 @@ is found so is then compared exactly.
 
 from __future__ import annotations
 
+import hashlib
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from ftlab.data.words import Words
+from ftlab.data.words import Words, normalise
 
 NEAR = 0.6  # of the word pairs shared: a tenth of the words changed leaves about 0.65
 FEWEST_WORDS = 8  # in shorter texts a handful of common words would already be "most of it"
@@ -35,36 +37,55 @@ class NearPairs:
         return len(self.first)
 
 
-def same(texts: list[str], words: Words) -> np.ndarray:
-    """A group number for each text: equal for texts that are equal after normalising.
-
-    Texts without a single word ("!!!") are compared as they are.
-    """
-    groups: dict[object, int] = {}
-    keys = (
-        words.ids[start:end].tobytes() or text
-        for text, start, end in zip(texts, words.starts, words.starts[1:], strict=False)
-    )
-    return np.fromiter((groups.setdefault(key, len(groups)) for key in keys), dtype=np.int64, count=len(texts))
+def same(texts: Iterable[str]) -> np.ndarray:
+    """A group number for each text: equal for texts that are equal after `normalise`."""
+    groups: dict[bytes, int] = {}
+    keys = (hashlib.blake2b(normalise(text).encode(errors="surrogatepass"), digest_size=16).digest() for text in texts)
+    return np.fromiter((groups.setdefault(key, len(groups)) for key in keys), dtype=np.int64)
 
 
 def near(words: Words, rows: np.ndarray, done: Callable[[int], object] = lambda rows: None) -> NearPairs:
     """The near-duplicates among the texts at the positions `rows`, of which no two should be equal.
 
-    `done` is called now and then with the number of texts compared since.
+    Texts with the very same words, apart by punctuation alone, are near whatever their length; each stands in a pair
+    with the first of its kind. `done` is called now and then with the number of texts compared since.
     """
-    rows = rows[words.lengths[rows] >= FEWEST_WORDS]
-    signatures = np.empty((len(rows), BANDS * BAND_ROWS), dtype=np.uint32)
-    for place, signature in enumerate(_signatures(words, rows)):
+    first_of: dict[bytes, int] = {}
+    alike = np.array([first_of.setdefault(words.row(row).tobytes(), row) for row in rows], dtype=np.int64)
+    again = (alike != rows) & (words.lengths[rows] > 0)
+    equal = NearPairs(alike[again], rows[again], np.ones(int(again.sum())))
+
+    kinds = rows[(alike == rows) & (words.lengths[rows] >= FEWEST_WORDS)]
+    signatures = np.empty((len(kinds), BANDS * BAND_ROWS), dtype=np.uint32)
+    for place, signature in enumerate(_signatures(words, kinds)):
         signatures[place] = signature
         if place % 1000 == 999:
             done(1000)
     first, second = _candidates(signatures)
     agree = _agreement(signatures, first, second)
-    first, second = first[agree >= PROMISING], second[agree >= PROMISING]
-    similarity = np.array([_jaccard(words, rows[one], rows[two]) for one, two in zip(first, second, strict=True)])
-    close = similarity >= NEAR if len(similarity) else np.zeros(0, dtype=bool)
-    return NearPairs(rows[first[close]], rows[second[close]], similarity[close])
+    first, second = kinds[first[agree >= PROMISING]], kinds[second[agree >= PROMISING]]
+    similarity = jaccard(words, first, second)
+    close = similarity >= NEAR
+    return NearPairs(
+        np.append(equal.first, first[close]),
+        np.append(equal.second, second[close]),
+        np.append(equal.similarity, similarity[close]),
+    )
+
+
+def jaccard(words: Words, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The exact similarity of each pair of positions: pairs of neighbouring words in both, of those in either."""
+
+    @lru_cache(maxsize=20_000)  # of a template with many copies, each text stands in many pairs
+    def bigrams(row: int) -> set[int]:
+        return set(words.bigrams(row).tolist())
+
+    similarity = np.zeros(len(first))
+    for place, (one, two) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+        here, there = bigrams(one), bigrams(two)
+        either = len(here | there)
+        similarity[place] = len(here & there) / either if either else float((words.row(one) == words.row(two)).all())
+    return similarity
 
 
 def clusters(size: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -78,11 +99,10 @@ def clusters(size: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def together(texts: list[str]) -> np.ndarray:
     """A cluster number for each text: equal for texts that are the same or near-duplicates of each other."""
-    words = Words.of(texts)
-    groups = same(texts, words)
-    _, firsts = np.unique(groups, return_index=True)
-    pairs = near(words, firsts)
-    return clusters(groups.max() + 1 if len(groups) else 0, groups[pairs.first], groups[pairs.second])[groups]
+    groups = same(texts)
+    firsts = np.unique(groups, return_index=True)[1]
+    pairs = near(Words.of(texts), firsts)
+    return clusters(len(firsts), groups[pairs.first], groups[pairs.second])[groups]
 
 
 def _signatures(words: Words, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -133,8 +153,3 @@ def _agreement(signatures: np.ndarray, first: np.ndarray, second: np.ndarray) ->
         part = slice(start, start + 100_000)
         agree[part] = (signatures[first[part]] == signatures[second[part]]).mean(axis=1)
     return agree
-
-
-def _jaccard(words: Words, one: int, two: int) -> float:
-    first, second = set(words.bigrams(one).tolist()), set(words.bigrams(two).tolist())
-    return len(first & second) / len(first | second)

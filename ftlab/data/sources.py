@@ -18,7 +18,7 @@ import pandas as pd
 
 from ftlab import files
 from ftlab.data import assets, hub
-from ftlab.data.tables import FILE_TYPES, read_table
+from ftlab.data.tables import FILE_TYPES, as_texts, read_table, with_label_names
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def load(
     both packaged sets (and many others) are sorted by label. Rows that lack their text or their label are left out with
     `drop_incomplete`; else the first of them is named in a BadInput.
     """
-    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+    from datasets import DatasetDict
 
     splits = ["train", "test"] if from_hub and dataset in SOURCES and SOURCES[dataset].hub_id else ["train"]
     frames = {
@@ -173,18 +173,33 @@ def load(
         else:
             _require_complete(frame, dataset)
     names = _label_names(dataset, frames["train"]["label"])
+    return DatasetDict({split: _as_dataset(frame, names).shuffle(seed=seed) for split, frame in frames.items()})
+
+
+def as_dataset_dict(frame: pd.DataFrame) -> DatasetDict:
+    """Rows that an audit mended, or that you made, as `load` would give them: one "train" split, in their order.
+
+    Raises BadInput when a row lacks its text or its label, or when the labels are not classes.
+    """
+    from datasets import DatasetDict
+
+    _require_complete(frame, "the table")
+    return DatasetDict(train=_as_dataset(frame, _label_names("the table", frame["label"])))
+
+
+def _as_dataset(frame: pd.DataFrame, names: list[str]) -> Dataset:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    provenance = frame.attrs.get("provenance") or Provenance("rows", "made here", "your own", "")
     features = Features({"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=names)})
-    result = DatasetDict()
-    for split, frame in frames.items():
-        provenance = frame.attrs["provenance"]
-        rows = frame.assign(label=frame["label"].map({name: index for index, name in enumerate(names)}))
-        rows.attrs = {}  # datasets would try to store it as JSON
-        part = Dataset.from_pandas(rows, features=features, preserve_index=False)
-        part.info.dataset_name = provenance.name
-        part.info.description = json.dumps(asdict(provenance))
-        part.info.license = provenance.licence
-        result[split] = part.shuffle(seed=seed)
-    return result
+    rows = frame[["id", "text", "label"]]
+    rows = rows.assign(label=rows["label"].map({name: index for index, name in enumerate(names)}))
+    rows.attrs = {}  # datasets would try to store it as JSON
+    dataset = Dataset.from_pandas(rows, features=features, preserve_index=False)
+    dataset.info.dataset_name = provenance.name
+    dataset.info.description = json.dumps(asdict(provenance))
+    dataset.info.license = provenance.licence
+    return dataset
 
 
 def complete(frame: pd.DataFrame) -> pd.DataFrame:
@@ -239,38 +254,8 @@ def _read_file(path: Path, text_column: str, label_column: str) -> pd.DataFrame:
     frame = read_table(path, [text_column, label_column])
     frame = frame[[text_column, label_column]].rename(columns={text_column: "text", label_column: "label"})
     frame["text"] = as_texts(frame["text"], f"{path}, column {text_column!r}")
-    # A column of whole numbers with gaps is read as floats: 1.0 is the label "1".
-    if pd.api.types.is_float_dtype(frame["label"]) and (frame["label"].dropna() % 1 == 0).all():
-        frame["label"] = frame["label"].astype("Int64")
-    kinds = frame["label"].map(lambda value: type(value).__name__, na_action="ignore")
-    frame["label"] = frame["label"].map(str, na_action="ignore")
-    frame = with_ids(frame, path.name, Provenance(path.name, str(path), "your own", files.sha256(path)))
-    frame.attrs["mixed_labels"] = _mixed(frame, kinds)
-    return frame
-
-
-def as_texts(column: pd.Series, where: str) -> pd.Series:
-    """The column as strings. Raises BadInput when it holds nothing but numbers: it is another column that was meant."""
-    values = column.dropna()
-    strings = values.map(lambda value: isinstance(value, str))
-    words = values[strings & (values.astype(str).str.strip() != "")]
-    only_numbers = len(words) and pd.to_numeric(words, errors="coerce").notna().all()
-    if only_numbers or (len(values) and not strings.any()):
-        kind = "numbers" if only_numbers else type(values.iloc[0]).__name__
-        first = str(values.iloc[0])[:40]
-        raise BadInput(f"{where}, holds no texts but {kind} (the first is {first}); name the column of the texts")
-    return column if strings.all() else column.map(str, na_action="ignore")
-
-
-def _mixed(frame: pd.DataFrame, kinds: pd.Series) -> dict[str, tuple[str, str]]:
-    """Rows whose label is of a rarer type than that of equal-looking ones (1 beside "1"): id -> label, type."""
-    there = pd.DataFrame({"id": frame["id"], "label": frame["label"], "kind": kinds.to_numpy()}).dropna()
-    several = there[there.groupby("label")["kind"].transform("nunique") > 1]
-    if several.empty:
-        return {}
-    usual = several.groupby("label")["kind"].transform(lambda column: column.mode().iloc[0])
-    rare = several[several["kind"] != usual]
-    return {row: (label, kind) for row, label, kind in rare.itertuples(index=False)}
+    origin = Provenance(path.name, str(path), "your own", files.sha256(path))
+    return with_label_names(with_ids(frame, path.name, origin))
 
 
 def with_ids(frame: pd.DataFrame, prefix: str, origin: Provenance) -> pd.DataFrame:

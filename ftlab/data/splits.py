@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 
+SHORT = 0.1  # of the rows of a class in a split, which whole clusters may leave unfilled
+
+
 @dataclass
 class Splits:
     """A training, a validation and a sealed test split, each a Dataset of columns id, text and label.
 
-    `dropped` counts the rows that were left out because an equal text (after `normalise`) was kept, or because they
-    are near-duplicates of test rows that the source brought; `openings` holds the reason given each time that the test
-    split was opened.
+    `dropped` counts the rows that were left out: equal texts (after `normalise`) but the first, equal texts whose
+    labels contradict each other, and near-duplicates of test rows that the source brought; `openings` holds the reason
+    given each time that the test split was opened.
     """
 
     train: Dataset
@@ -87,7 +90,7 @@ def _distinct(dataset: Dataset) -> tuple[Dataset, np.ndarray]:
     """The first row of each text, none where equal texts have different labels, and the cluster of each row kept."""
     texts, labels = list(dataset["text"]), np.asarray(dataset["label"])
     words = Words.of(texts)
-    groups = duplicates.same(texts, words)
+    groups = duplicates.same(texts)
     _, firsts, of = np.unique(groups, return_index=True, return_inverse=True)
     contradicted = np.zeros(len(firsts), dtype=bool)
     contradicted[of[labels != labels[firsts][of]]] = True
@@ -105,8 +108,7 @@ def _draw(pool: Dataset, clusters: np.ndarray, sizes: list[int | None], seed: in
     _require_enough([len(indices) for indices in by_class], names, sizes)
     rng = np.random.default_rng(seed)
     by_class = [rng.permutation(indices) for indices in by_class]
-    several = np.flatnonzero(np.bincount(clusters) > 1)
-    members = {int(cluster): np.flatnonzero(clusters == cluster) for cluster in several}
+    members = _members(clusters)
     gone = np.zeros(len(labels), dtype=bool)
     drawn: list[Dataset] = []
     # From the last to the first: the test rows stay the same whatever number of training rows is asked for.
@@ -121,6 +123,13 @@ def _draw(pool: Dataset, clusters: np.ndarray, sizes: list[int | None], seed: in
     return drawn[::-1]
 
 
+def _members(clusters: np.ndarray) -> dict[int, np.ndarray]:
+    """The rows of each cluster of two or more."""
+    order = np.argsort(clusters, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)
+    return {int(clusters[part[0]]): part for part in parts if len(part) > 1}
+
+
 def _fill(
     by_class: list[np.ndarray],
     take: np.ndarray,
@@ -128,7 +137,10 @@ def _fill(
     clusters: np.ndarray,
     members: dict[int, np.ndarray],
 ) -> np.ndarray:
-    """Rows in the order of `by_class` until each class has what it should; a cluster comes whole or not at all."""
+    """Rows in the order of `by_class` until each class has what it should; a cluster comes whole or not at all.
+
+    Where nothing but clusters is left, a split may stay a little short; BadInput where it would by more than a tenth.
+    """
     room = take.copy()
     chosen: dict[int, None] = {}
     for label, indices in enumerate(by_class):
@@ -143,7 +155,7 @@ def _fill(
             if (needed <= room).all():
                 chosen.update(dict.fromkeys(map(int, together)))
                 room -= needed
-    if room.any():
+    if (room > np.ceil(SHORT * take)).any():
         raise BadInput(
             f"{int(room.sum()):,} rows of a split could not be filled: the rows that are left are near-duplicates of "
             "each other, and a cluster of them stays in one split; ask for fewer rows, or drop near-duplicates first"

@@ -90,3 +90,43 @@ def _parse_jsonl(path: Path) -> pd.DataFrame:
                 raise BadInput(f'{path}, line {number}: expected an object such as {{"text": ..., "label": ...}}')
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+class MixedLabels(dict[str, tuple[str, str]]):
+    """Rows whose label is of a rarer type than that of equal-looking ones (1 beside "1"): id -> label, type."""
+
+    def __deepcopy__(self, memo: object) -> MixedLabels:
+        return self  # pandas copies what is in `attrs` with each table that it makes
+
+
+def with_label_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with its labels as text; where two types read the same, `attrs["mixed_labels"]` says in which rows."""
+    labels = frame["label"]
+    if isinstance(labels.dtype, pd.StringDtype):
+        return frame
+    # A column of whole numbers with gaps is read as floats: 1.0 is the label "1".
+    if pd.api.types.is_float_dtype(labels) and (labels.dropna() % 1 == 0).all():
+        labels = labels.astype("Int64")
+    kinds = labels.map(lambda value: type(value).__name__, na_action="ignore").astype(object)
+    named = frame.assign(label=labels.astype(object).map(str, na_action="ignore"))
+    there = pd.DataFrame({"id": frame["id"], "label": named["label"], "kind": kinds}).dropna()
+    several = there[there.groupby("label")["kind"].transform("nunique") > 1]
+    if len(several):
+        usual = several.groupby("label")["kind"].transform(lambda column: column.mode().iloc[0])
+        rare = several[several["kind"] != usual]
+        mixed = {row: (label, kind) for row, label, kind in rare.itertuples(index=False)}
+        named.attrs["mixed_labels"] = MixedLabels(mixed)
+    return named
+
+
+def as_texts(column: pd.Series, where: str) -> pd.Series:
+    """The column as strings. Raises BadInput when it holds nothing but numbers: it is another column that was meant."""
+    values = column.dropna()
+    strings = values.map(lambda value: isinstance(value, str))
+    words = values[strings & (values.astype(str).str.strip() != "")]
+    only_numbers = len(words) and pd.to_numeric(words, errors="coerce").notna().all()
+    if only_numbers or (len(values) and not strings.any()):
+        kind = "numbers" if only_numbers else type(values.iloc[0]).__name__
+        first = str(values.iloc[0])[:40]
+        raise BadInput(f"{where}, holds no texts but {kind} (the first is {first}); name the column of the texts")
+    return column if strings.all() else column.map(str, na_action="ignore")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # Scripts that put no space between words: each character is taken for a word.
 UNSPACED = ((0x0E00, 0x0EFF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0x20000, 0x3134F))
+LINE_END = re.compile(r"\n|<br\s*/?>|</p>", re.IGNORECASE)
+SHARED_BY, SHARED_CHARACTERS, SHARED_WORDS = 5, 20, 3
 
 
 class _Folding(dict[int, str]):
@@ -36,22 +39,23 @@ _FOLDING = _Folding()
 
 
 def normalise(text: str) -> str:
-    """The text as two copies of it compare: NFKC, case folded, white space and punctuation reduced.
+    """The text as two copies of it compare: NFKC, case folded, white space reduced.
 
-    >>> normalise("A GREAT film!") == normalise("a great  film")
+    Punctuation and symbols stay, since they can be the whole difference: "great :)" and "great :(".
+
+    >>> normalise("A GREAT  film") == normalise("a great film")
     True
     """
-    return " ".join(_words(text))
+    return " ".join(_folded(text).split())
 
 
-def _words(text: str) -> list[str]:
-    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
-    return folded.translate(_FOLDING).split()
+def _folded(text: str) -> str:
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
 
 @dataclass(frozen=True)
 class Words:
-    """The normalised words of many texts, as ids: text i is `ids[starts[i]:starts[i + 1]]`.
+    """The words of many texts, without case and punctuation, as ids: text i is `ids[starts[i]:starts[i + 1]]`.
 
     Equal ids mean equal words, so that comparing and counting need no strings. `vocabulary[id]` is the word.
     """
@@ -67,7 +71,7 @@ class Words:
         numbers.default_factory = numbers.__len__  # an unknown word gets the next number
         ids, starts = array("i"), array("q", [0])
         for row, text in enumerate(texts, start=1):
-            ids.extend(map(numbers.__getitem__, _words(text)))
+            ids.extend(map(numbers.__getitem__, _folded(text).translate(_FOLDING).split()))
             starts.append(len(ids))
             if row % 1000 == 0:
                 done(1000)
@@ -98,3 +102,29 @@ class Words:
         matrix = csr_matrix((ones, self.ids.copy(), self.starts), shape=(len(self), len(self.vocabulary)))
         matrix.sum_duplicates()
         return matrix
+
+
+def long_lines(text: str) -> list[str]:
+    """The lines of a text of several lines that are long enough to say something."""
+    if "\n" not in text and "<" not in text:
+        return []
+    parts = [part.strip() for part in LINE_END.split(text)]
+    if len(parts) < 2:
+        return []
+    return [part for part in parts if len(part) >= SHARED_CHARACTERS and len(part.split()) >= SHARED_WORDS]
+
+
+def shared_lines(texts: Iterable[str]) -> dict[str, int]:
+    """Lines of some length that stand in several of the texts, with the number of texts; the most frequent first."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(set(long_lines(text)))
+    return {line: count for line, count in counts.most_common() if count >= SHARED_BY}
+
+
+def without_lines(text: str, lines: Iterable[str]) -> str:
+    """The text without these lines and the line ends after them."""
+    unwanted = set(lines)
+    parts = re.split(rf"({LINE_END.pattern})", text, flags=LINE_END.flags)
+    pieces = zip(parts[::2], [*parts[1::2], ""], strict=True)
+    return "".join(part + end for part, end in pieces if part.strip() not in unwanted).strip()

@@ -16,7 +16,7 @@ from ftlab.data.audit import basics, debris, learned, lengths, repeats
 from ftlab.data.audit.basics import first_rows
 from ftlab.data.audit.instructions import audit_instructions
 from ftlab.data.audit.report import SEVERITIES, AuditReport, Finding
-from ftlab.data.audit.table import Table, require_columns
+from ftlab.data.audit.table import Table, prepare
 from ftlab.errors import BadInput
 from ftlab.progress import bar
 
@@ -41,18 +41,22 @@ def audit(
     used, lengths are counted in its tokens (special tokens included), `max_length` says what truncation will cut, and
     `hidden_size` (the model's width) what that length costs.
 
-    Raises BadInput when a table lacks a column or has fewer than two rows, when no row has a text or none has a label,
-    when the labels are all different, or when a split has labels that the training rows lack.
+    Raises BadInput when a table lacks a column, has fewer than two rows or an id twice, when a text is no string, when
+    no row has a text or none has a label, when the labels are all different, or when a split has labels that the
+    training rows lack. In the report ids and labels are strings; where ids of two splits are equal, those of the later
+    one begin with the split's name.
     """
-    others = {split: part for split, part in (("validation", validation), ("test", test)) if part is not None}
-    _require_usable(frame, others)
+    frames = {"training": frame, "validation": validation, "test": test}
+    name, frame, others = prepare(frames, ("text", "label"))
+    _require_usable(name, frame, others)
     size = len(frame) + sum(map(len, others.values()))
     with (
         bar("auditing", total=size * (3 if tokenizer else 2), unit="rows") as progress,
         ThreadPoolExecutor(1) as beside,
     ):
-        table = Table(frame.reset_index(drop=True), others, progress)
-        assert table.labelled.any()  # worked out here, before two threads ask for it
+        table = Table(frame, others, progress)
+        if not table.labelled.any():
+            raise BadInput(f"{name}: no row has both a text and a label; expected some of each class")
         # The tokenizer is not Python and needs no lock, so it counts beside the rest.
         counting = beside.submit(lengths.measure, table, tokenizer, progress.update)
         findings = [*basics.check(table), *debris.check(table), *repeats.check(table)]
@@ -78,8 +82,7 @@ def audit(
     )
 
 
-def _require_usable(frame: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> None:
-    name = require_columns({"training": frame, **others}, ("id", "text", "label"))
+def _require_usable(name: str, frame: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> None:
     for column in ("text", "label"):
         if sources.blank(frame[column]).all():
             raise BadInput(f"{name}: none of the {len(frame):,} rows has a {column}; is it the right column?")

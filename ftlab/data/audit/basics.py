@@ -17,6 +17,7 @@ IMBALANCE_WARNS_ABOVE = 5.0
 SMALLEST_CLASS = 3  # one row for each of training, validation and test
 FEW_ROWS = 300  # a fifth of them judges a score of 80 % to about ten points either way
 SHORTEST_ORDER = 20
+SURE = 4  # standard deviations: a shuffled file looks so in one of thirty thousand
 
 
 def check(table: Table) -> list[Finding]:
@@ -27,7 +28,7 @@ def check(table: Table) -> list[Finding]:
 
 def first_rows(frame: pd.DataFrame, sizes: Sequence[int]) -> pd.DataFrame:
     """How many rows of each label stand in the first n rows of the file, for each n: what `select(range(n))` takes."""
-    labels = sorted(frame["label"].dropna().unique())
+    labels = sorted(frame["label"].dropna().unique(), key=str)
     counts = [frame["label"].iloc[:size].value_counts().reindex(labels, fill_value=0) for size in sizes]
     return pd.DataFrame(counts, index=pd.Index(sizes, name="first n rows"))
 
@@ -79,7 +80,7 @@ def _slips(frame: pd.DataFrame) -> list[Finding]:
     said = [f"{slip!r} beside {usual!r}" for slip, usual in slips.items()]
     said += sorted({f"{label} as {kind}" for label, kind in mixed.values()})
     evidence = rows.assign(usual=rows["label"].map(lambda label: slips.get(label, label)))
-    return [finding("label_slip", f"{{count}}: {', '.join(said[:5])}", rows["id"], evidence=evidence)]
+    return [finding("label_slip", f"{{count}}: {', '.join(said[:5])}", evidence=evidence)]
 
 
 def _classes(frame: pd.DataFrame) -> list[Finding]:
@@ -108,7 +109,8 @@ def _order(frame: pd.DataFrame) -> list[Finding]:
     changes = int((labels[1:] != labels[:-1]).sum())
     shares = frame["label"].value_counts(normalize=True).to_numpy()
     expected = (len(labels) - 1) * (1 - float((shares**2).sum()))
-    if changes >= expected / 2:
+    by_chance = (expected * (1 - expected / (len(labels) - 1))) ** 0.5  # standard deviation, were each change a draw
+    if changes >= expected / 2 or expected - changes < SURE * by_chance:
         return []
     run = int(np.argmax(labels != labels[0]))
     times = "once" if changes == 1 else f"{changes:,} times"

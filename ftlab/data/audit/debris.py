@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pandas as pd
 
 from ftlab.data.audit.report import Finding, finding, share
 from ftlab.data.audit.table import Table
+from ftlab.data.words import SHARED_BY, long_lines, shared_lines
 
 TAGS = (
     "a abbr article b big blockquote body br button center cite code dd del div dl dt em figure font footer form h1 h2 "
@@ -33,12 +33,15 @@ PHONE = re.compile(
     r"|(?:1[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}"
     r"|\(?0\d{2,4}\)?[ /-]\d[\d -]{4,9}\d)(?![\w-]|[.,]\d)"
 )
-# In the groups that are printed on cards, or in one piece.
+# In the groups that are printed on cards, or in one piece that is no part of an address or a name.
 CARD = re.compile(
-    r"(?<![\w.,-])(?:[3-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3\d{3}([ -])\d{6}\2\d{5}|[3-6]\d{12,18})(?![\w-])"
+    r"(?<![\w.,/=#-])(?:[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3\d{3}([ -])\d{6}\2\d{4,5}|[2-6]\d{12,18})(?![\w/-])"
 )
-LINE_END = re.compile(r"\n|<br\s*/?>|</p>", re.I)
-BOILERPLATE_ROWS, BOILERPLATE_CHARACTERS, BOILERPLATE_WORDS = 5, 20, 3
+# Visa, Mastercard, American Express, Diners, JCB, Discover, UnionPay (ISO/IEC 7812 registry, as widely published).
+ISSUED = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
+    r"|3(?:0[0-5]|[68]\d)\d{11}|35\d{14}|6(?:011|5\d\d|4[4-9]\d)\d{12}|62\d{14,17}"
+)
 PERSONAL = {  # the order counts: a card number would make a phone number as well
     "card_numbers": (CARD, "[card]"),
     "phone_numbers": (PHONE, "[phone]"),
@@ -65,27 +68,8 @@ def check(table: Table) -> list[Finding]:
             shown = [_veiled(said) if finding_id in PERSONAL else printable(said) for _, said in seen]
             evidence = pd.DataFrame({"id": ids[[row for row, _ in seen]], "found": shown})
             what = f"{what} in {{count}} ({share(len(seen), len(texts))})"
-            found.append(finding(finding_id, what, evidence["id"], evidence=evidence))
+            found.append(finding(finding_id, what, evidence=evidence))
     return found + _boilerplate(table)
-
-
-def boilerplate_lines(texts: Iterable[str]) -> dict[str, int]:
-    """Lines of some length that stand in several of the texts, with the number of texts; the most frequent first."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        if "\n" in text or "<" in text:
-            counts.update(set(_long_lines(text)))
-    return {line: count for line, count in counts.most_common() if count >= BOILERPLATE_ROWS}
-
-
-def strip_lines(text: str, lines: Iterable[str]) -> str:
-    """The text without these lines and the line ends after them."""
-    unwanted = set(lines)
-    parts = re.split(rf"({LINE_END.pattern})", text, flags=LINE_END.flags)
-    kept = [
-        part + end for part, end in zip(parts[::2], [*parts[1::2], ""], strict=True) if part.strip() not in unwanted
-    ]
-    return "".join(kept).strip()
 
 
 def strip_markup(text: str) -> str:
@@ -138,24 +122,17 @@ def printable(said: str) -> str:
 
 
 def _boilerplate(table: Table) -> list[Finding]:
-    lines = boilerplate_lines(table.distinct_texts)
+    lines = shared_lines(table.answers)
     if not lines:
         return []
     rows = table.texts[table.train]
-    first = [next((line for line in _long_lines(text) if line in lines), None) for text in rows["text"]]
+    texts = rows[table.columns[-1]].fillna("")
+    first = [next((line for line in long_lines(text) if line in lines), None) for text in texts]
     evidence = pd.DataFrame({"id": rows["id"].to_numpy(), "line": first}).dropna()
-    most = next(iter(lines))
-    what = f"a line that {BOILERPLATE_ROWS} texts or more share in {{count}}, such as {most[:60]!r}"
-    return [finding("boilerplate", what, evidence["id"], evidence=evidence)]
-
-
-def _long_lines(text: str) -> list[str]:
-    if "\n" not in text and "<" not in text:
-        return []
-    parts = [part.strip() for part in LINE_END.split(text)]
-    if len(parts) < 2:
-        return []
-    return [part for part in parts if len(part) >= BOILERPLATE_CHARACTERS and len(part.split()) >= BOILERPLATE_WORDS]
+    evidence["line"] = evidence["line"].map(without_personal_data)
+    most = without_personal_data(next(iter(lines)))
+    what = f"a line that {SHARED_BY} texts or more share in {{count}}, such as {most[:60]!r}"
+    return [finding("boilerplate", what, evidence=evidence)]
 
 
 def _first(pattern: re.Pattern[str], finding_id: str, needs: Callable[[str], bool]) -> Callable[[str], str | None]:
@@ -176,7 +153,7 @@ def _is_real(finding_id: str, match: str) -> bool:
     if finding_id == "phone_numbers":
         return 9 <= len(digits) <= 15
     if finding_id == "card_numbers":
-        return 13 <= len(digits) <= 19 and _luhn(digits)
+        return ISSUED.fullmatch("".join(map(str, digits))) is not None and _luhn(digits)
     return True
 
 

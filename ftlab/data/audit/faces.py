@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ SHOWN = 5  # rows of a finding
 EXCERPT = 160  # characters of a text
 BINS = 40
 PARTS = 60
+CODE_POINT = re.compile(r"U\+([0-9A-F]{4,6})(?: |$)")
 
 
 def text(report: AuditReport) -> str:
@@ -109,9 +111,9 @@ def _content(report: AuditReport) -> dict[str, Any]:
 
 def _excerpts(report: AuditReport) -> dict[str, str]:
     """The text of each row that is shown, without personal data."""
-    shown = {row for found in report.findings for row in found.rows[:SHOWN]}
+    shown: set[str] = set()
     for found in report.findings:
-        shown |= set(found.evidence.get("near", pd.Series(dtype=object)).head(SHOWN))
+        shown |= {*found.rows[:SHOWN], *found.evidence.get("near", pd.Series(dtype=object)).head(SHOWN)}
     rows = report.table.texts[report.table.texts["id"].isin(shown)]
     return {row: debris.without_personal_data(text) for row, text in zip(rows["id"], rows["text"], strict=True)}
 
@@ -135,8 +137,8 @@ def _shown_rows(found: Finding, texts: dict[str, str]) -> dict[str, Any] | None:
 
 def _excerpt(text: str, mark: str = "") -> str:
     """Some characters of a text on one line, from its beginning or around `mark`."""
-    if mark.startswith("U+"):  # as `debris.printable` writes it
-        mark = chr(int(mark[2:6], 16))
+    if code := CODE_POINT.match(mark):  # as `debris.printable` writes it
+        mark = chr(int(code[1], 16))
     at = max(0, text.find(mark) - EXCERPT // 3) if mark else 0
     part = debris.printable(" ".join(text[at : at + EXCERPT].split()))
     return ("… " if at else "") + part + (" …" if len(text) > at + EXCERPT else "")

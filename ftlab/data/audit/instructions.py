@@ -10,7 +10,7 @@ import pandas as pd
 from ftlab.data import sources
 from ftlab.data.audit import debris, lengths, repeats
 from ftlab.data.audit.report import SEVERITIES, AuditReport, Finding, finding
-from ftlab.data.audit.table import Table, require_columns
+from ftlab.data.audit.table import Table, prepare
 from ftlab.data.words import normalise
 from ftlab.errors import BadInput
 from ftlab.progress import bar
@@ -40,19 +40,21 @@ def audit_instructions(
 
     Raises BadInput when a table lacks a column or has fewer than two rows, or when no row has a prompt.
     """
-    others = {split: part for split, part in (("validation", validation), ("test", test)) if part is not None}
-    name = require_columns({"training": frame, **others}, ("id", "prompt", "completion"))
+    frames = {"training": frame, "validation": validation, "test": test}
+    name, frame, others = prepare(frames, ("prompt", "completion"))
     if sources.blank(frame["prompt"]).all():
         raise BadInput(f"{name}: none of the {len(frame):,} rows has a prompt; is it the right column?")
     size = len(frame) + sum(map(len, others.values()))
     with bar("auditing", total=size * (4 if tokenizer else 2), unit="rows") as progress:
-        table = Table(frame.reset_index(drop=True), others, progress, ("prompt", "completion"))
+        table = Table(frame, others, progress, ("prompt", "completion"))
         found = [*_completions(table), *_prompts(table), *debris.check(table), *repeats.check(table)]
         measured = _measure(table.frame, tokenizer, progress.update)
     if tokenizer is not None:
         found += [*_ends(table.frame, tokenizer), *_cut(measured, max_length)]
     found.sort(key=lambda each: SEVERITIES.index(each.severity))
     skipped = [] if tokenizer else ["truncation and supervision: name the tokenizer that you will train with"]
+    if not others:
+        skipped.append("leakage between splits: give the validation or the test rows too")
     return AuditReport(
         findings=tuple(found),
         classes=_parts(measured, max_length),
@@ -68,8 +70,9 @@ def audit_instructions(
 
 def _completions(table: Table) -> list[Finding]:
     frame = table.frame
+    nothing = sources.blank(frame["prompt"])
+    found = [finding("missing_prompt", "no prompt in {count}", frame.loc[nothing, "id"])] if nothing.any() else []
     empty = sources.blank(frame["completion"])
-    found = []
     if empty.any():
         found.append(finding("empty_completion", "an empty completion in {count}", frame.loc[empty, "id"]))
     there = frame[~empty & ~sources.blank(frame["prompt"])]
@@ -82,8 +85,10 @@ def _completions(table: Table) -> list[Finding]:
 
 
 def _is_copy(completion: str, prompt: str) -> bool:
+    """Whether a normalised completion is the prompt, or a part of it that makes up most of it; closing marks aside."""
+    completion, prompt = completion.rstrip(".!? "), prompt.rstrip(".!? ")
     if not completion or completion == prompt:
-        return completion == prompt
+        return completion == prompt != ""
     words, of = len(completion.split()), len(prompt.split())
     return words >= COPIED_WORDS and words >= COPIED_SHARE * of and f" {completion} " in f" {prompt} "
 
@@ -99,7 +104,7 @@ def _prompts(table: Table) -> list[Finding]:
     firsts = there["id"].groupby(keys).transform("first")
     evidence = pd.DataFrame({"id": there["id"][again], "same_prompt_as": firsts[again]})
     what = "the prompt of an earlier row with another completion in {count}"
-    return [finding("duplicate_prompts", what, evidence["id"], evidence=evidence)]
+    return [finding("duplicate_prompts", what, evidence=evidence)]
 
 
 def _measure(
@@ -109,16 +114,21 @@ def _measure(
     measured = pd.DataFrame({"id": frame["id"], "characters": prompts.str.len() + completions.str.len()})
     if tokenizer is None:
         return measured
-    measured["prompt tokens"] = lengths.count_tokens(tokenizer, prompts.tolist(), done)
+    begin = int(tokenizer.bos_token_id is not None and tokenizer.bos_token_id in tokenizer("")["input_ids"])
+    measured["prompt tokens"] = begin + lengths.count_tokens(tokenizer, prompts.tolist(), done, special=False)
     measured["completion tokens"] = lengths.count_tokens(tokenizer, completions.tolist(), done, special=False)
-    measured["tokens"] = measured["prompt tokens"] + measured["completion tokens"] + 1  # the end-of-sequence token
+    measured["end tokens"] = 0 if tokenizer.eos_token is None else 1
+    if tokenizer.eos_token is not None:  # a completion that brings its own end is given no second one
+        ended = completions.str.rstrip().str.endswith(tokenizer.eos_token)
+        measured.loc[ended, "completion tokens"] -= 1
+    measured["tokens"] = measured[["prompt tokens", "completion tokens", "end tokens"]].sum(axis=1)
     return measured
 
 
 def _ends(frame: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
     if tokenizer.eos_token_id is None:
         what = "the tokenizer has no end-of-sequence token, so none of {count} can teach the model to stop"
-        return [finding("eos_lost", what, frame["id"])]
+        return [finding("no_eos", what, count=len(frame))]
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         what = f"the tokenizer has no padding token but {tokenizer.eos_token!r}, which ends a sequence: {{count}}"
         return [finding("pad_is_eos", what, count=len(frame))]
@@ -129,7 +139,7 @@ def _cut(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
     if max_length is None:
         return []
     prompt, whole = measured["prompt tokens"], measured["tokens"]
-    masked, longer = prompt >= max_length, whole > max_length
+    masked, longer = prompt >= max_length, (whole > max_length) & (measured["end tokens"] > 0)
     cases = (
         (
             "all_masked",
@@ -138,15 +148,13 @@ def _cut(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
         ),
         (
             "completion_cut",
-            ~masked & (whole - 1 > max_length),
+            ~masked & (whole - measured["end tokens"] > max_length),
             f"a completion that {max_length} tokens cut in {{count}}",
         ),
         ("eos_lost", ~masked & longer, f"the end-of-sequence token lost at {max_length} tokens in {{count}}"),
     )
     return [
-        finding(
-            finding_id, what, measured.loc[rows, "id"], evidence=measured.loc[rows, ["id", "prompt tokens", "tokens"]]
-        )
+        finding(finding_id, what, evidence=measured.loc[rows, ["id", "prompt tokens", "tokens"]])
         for finding_id, rows, what in cases
         if rows.any()
     ]
@@ -156,17 +164,15 @@ def _parts(measured: pd.DataFrame, max_length: int | None) -> pd.DataFrame:
     """Tokens in prompts, in completions and in ends, whole and after the cut, each with its share."""
     if "tokens" not in measured:
         return pd.DataFrame()
-    prompt, completion = measured["prompt tokens"].to_numpy(), measured["completion tokens"].to_numpy()
-    ones = np.ones(len(measured), dtype=int)
-    table = pd.DataFrame(
-        {"tokens": [prompt.sum(), completion.sum(), ones.sum()]}, index=["prompt", "completion", "end"]
-    )
+    parts = ("prompt", "completion", "end")
+    prompt, completion, end = (measured[f"{part} tokens"].to_numpy() for part in parts)
+    table = pd.DataFrame({"tokens": [prompt.sum(), completion.sum(), end.sum()]}, index=[*parts])
     table["share"] = (table["tokens"] / table["tokens"].sum()).round(3)
     table["supervised"] = [False, True, True]
     if max_length is not None:
         left = np.minimum(prompt, max_length)
         kept = np.minimum(completion, max_length - left)
-        ends = (measured["tokens"] <= max_length).to_numpy()
+        ends = end * (measured["tokens"] <= max_length).to_numpy()
         table["kept"] = [left.sum(), kept.sum(), ends.sum()]
         table["share of kept"] = (table["kept"] / table["kept"].sum()).round(3)
     return table

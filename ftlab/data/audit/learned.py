@@ -12,10 +12,11 @@ from ftlab.data.audit import linear
 from ftlab.data.audit.report import Finding, finding, share
 from ftlab.data.audit.table import Table
 
-GAIN_OF_A_SHORTCUT = 0.1  # above the majority class, in accuracy
+GAIN_OF_A_SHORTCUT = 0.2  # of what the most frequent label gets wrong
 SHARE_OF_A_SHORTCUT = 0.6  # of what TF-IDF gains
-TRUSTED = 0.1  # the gain over the majority class from which the model's doubts are worth reading
-LARGEST = 200_000_000  # entries of the table of probabilities
+TRUSTED = 0.2  # of what the most frequent label gets wrong: from there the model's doubts are worth reading
+MOST_WEIGHTS = 5_000_000  # classes times words: beyond, the simple model is no longer quick
+MOST_TALLIES = 10_000_000  # classes times words whose presence is counted
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,17 @@ def check(table: Table) -> Opinion:
     """Likely label errors, and labels that length or a single word gives away."""
     labels, rows = table.codes[table.labelled], table.texts[table.labelled]
     nothing = pd.DataFrame()
-    counts = np.bincount(labels) if len(labels) else np.zeros(0, dtype=int)
-    if len(counts) < 2:
+    if len(labels) == 0 or labels.min() == labels.max():
         return Opinion([], nothing, "label errors and shortcuts: they need two classes")
-    if counts.min() < linear.FEWEST_OF_A_CLASS or len(counts) * len(labels) > LARGEST:
-        return Opinion([], nothing, (
-            f"label errors and shortcuts: the simple model needs {linear.FEWEST_OF_A_CLASS} rows of each class; "
-            f"{table.label_names[int(counts.argmin())]!r} has {counts.min()}"
-        ))  # fmt: skip
-    fold = linear.folds(labels)
+    counts = np.bincount(labels)
+    clusters = table.train_clusters[table.labelled]
+    if (fewest := linear.fewest(labels, clusters)) < linear.FEWEST_OF_A_CLASS:
+        needs = f"the simple model needs {linear.FEWEST_OF_A_CLASS} different texts of each class"
+        return Opinion([], nothing, f"label errors and shortcuts: {needs}, and one has {fewest}")
+    if table.counts.nnz == 0 or len(counts) * table.counts.shape[1] > MOST_WEIGHTS:
+        why = "there are no words" if table.counts.nnz == 0 else "so many classes and words would take it too long"
+        return Opinion([], nothing, f"label errors and shortcuts: the simple model was not asked, {why}")
+    fold = linear.folds(labels, clusters)
     table.progress.set_description("asking a simple model")
     words = table.counts[np.flatnonzero(table.labelled)]
     probabilities = linear.out_of_fold(linear.weigh(words), labels, fold)
@@ -63,9 +66,10 @@ def check(table: Table) -> Opinion:
         what = f"one word, {table.words.vocabulary[word]!r}, predicts {token:.1%} of the labels, {said}"
         ids = rows["id"][present]
         evidence = pd.DataFrame({"id": ids, "word": table.words.vocabulary[word]})
-        found.append(finding("token_shortcut", what, ids, evidence=evidence))
-    if tfidf - majority < TRUSTED:
-        doubts = f"label errors: the simple model is right in {tfidf:.1%} of the rows, too few for its doubts to count"
+        found.append(finding("token_shortcut", what, evidence=evidence))
+    if tfidf - majority < TRUSTED * (1 - majority):
+        said = f"right in {tfidf:.1%} of the rows, little better than the most frequent label alone"
+        doubts = f"label errors: the simple model is {said}"
         return Opinion(found, shortcuts, doubts)
     return Opinion(found + _label_errors(table, rows, labels, probabilities, tfidf), shortcuts)
 
@@ -95,7 +99,7 @@ def _label_errors(
         f"a label that a simple model, right in {accuracy:.1%} of the rows, contradicts with confidence in {{count}} "
         f"({share(len(ranked), len(rows))}); the likeliest errors come first, and some are its own mistakes"
     )
-    return [finding("likely_label_errors", what, evidence["id"], evidence=evidence)]
+    return [finding("likely_label_errors", what, evidence=evidence)]
 
 
 def _length_alone(characters: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> float:
@@ -117,6 +121,10 @@ def _one_token(words: object, labels: np.ndarray, fold: np.ndarray) -> tuple[flo
 
     size = int(labels.max()) + 1
     present = csr_matrix(words) > 0
+    # A word that gives many labels away is frequent; the rarest are left out where there are too many to count.
+    frequent = np.argsort(-np.bincount(present.indices, minlength=present.shape[1]), kind="stable")
+    frequent = np.sort(frequent[: max(1, MOST_TALLIES // size)])
+    present = present[:, frequent]
     cells = np.arange(size)
     tallies = []  # rows of each class that have the word, for each fold: (classes, words)
     for number in range(linear.FOLDS):
@@ -132,9 +140,9 @@ def _one_token(words: object, labels: np.ndarray, fold: np.ndarray) -> tuple[flo
         with_word, without = seen[:, word].argmax(), (there[:, 0] - seen[:, word]).argmax()
         right += tallies[number][with_word, word] + totals[number][without] - tallies[number][without, word]
     best = int((having.max(axis=0) + (all_rows[:, None] - having).max(axis=0)).argmax())
-    return float(right / len(labels)), best
+    return float(right / len(labels)), int(frequent[best])
 
 
 def _gives_away(accuracy: float, tfidf: float, majority: float) -> bool:
     gain = accuracy - majority
-    return gain >= GAIN_OF_A_SHORTCUT and gain >= SHARE_OF_A_SHORTCUT * (tfidf - majority)
+    return gain >= GAIN_OF_A_SHORTCUT * (1 - majority) and gain >= SHARE_OF_A_SHORTCUT * (tfidf - majority)

@@ -11,11 +11,10 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 FEWEST_OF_A_CLASS = 10  # with fewer, most folds would know next to nothing of it
-MANY_CLASSES = 1000
 
 
 def weigh(counts: csr_matrix) -> csr_matrix:
-    """TF-IDF weights, with 1 + log for the count, of words that stand in at least two texts.
+    """TF-IDF weights, with 1 + log for the count, of words that stand in two texts or more (or of all words).
 
     The words are weighed over all texts at once: no label is seen in doing so. Source: scikit-learn's user guide,
     section 6.2.3.
@@ -23,7 +22,7 @@ def weigh(counts: csr_matrix) -> csr_matrix:
     from sklearn.feature_extraction.text import TfidfTransformer
 
     common = np.bincount(counts.indices, minlength=counts.shape[1]) >= 2
-    return TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, common])
+    return TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, common] if common.any() else counts)
 
 
 def model(class_weight: str | None = None) -> Any:
@@ -33,15 +32,27 @@ def model(class_weight: str | None = None) -> Any:
     return LogisticRegression(max_iter=200, class_weight=class_weight)
 
 
-def folds(labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The fold of each row: stratified, shuffled with `seed`."""
+def folds(labels: np.ndarray, clusters: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
+    """The fold of each row: stratified by label, shuffled with `seed`; rows of one cluster share their fold.
+
+    Without that, a copy of a row would tell the model the answer that it is asked for.
+    """
     from sklearn.model_selection import StratifiedKFold
 
-    fold = np.empty(len(labels), dtype=np.int64)
+    if clusters is None:
+        clusters = np.arange(len(labels))
+    _, firsts, of = np.unique(clusters, return_index=True, return_inverse=True)
+    fold = np.empty(len(firsts), dtype=np.int64)
     splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    for number, (_, held_out) in enumerate(splitter.split(labels, labels)):
+    for number, (_, held_out) in enumerate(splitter.split(firsts, labels[firsts])):
         fold[held_out] = number
-    return fold
+    return fold[of]
+
+
+def fewest(labels: np.ndarray, clusters: np.ndarray) -> int:
+    """The number of clusters in the class that has the fewest, counting a cluster for the label of its first row."""
+    firsts = np.unique(clusters, return_index=True)[1]
+    return int(np.bincount(labels[firsts], minlength=int(labels.max()) + 1).min())
 
 
 def out_of_fold(features: Any, labels: np.ndarray, fold: np.ndarray, estimator: Any = None) -> np.ndarray:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ftlab.data import sources
 from ftlab.data.audit import basics, debris
+from ftlab.data.words import shared_lines, without_lines
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -28,13 +29,14 @@ REWRITES: dict[str, Callable[[str], str]] = {
     "boilerplate": str,  # its lines are known when the rows are: see `rewriting`
 }
 DROPS = (  # the rows that the finding lists, which for duplicates are all but the first
-    "missing_text", "missing_label", "tiny_class", "exact_duplicates", "normalised_duplicates", "near_duplicates",
+    "missing_text", "missing_label", "missing_prompt", "tiny_class", "exact_duplicates", "normalised_duplicates",
+    "near_duplicates",
     "conflicting_labels", "conflicting_near_labels", "likely_label_errors", "empty_completion", "copied_completion",
     "duplicate_prompts", "completion_cut", "all_masked", "eos_lost",
 )  # fmt: skip
 COPIES_IN_TRAINING = ("leakage", "near_leakage")
-# Line-wise repairs come before the tags that end lines go; a decoded entity may be a tag.
-ORDER = ("mojibake", "boilerplate", "entities", "markup", "control_characters", "card_numbers")
+# Lines go before the tags that end them, and tags before entities, which may spell a tag that is meant to be read.
+ORDER = ("mojibake", "boilerplate", "markup", "entities", "control_characters", "card_numbers")
 
 
 @dataclass(frozen=True)
@@ -61,19 +63,22 @@ def mend(report: AuditReport, finding_ids: Sequence[str], *, seed: int = 0) -> M
         if not mendable(each):
             raise BadInput(f"{each.id} cannot be mended row by row; what to do instead: {each.todo}")
     rows = report.table.frame.copy()
+    rows.attrs = dict(rows.attrs)
     log: list[dict[str, object]] = []
     for each in sorted(found, key=lambda each: ORDER.index(each.id) if each.id in ORDER else len(ORDER)):
         if each.id in REWRITES:
-            _rewrite(rows, each, rewriting(report, each.id), report.table.columns, log)
+            # A line that prompts share is the instruction itself.
+            columns = report.table.columns[-1:] if each.id == "boilerplate" else report.table.columns
+            _rewrite(rows, each, rewriting(report, each.id), columns, log)
         elif each.id == "label_slip":
             _respell(rows, each, log)
     for each in found:
-        rows = _drop(rows, each, _to_drop(report, each), log)
+        rows = _drop(rows, each, _to_drop(report, rows, each), log)
     if any(each.id == "sorted_by_label" for each in found):
         rows = rows.sample(frac=1, random_state=seed)
         log.append({"id": "(all)", "finding": "sorted_by_label", "action": "changed", "to": f"shuffled, seed {seed}"})
-    columns = ["id", "finding", "action", "from", "to"]
-    return Mended(rows.reset_index(drop=True), pd.DataFrame(log, columns=columns).fillna(""))
+    entries = pd.DataFrame(log, columns=["id", "finding", "action", "from", "to"])
+    return Mended(rows.reset_index(drop=True), entries.fillna(""))
 
 
 def mendable(found: Finding) -> bool:
@@ -84,7 +89,7 @@ def mendable(found: Finding) -> bool:
 def rewriting(report: AuditReport, finding_id: str) -> Callable[[str], str]:
     """The function that repairs a text of this defect."""
     if finding_id == "boilerplate":
-        return partial(debris.strip_lines, lines=debris.boilerplate_lines(report.table.distinct_texts))
+        return partial(without_lines, lines=shared_lines(report.table.answers))
     return REWRITES[finding_id]
 
 
@@ -100,6 +105,10 @@ def _respell(rows: pd.DataFrame, each: Finding, log: list) -> None:
     usual = basics.usual_spellings(rows.loc[~sources.blank(rows["label"]), "label"])
     wanted = rows.loc[rows["label"].isin(usual.keys()), "label"]
     _change(rows, each, "label", {row: usual[label] for row, label in wanted.items()}, log)
+    # Labels of two types that read the same became one when the audit read them all as text.
+    for row, (label, kind) in rows.attrs.pop("mixed_labels", {}).items():
+        entry = {"id": row, "finding": each.id, "action": "changed"}
+        log.append({**entry, "from": f"{label} ({kind})", "to": label})
 
 
 def _change(rows: pd.DataFrame, each: Finding, column: str, new: dict[Any, Any], log: list) -> None:
@@ -113,9 +122,15 @@ def _change(rows: pd.DataFrame, each: Finding, column: str, new: dict[Any, Any],
     rows.loc[after.index, column] = after
 
 
-def _to_drop(report: AuditReport, each: Finding) -> set[str]:
+def _to_drop(report: AuditReport, rows: pd.DataFrame, each: Finding) -> set[str]:
     if each.id in COPIES_IN_TRAINING:
-        return report.table.copies_in_training(each.rows, near=each.id == "near_leakage")
+        copies = report.table.copies_in_training(each.rows, near=each.id == "near_leakage")
+        if not copies:
+            raise BadInput(f"{each.id} is not between training and another split; mend the earlier split instead")
+        return copies
+    if each.id == "tiny_class":  # a class that was respelt may no longer be tiny
+        counts = rows["label"].map(rows["label"].value_counts())
+        return set(each.rows) & set(rows["id"][counts < basics.SMALLEST_CLASS])
     return set(each.rows) if each.id in DROPS else set()
 
 

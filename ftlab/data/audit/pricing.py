@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from ftlab.data.audit import lengths, linear, mending
+from ftlab.data.audit import learned, lengths, linear, mending
 from ftlab.data.audit.table import Table
 from ftlab.data.words import Words
 from ftlab.errors import BadInput
@@ -147,30 +148,55 @@ def price(report: AuditReport, finding_id: str, *, seed: int = 0) -> Price:
 
 
 def priceable(report: AuditReport) -> tuple[str, ...]:
-    """The ids of the findings whose cost can be measured: there is an experiment, and each class has rows enough."""
+    """The ids of the findings whose cost can be measured: there is an experiment, and rows enough."""
+    return report.table.kept("priceable", lambda: _priceable(report))
+
+
+def _priceable(report: AuditReport) -> tuple[str, ...]:
     table = report.table
-    counts = np.bincount(table.codes[table.labelled])
-    if table.columns != ("text",) or len(counts) < 2 or counts.min() < linear.FOLDS:
+    labels, clusters = table.codes[table.labelled], table.train_clusters[table.labelled]
+    if table.pairs or not len(labels) or labels.min() == labels.max():
         return ()
-    return tuple(found.id for found in report.findings if found.id in _EXPERIMENTS)
+    weights = table.counts.shape[1] * len(table.label_names)
+    if linear.fewest(labels, clusters) < linear.FOLDS or table.counts.nnz == 0 or weights > learned.MOST_WEIGHTS:
+        return ()
+    return tuple(found.id for found in report.findings if found.id in _EXPERIMENTS and _judgeable(table, found))
+
+
+def _judgeable(table: Table, found: Finding) -> bool:
+    """Whether a leak has labelled rows to judge, and leaves two classes to train on."""
+    if found.id not in mending.COPIES_IN_TRAINING:
+        return True
+    copies = table.copies_in_training(found.rows, near=found.id == "near_leakage")
+    clean = table.labelled & ~table.texts["id"].isin(copies).to_numpy()
+    return bool(copies) and bool((~table.train & (table.codes >= 0)).any()) and len(np.unique(table.codes[clean])) > 1
 
 
 def _rows(table: Table, seed: int) -> _Rows:
     places = np.flatnonzero(table.labelled)
     labels = table.codes[places]
     if len(places) > MOST_ROWS:
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(places))[:MOST_ROWS])
+        rng, counts = np.random.default_rng(seed), np.bincount(labels)
+        wanted = np.maximum(np.round(counts * MOST_ROWS / len(places)), np.minimum(counts, 4 * linear.FOLDS)).astype(
+            int
+        )
+        of_each = [rng.permutation(np.flatnonzero(labels == code))[:size] for code, size in enumerate(wanted)]
+        chosen = np.sort(np.concatenate(of_each))
         places, labels = places[chosen], labels[chosen]
-    return _Rows(table, places, labels, linear.folds(labels, seed), seed)
+    return _Rows(table, places, labels, linear.folds(labels, table.train_clusters[places], seed), seed)
 
 
 def _judge(
-    rows: _Rows, features: csr_matrix, keep: Callable[[int, np.ndarray], np.ndarray] | None = None
+    rows: _Rows,
+    features: csr_matrix,
+    keep: Callable[[int, np.ndarray], np.ndarray] | None = None,
+    fold: np.ndarray | None = None,
 ) -> np.ndarray:
     """Right or wrong for each row; `keep(fold, others)` says which of the other folds' rows train for a fold."""
+    fold = rows.fold if fold is None else fold
     right = np.empty(len(rows.labels))
     for number in range(linear.FOLDS):
-        held_out, others = rows.fold == number, np.flatnonzero(rows.fold != number)
+        held_out, others = fold == number, np.flatnonzero(fold != number)
         train = others if keep is None else others[keep(number, others)]
         right[held_out] = _right(features, rows.labels, train, held_out)
     return right
@@ -186,14 +212,17 @@ def _right(features: csr_matrix, labels: np.ndarray, train: np.ndarray, judged: 
 
 
 def _copies(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
-    groups = rows.table.clusters if found.id == "near_duplicates" else rows.table.groups
-    group = groups[rows.places]
-
-    def no_copy(number: int, others: np.ndarray) -> np.ndarray:
-        return ~np.isin(group[others], group[rows.fold == number])
-
-    copied = np.bincount(group)[group] > 1
-    return _Judged(rows.as_they_are, _judge(rows, rows.features, no_copy), copied)
+    """The same rows in folds that are drawn row by row, and in folds that keep copies together."""
+    table = rows.table
+    of_each = {
+        "exact_duplicates": lambda: pd.factorize(table.texts["text"])[0],
+        "normalised_duplicates": lambda: table.groups,
+        "near_duplicates": lambda: table.train_clusters,
+    }
+    copies = of_each[found.id]()[rows.places]
+    apart, together = (linear.folds(rows.labels, each, rows.seed) for each in (None, copies))
+    copied = np.bincount(copies)[copies] > 1
+    return _Judged(_judge(rows, rows.features, fold=apart), _judge(rows, rows.features, fold=together), copied)
 
 
 def _leaked(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
@@ -218,7 +247,11 @@ def _doubted(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
 
     def trusted(number: int, others: np.ndarray) -> np.ndarray:
         labels = rows.labels[others]
-        probabilities = linear.out_of_fold(rows.features[others], labels, linear.folds(labels, rows.seed))
+        probabilities = linear.out_of_fold(
+            rows.features[others],
+            labels,
+            linear.folds(labels, rows.table.train_clusters[rows.places[others]], rows.seed),
+        )
         return ~find_label_issues(labels, probabilities, n_jobs=1)
 
     return _Judged(rows.as_they_are, _judge(rows, rows.features, trusted))
@@ -267,7 +300,7 @@ def _imbalance(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:
 
 
 _INFLATE = ("exact_duplicates", "normalised_duplicates", "near_duplicates", "leakage", "near_leakage", "token_shortcut")
-_RANDOM = "a random split, against one that keeps copies on one side"
+_RANDOM = "a split drawn row by row, against one that keeps copies on one side"
 _WITHOUT = "training with these rows, against without them"
 _COPIES = "judging after training on the copies, against without them"
 _REWRITE = "texts as they are, against repaired ones, in training and in judging alike"

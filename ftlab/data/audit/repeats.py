@@ -2,124 +2,154 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
+from ftlab.data import duplicates
 from ftlab.data.audit.report import Finding, finding
-from ftlab.data.audit.table import TRAIN, Table
+from ftlab.data.audit.table import Table
+
+Fits = Callable[[np.ndarray, int], np.ndarray]  # (others, row) -> which of the others may stand beside the row
+COMPARED = 10  # of a large cluster, how many others a row is set beside to find the one that it is nearest to
 
 
 def check(table: Table) -> list[Finding]:
     """Duplicates, conflicts and leakage, exact and near."""
-    return [*_duplicates(table), *_conflicts(table), *_leakage(table)]
+    return [
+        *_duplicates(table),
+        *_near_duplicates(table),
+        *_conflicts(table),
+        *_near_conflicts(table),
+        *_leakage(table),
+    ]
 
 
 def _duplicates(table: Table) -> list[Finding]:
     rows = table.texts[table.train]
-    found = []
     exact = rows["text"].duplicated()
-    if exact.any():
-        firsts = rows.groupby("text")["id"].transform("first")
-        evidence = pd.DataFrame({"id": rows["id"][exact], "copy_of": firsts[exact]})
-        what = "the text of an earlier row again in {count}"
-        found.append(finding("exact_duplicates", what, evidence["id"], evidence=evidence))
     groups = pd.Series(table.groups[table.train], index=rows.index)
-    again = groups.duplicated() & ~exact
-    if again.any():
-        firsts = rows["id"].groupby(groups).transform("first")
-        evidence = pd.DataFrame({"id": rows["id"][again], "copy_of": firsts[again]})
-        what = "an earlier text again, but for case, white space or punctuation, in {count}"
-        found.append(finding("normalised_duplicates", what, evidence["id"], evidence=evidence))
-    return found + _near_duplicates(table)
+    written = groups.duplicated() & ~exact
+    found = []
+    for finding_id, what, again, by in (
+        ("exact_duplicates", "the text of an earlier row again in {count}", exact, rows["text"]),
+        ("normalised_duplicates", "an earlier text again, but for case or white space, in {count}", written, groups),
+    ):
+        if again.any():
+            firsts = rows["id"].groupby(by).transform("first")
+            evidence = pd.DataFrame({"id": rows["id"][again], "copy_of": firsts[again]})
+            found.append(finding(finding_id, what, evidence=evidence))
+    return found
 
 
 def _near_duplicates(table: Table) -> list[Finding]:
-    """Of each cluster of near-duplicates among the training rows, all rows but the first."""
-    pairs = _near_pairs(table)
-    pairs = pairs[(pairs["split"] == TRAIN) & (pairs["of_split"] == TRAIN)]
-    if pairs.empty:
+    """Of each cluster of near-duplicates among the training rows, all but the first row and its copies."""
+    clusters, groups = pd.Series(table.train_clusters), pd.Series(table.groups)
+    train = clusters[table.train]
+    several = train[groups[train.index].groupby(train).transform("nunique") > 1]
+    if several.empty:
         return []
-    ids = table.texts["id"].to_numpy()
-    cluster = pd.Series(table.clusters)
-    members = cluster[table.train & cluster.isin(cluster[pairs["row"]]).to_numpy()]
-    # One line for each text of a cluster; its exact copies are findings of their own.
-    members = members[~pd.Series(table.groups[members.index], index=members.index).duplicated()]
-    later = members[members.duplicated()]
-    firsts = {number: row for row, number in members[~members.duplicated()].items()}
-    closest = pairs.groupby("row")["similarity"].max()
-    backwards = pairs.groupby("of")["similarity"].max()
-    evidence = pd.DataFrame(
-        {
-            "id": ids[later.index],
-            "near": ids[later.map(firsts).to_numpy()],
-            "similarity": np.fmax(
-                closest.reindex(later.index).to_numpy(), backwards.reindex(later.index).to_numpy()
-            ).round(2),
-        }
-    )
-    what = f"nearly the text of an earlier row in {{count}}; clusters: {later.nunique():,}"
-    return [finding("near_duplicates", what, evidence["id"], evidence=evidence)]
+    first_group = groups[several.index].groupby(several).transform("first")
+    later = several[groups[several.index] != first_group].index.to_numpy()
+    evidence = _beside(table, later, table.train_clusters, lambda rows, row: table.groups[rows] != table.groups[row])
+    what = f"nearly the text of an earlier row in {{count}}; clusters: {several.nunique():,}"
+    return [finding("near_duplicates", what, evidence=evidence[["id", "near", "similarity"]])]
 
 
 def _conflicts(table: Table) -> list[Finding]:
     rows = table.texts[table.labelled]
     groups = pd.Series(table.groups[table.labelled], index=rows.index)
     conflict = rows["label"].groupby(groups).transform("nunique") > 1
-    found = []
-    if conflict.any():
-        evidence = pd.DataFrame({"id": rows["id"], "text_number": groups, "label": rows["label"]})[conflict]
-        evidence = evidence.sort_values("text_number", kind="stable")
-        what = f"the same text with different labels in {{count}}; texts: {groups[conflict].nunique():,}"
-        found.append(finding("conflicting_labels", what, rows["id"][conflict], evidence=evidence))
-    pairs = _near_pairs(table)
-    pairs = pairs[(pairs["split"] == TRAIN) & (pairs["of_split"] == TRAIN) & (pairs["label"] != pairs["of_label"])]
-    pairs = pairs.dropna(subset=["label", "of_label"])
-    if len(pairs):
-        evidence = pairs[["id", "label", "of_id", "of_label", "similarity"]]
-        evidence = evidence.rename(columns={"of_id": "near", "of_label": "near_label"})
-        ids = dict.fromkeys([*pairs["id"], *pairs["of_id"]])
-        what = f"nearly the same text with different labels in {{count}}; pairs: {len(pairs):,}"
-        found.append(finding("conflicting_near_labels", what, ids, evidence=evidence))
-    return found
+    if not conflict.any():
+        return []
+    evidence = pd.DataFrame({"id": rows["id"], "text_number": groups, "label": rows["label"]})[conflict]
+    what = f"the same text with different labels in {{count}}; texts: {groups[conflict].nunique():,}"
+    return [finding("conflicting_labels", what, evidence=evidence.sort_values("text_number", kind="stable"))]
+
+
+def _near_conflicts(table: Table) -> list[Finding]:
+    """The rows of a cluster whose label is not its most frequent one; of equally frequent labels, all rows."""
+    rows = table.texts[table.labelled]
+    clusters = pd.Series(table.train_clusters[table.labelled], index=rows.index)
+    several = clusters[pd.Series(table.groups[rows.index], index=rows.index).groupby(clusters).transform("nunique") > 1]
+    if several.empty:
+        return []
+    counts = rows.loc[several.index].groupby([several, "label"]).size()
+    most = counts.groupby(level=0).transform("max")
+    tied = (counts == most).groupby(level=0).transform("sum") > 1
+    odd = set(counts.index[((counts < most) | tied) & (counts.groupby(level=0).transform("size") > 1)])
+    keys = zip(several, rows["label"][several.index], strict=True)
+    places = np.array([row for row, key in zip(several.index, keys, strict=True) if key in odd], dtype=np.int64)
+
+    def other_label(others: np.ndarray, row: int) -> np.ndarray:
+        differs = (table.codes[others] != table.codes[row]) & table.labelled[others]
+        return differs & (table.groups[others] != table.groups[row])
+
+    evidence = _beside(table, places, table.train_clusters, other_label)
+    evidence = evidence[evidence["similarity"] >= duplicates.NEAR]  # the ends of a chain may have little in common
+    if evidence.empty:
+        return []
+    what = "nearly the text of another row with another label in {count}"
+    return [
+        finding("conflicting_near_labels", what, evidence=evidence[["id", "label", "near", "near_label", "similarity"]])
+    ]
 
 
 def _leakage(table: Table) -> list[Finding]:
     """Rows of a judging split whose text, or nearly, stands in an earlier split: test in validation, both in train."""
     if not table.others:
         return []
-    rows = table.texts
-    order = {split: place for place, split in enumerate([TRAIN, *table.others])}
-    place = rows["split"].map(order)
-    groups = pd.Series(table.groups)
-    first = place.groupby(groups).idxmin()[groups].to_numpy()  # the earliest split that has this text
-    leaked = place > place.to_numpy()[first]
+    rows, order = table.texts, table.split_order
+    earliest = pd.Series(order).groupby(table.asked).transform("min").to_numpy()
+    leaked = (order > earliest) & (rows["split"] != "train").to_numpy()
     found = []
     if leaked.any():
+        firsts = pd.Series(np.arange(len(rows))).groupby(table.asked).transform("first").to_numpy()
         evidence = pd.DataFrame(
-            {"id": rows["id"][leaked], "split": rows["split"][leaked], "copy_of": rows["id"].to_numpy()[first[leaked]]}
+            {"id": rows["id"][leaked], "split": rows["split"][leaked], "copy_of": rows["id"].to_numpy()[firsts[leaked]]}
         )
-        what = f"a text of an earlier split again in {{count}} of {_names(evidence['split'])}"
-        found.append(finding("leakage", what, evidence["id"], evidence=evidence))
-    pairs = _near_pairs(table)
-    pairs = pairs[(pairs["split"] != pairs["of_split"]) & ~pairs["id"].isin(rows["id"][leaked])]
-    if len(pairs):
-        evidence = pairs.sort_values("similarity", ascending=False).drop_duplicates("id").sort_values("row")
-        evidence = evidence[["id", "split", "of_id", "similarity"]].rename(columns={"of_id": "near"})
+        said = "prompt" if table.pairs else "text"
+        what = f"a {said} of an earlier split again in {{count}} of {_names(evidence['split'])}"
+        found.append(finding("leakage", what, evidence=evidence))
+    earliest = pd.Series(order).groupby(table.clusters).transform("min").to_numpy()
+    close = np.flatnonzero((order > earliest) & ~leaked)
+    if len(close):
+        evidence = _beside(table, close, table.clusters, lambda others, row: order[others] < order[row])
         what = f"nearly a text of an earlier split in {{count}} of {_names(evidence['split'])}"
-        found.append(finding("near_leakage", what, evidence["id"], evidence=evidence))
+        found.append(finding("near_leakage", what, evidence=evidence[["id", "split", "near", "similarity"]]))
     return found
 
 
-def _near_pairs(table: Table) -> pd.DataFrame:
-    """Near-duplicates as a table, the later row first; copies of either text are not repeated here."""
-    rows, pairs = table.texts, table.near
-    earlier, later = rows.iloc[pairs.first], rows.iloc[pairs.second]
+def _beside(table: Table, places: np.ndarray, clusters: np.ndarray, fits: Fits) -> pd.DataFrame:
+    """Each of the rows at `places` beside the nearest row of its cluster that `fits(others, row)`, with similarity.
+
+    Rows that are linked directly are compared first; of a large cluster, only some of the others.
+    """
+    inside = np.flatnonzero(np.isin(clusters, clusters[places]))
+    members = {number: rows.to_numpy() for number, rows in pd.Series(inside).groupby(clusters[inside])}
+    partners: dict[int, list[int]] = {}
+    for one, two in zip(table.near.first.tolist(), table.near.second.tolist(), strict=True):
+        partners.setdefault(one, []).append(two)
+        partners.setdefault(two, []).append(one)
+    firsts = pd.Series(np.arange(len(table.groups))).groupby(table.groups).transform("first").to_numpy()
+    lines = []
+    for row in places.tolist():
+        others = np.array(partners.get(int(firsts[row]), []), dtype=np.int64)
+        others = others[fits(others, row)][:COMPARED]
+        if not len(others):
+            others = members[clusters[row]]
+            others = others[fits(others, row)][:COMPARED]
+        similarity = duplicates.jaccard(table.words, np.full(len(others), row), others)
+        best = int(similarity.argmax()) if len(others) else -1
+        lines.append((row, int(others[best]) if len(others) else row, float(similarity[best]) if len(others) else 0.0))
+    rows, near, similarity = (np.array(column) for column in zip(*lines, strict=True)) if lines else (places,) * 3
+    texts = table.texts
     return pd.DataFrame(
         {
-            "row": pairs.second, "id": later["id"].to_numpy(), "label": later["label"].to_numpy(),
-            "split": later["split"].to_numpy(), "of": pairs.first, "of_id": earlier["id"].to_numpy(),
-            "of_label": earlier["label"].to_numpy(), "of_split": earlier["split"].to_numpy(),
-            "similarity": pairs.similarity.round(3),
+            "id": texts["id"].to_numpy()[rows], "label": texts["label"].to_numpy()[rows],
+            "split": texts["split"].to_numpy()[rows], "near": texts["id"].to_numpy()[near],
+            "near_label": texts["label"].to_numpy()[near], "similarity": similarity.round(3),
         }
     )  # fmt: skip
 

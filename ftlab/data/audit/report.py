@@ -51,8 +51,11 @@ def catalogue() -> dict[str, dict[str, str]]:
 def finding(
     finding_id: str, what: str, rows: Iterable[str] = (), *, count: int | None = None, evidence: Any = None
 ) -> Finding:
-    """A finding of the catalogue. `what` may use {count}, as in "3 rows"; `count` is given where `rows` are not."""
-    ids = tuple(rows)
+    """A finding of the catalogue on the rows of its evidence, or on `rows`, or on a `count` of rows that are not named.
+
+    `what` may use {count}, as in "3 rows".
+    """
+    ids = tuple(rows if evidence is None else evidence["id"])
     number = len(ids) if count is None else count
     kind = catalogue()[finding_id]
     severity: Severity = next(severity for severity in SEVERITIES if severity == kind["severity"])

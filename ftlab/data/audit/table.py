@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from ftlab.data import duplicates, sources
 from ftlab.data.duplicates import NearPairs
-from ftlab.data.words import Words
+from ftlab.data.tables import with_label_names
+from ftlab.data.words import Words, shared_lines, without_lines
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -22,29 +23,60 @@ if TYPE_CHECKING:
 TRAIN = "train"
 
 
-def require_columns(frames: Mapping[str, pd.DataFrame], columns: Sequence[str]) -> str:
-    """The name of the first table, where each has the columns and it has two rows or more; BadInput where not."""
+def prepare(
+    frames: Mapping[str, pd.DataFrame | None], columns: tuple[str, ...]
+) -> tuple[str, pd.DataFrame, dict[str, pd.DataFrame]]:
+    """The name of the first table, the first table, and the others that are there; ids and labels become text.
+
+    Where ids of two splits are the same, those of the later one get the split's name before them. Raises BadInput for a
+    table that lacks a column or rows, has an id twice or a row without one, or holds a text that is none.
+    """
+    prepared: dict[str, pd.DataFrame] = {}
     names = []
+    taken: set[str] = set()
     for split, frame in frames.items():
+        if frame is None:
+            continue
         origin = frame.attrs.get("provenance")
-        names.append(origin.name if origin else f"the {split} table")
-        if lacking := [column for column in columns if column not in frame.columns]:
-            there = ", ".join(map(str, frame.columns))
-            raise BadInput(f"{names[-1]} lacks the columns {', '.join(lacking)}; it has {there}")
+        name = origin.name if origin else f"the {split} table"
+        if lacking := [column for column in ("id", *columns) if column not in frame.columns]:
+            raise BadInput(
+                f"{name} lacks the columns {', '.join(lacking)}; it has {', '.join(map(str, frame.columns))}"
+            )
         if frame.empty:
-            raise BadInput(f"{names[-1]} has no rows; expected at least one")
-    if len(next(iter(frames.values()))) < 2:
+            raise BadInput(f"{name} has no rows; expected at least one")
+        rows = frame.reset_index(drop=True)
+        again = rows["id"].isna() | rows["id"].duplicated()
+        if again.any():
+            place = int(again.to_numpy().argmax())
+            raise BadInput(
+                f"{name}: the id {rows['id'][place]!r} of row {place} is missing or stands twice; ids name rows"
+            )
+        ids = rows["id"].astype(str)
+        rows["id"] = [f"{split}/{each}" for each in ids] if ids.isin(taken).any() else ids
+        taken |= {*rows["id"]}
+        if "label" in columns:
+            rows = with_label_names(rows)
+        for column in (column for column in columns if column != "label"):
+            odd = rows[column].notna() & ~rows[column].map(lambda value: isinstance(value, str))
+            if odd.any():
+                first = rows[odd].iloc[0]
+                raise BadInput(f"{name}: the {column} of row {first['id']} is {first[column]!r:.60}; expected a string")
+        prepared[split] = rows
+        names.append(name)
+    training, *others = prepared
+    if len(prepared[training]) < 2:
         raise BadInput(f"{names[0]} has one row; an audit compares rows, so give it at least two")
-    return names[0]
+    return names[0], prepared[training], {split: prepared[split] for split in others}
 
 
 @dataclass
 class Table:
     """Training rows, and the validation and test rows that belong to them, if any.
 
-    `frame` is the training rows as they were given, with their text in `columns`: one, or the prompt and completion of
-    instruction data. Everything else speaks of `texts`: the rows of all splits that have a text, with columns id, text
-    (the columns joined), label and split. Arrays here have one entry for each of these rows.
+    `frame` is the training rows, with their text in `columns`: one, or the prompt and completion of instruction data.
+    Everything else speaks of `texts`: the rows of all splits that have a text, with columns id, text (the columns
+    joined), label and split. Arrays here have one entry for each of these rows.
     """
 
     frame: pd.DataFrame
@@ -59,16 +91,21 @@ class Table:
             self._kept[key] = work()
         return self._kept[key]
 
+    @property
+    def pairs(self) -> bool:
+        """Whether this is instruction data."""
+        return self.columns != ("text",)
+
     @cached_property
     def texts(self) -> pd.DataFrame:
         """The rows of all splits that have a text, the training rows first."""
         parts = [self.frame.assign(split=TRAIN)]
         parts += [frame.assign(split=split) for split, frame in self.others.items()]
         rows = pd.concat(parts, ignore_index=True)
-        if self.columns != ("text",):
+        if self.pairs:
             rows["text"] = rows[[*self.columns]].fillna("").agg("\n".join, axis=1)
             rows["label"] = None
-        rows = rows[["id", "text", "label", "split"]]
+        rows = rows[[*dict.fromkeys(["id", "text", "label", "split", *self.columns])]]
         return rows[~sources.blank(rows["text"])].reset_index(drop=True)
 
     @cached_property
@@ -82,15 +119,29 @@ class Table:
         return self.train & ~sources.blank(self.texts["label"]).to_numpy()
 
     @cached_property
+    def split_order(self) -> np.ndarray:
+        """The place of each row's split: 0 for training, then validation and test as they are there."""
+        order = {split: place for place, split in enumerate([TRAIN, *self.others])}
+        return self.texts["split"].map(order).to_numpy(dtype=np.int64)
+
+    @cached_property
     def words(self) -> Words:
-        """The words of each text."""
+        """The words of each text; of instruction data without the lines that many rows share, which say nothing."""
         self.progress.set_description("reading words")
-        return Words.of(self.texts["text"].tolist(), self.progress.update)
+        texts = self.texts["text"]
+        if self.pairs and (lines := shared_lines(texts)):
+            texts = texts.map(lambda text: without_lines(text, lines))
+        return Words.of(texts.tolist(), self.progress.update)
 
     @cached_property
     def groups(self) -> np.ndarray:
         """A number for each text, equal where texts are equal after normalising."""
-        return duplicates.same(self.texts["text"].tolist(), self.words)
+        return duplicates.same(self.texts["text"])
+
+    @cached_property
+    def asked(self) -> np.ndarray:
+        """As `groups`; for instruction data by the prompt alone, since a known prompt is a known question."""
+        return duplicates.same(self.texts["prompt"].fillna("")) if self.pairs else self.groups
 
     @cached_property
     def near(self) -> NearPairs:
@@ -102,9 +153,17 @@ class Table:
     @cached_property
     def clusters(self) -> np.ndarray:
         """A number for each text, equal where a chain of near-duplicates leads from one to the other."""
-        pairs = self.near
+        return self._clusters(np.ones(len(self.near), dtype=bool))
+
+    @cached_property
+    def train_clusters(self) -> np.ndarray:
+        """As `clusters`, by the near-duplicates among training rows alone."""
+        return self._clusters(self.train[self.near.first] & self.train[self.near.second])
+
+    def _clusters(self, wanted: np.ndarray) -> np.ndarray:
+        first, second = self.near.first[wanted], self.near.second[wanted]
         size = int(self.groups.max()) + 1 if len(self.groups) else 0
-        return duplicates.clusters(size, self.groups[pairs.first], self.groups[pairs.second])[self.groups]
+        return duplicates.clusters(size, self.groups[first], self.groups[second])[self.groups]
 
     @cached_property
     def counts(self) -> csr_matrix:
@@ -123,13 +182,14 @@ class Table:
         return sorted(self.texts.loc[self.labelled, "label"].unique())
 
     @property
-    def distinct_texts(self) -> pd.Series:
-        """The training texts, of equal ones the first."""
-        texts = self.texts["text"][self.train]
-        return texts[~pd.Series(self.groups[self.train], index=texts.index).duplicated()]
+    def answers(self) -> pd.Series:
+        """The training texts, equal ones once; of instruction data, their completions."""
+        rows = self.texts[self.train]
+        rows = rows[~pd.Series(self.groups[self.train], index=rows.index).duplicated()]
+        return rows[self.columns[-1]].dropna()
 
     def copies_in_training(self, ids: tuple[str, ...], *, near: bool) -> set[str]:
         """The ids of the training rows that are equal to one of the rows `ids`, or in its cluster with `near`."""
-        groups = self.clusters if near else self.groups
+        groups = self.clusters if near else self.asked
         wanted = groups[self.texts["id"].isin(ids).to_numpy()]
-        return set(self.texts["id"][self.train & pd.Series(groups).isin(wanted).to_numpy()])
+        return set(self.texts["id"][self.train & np.isin(groups, wanted)])

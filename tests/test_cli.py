@@ -1,10 +1,14 @@
+import csv
 import json
 import subprocess
 import sys
+from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from ftlab import cli
+from ftlab.data import sources
 
 
 def ftlab(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -106,3 +110,179 @@ def test_importing_ftlab_loads_no_torch_transformers_or_pandas():
     code = "import sys, ftlab, ftlab.cli; print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def rows_csv(tmp_path) -> Path:
+    """Reviews with an e-mail address and a copy among them: warnings, and no error."""
+    rows = sources.read("mini_reviews")[["text", "label"]].values.tolist()
+    rows[5][0] += " (write to jo@example.com)"
+    rows[9] = rows[7]
+    return write_csv(tmp_path / "rows.csv", ["text", "label"], rows)
+
+
+def write_csv(path: Path, header, rows) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def test_an_audit_is_one_json_object_on_request_and_nothing_else(capsys, rows_csv):
+    code, out, _ = ftlab(capsys, "audit", str(rows_csv), "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert len(out.splitlines()) == 1
+    assert report["rows"] == 200
+    found = {each["id"]: each["rows"] for each in report["findings"]}
+    assert found["email_addresses"] == ["rows.csv-00005"]
+    assert found["exact_duplicates"] == ["rows.csv-00009"]
+
+
+def test_an_audit_is_lines_for_a_person_without_it(capsys, rows_csv):
+    code, out, _ = ftlab(capsys, "audit", str(rows_csv))
+    assert code == 0
+    assert out.startswith("200 rows, ")
+    assert "[warning] exact_duplicates: " in out
+
+
+def test_an_audit_in_a_process_of_its_own_keeps_stdout_clean(rows_csv):
+    command = [sys.executable, "-m", "ftlab.cli", "audit", rows_csv.name, "--json"]
+    done = subprocess.run(command, cwd=rows_csv.parent, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["rows"] == 200
+
+
+def test_an_audit_as_a_page_is_a_whole_page(capsys, rows_csv, tmp_path):
+    page = tmp_path / "new" / "report.html"
+    code, out, _ = ftlab(capsys, "audit", str(rows_csv), "--html", str(page))
+    assert code == 0
+    assert str(page) in out
+    said = page.read_text(encoding="utf-8")
+    HTMLParser().feed(said)
+    assert said.startswith("<!doctype html>")
+    assert said.rstrip().endswith("</html>")
+    assert f"Audit of {rows_csv}" in said
+    assert [path.name for path in page.parent.iterdir()] == ["report.html"]
+
+
+def test_json_stays_one_object_beside_a_page(capsys, rows_csv, tmp_path):
+    _, out, _ = ftlab(capsys, "audit", str(rows_csv), "--json", "--html", str(tmp_path / "report.html"))
+    assert json.loads(out)["rows"] == 200
+    assert (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize("where", ["rows.csv/report.html", "folder"], ids=["under a file", "on a folder"])
+def test_a_page_that_cannot_be_written_leaves_nothing_behind(capsys, rows_csv, tmp_path, where):
+    (tmp_path / "folder").mkdir()
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    code, _, err = ftlab(capsys, "audit", str(rows_csv), "--html", str(tmp_path / where))
+    assert code == 2
+    assert str(tmp_path / where) in err.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_an_older_page_stays_where_an_audit_cannot_be_made(capsys, tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "report.html").write_text("older")
+    code, _, _ = ftlab(capsys, "audit", str(tmp_path / "empty.csv"), "--html", str(tmp_path / "report.html"))
+    assert code == 2
+    assert (tmp_path / "report.html").read_text() == "older"
+
+
+@pytest.mark.parametrize(
+    ("name", "warning", "error"), [("few", 0, 0), ("rows", 1, 0), ("broken", 1, 1)], ids=["info", "warning", "error"]
+)
+def test_the_exit_code_is_1_at_the_severity_or_above_and_0_below(capsys, rows_csv, tmp_path, name, warning, error):
+    rows = sources.read("mini_reviews")[["text", "label"]].values.tolist()
+    write_csv(tmp_path / "few.csv", ["text", "label"], rows)
+    write_csv(tmp_path / "broken.csv", ["text", "label"], [["", "positive"], *rows])
+    file = str(tmp_path / f"{name}.csv")
+    assert ftlab(capsys, "audit", file)[0] == 0
+    assert ftlab(capsys, "audit", file, "--fail-on", "warning")[0] == warning
+    assert ftlab(capsys, "audit", file, "--fail-on", "error")[0] == error
+
+
+def test_a_report_is_given_whole_though_it_fails(capsys, rows_csv, tmp_path):
+    page = tmp_path / "report.html"
+    code, out, _ = ftlab(capsys, "audit", str(rows_csv), "--json", "--html", str(page), "--fail-on", "warning")
+    assert code == 1
+    assert json.loads(out)["rows"] == 200
+    assert page.is_file()
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_rows_that_stand_in_both_files_are_found(capsys, rows_csv, tmp_path, split):
+    rows = sources.read("mini_reviews")[["text", "label"]].values.tolist()
+    other = write_csv(tmp_path / "other.csv", ["text", "label"], [["a text of its own", "positive"], rows[3]])
+    _, out, _ = ftlab(capsys, "audit", str(rows_csv), f"--{split}", str(other), "--json")
+    found = {each["id"]: each for each in json.loads(out)["findings"]}
+    assert found["leakage"]["rows"] == ["other.csv-00001"]
+    assert found["leakage"]["evidence"][0]["copy_of"] == "rows.csv-00003"
+
+
+def test_other_columns_are_audited_by_name(capsys, reviews_csv):
+    code, out, _ = ftlab(capsys, "audit", str(reviews_csv), "--text", "body", "--label", "verdict", "--json")
+    assert code == 0
+    assert [line["class"] for line in json.loads(out)["classes"]] == ["0", "1"]
+
+
+def test_a_data_set_of_the_course_is_audited_by_name(capsys):
+    _, out, _ = ftlab(capsys, "audit", "mini_reviews", "--json")
+    assert [found["id"] for found in json.loads(out)["findings"]] == ["few_rows"]
+
+
+def test_a_tokenizer_and_a_max_length_say_what_is_cut(capsys, rows_csv):
+    _, out, _ = ftlab(capsys, "audit", str(rows_csv), "--tokenizer", "tiny-distilbert", "--max-length", "64", "--json")
+    report = json.loads(out)
+    assert report["max_length"] == 64
+    assert "truncation" in [found["id"] for found in report["findings"]]
+    assert 64 in [line["max_length"] for line in report["budgets"]]
+
+
+def test_instruction_data_is_audited_by_its_columns(capsys, tmp_path):
+    texts = sources.read("mini_reviews")["text"].tolist()
+    rows = [["Say what this is.", text, answer] for text, answer in zip(texts[:20], texts[20:40], strict=True)]
+    rows[3][2] = ""
+    file = write_csv(tmp_path / "pairs.csv", ["instruction", "input", "output"], rows)
+    columns = ["--prompt", "instruction", "input", "--completion", "output"]
+    _, out, _ = ftlab(capsys, "audit", str(file), *columns, "--tokenizer", "tiny-gpt2", "--max-length", "32", "--json")
+    report = json.loads(out)
+    found = {each["id"]: each["rows"] for each in report["findings"]}
+    assert found["empty_completion"] == ["pairs.csv-00003"]
+    assert "all_masked" in found
+    assert [line["class"] for line in report["classes"]] == ["prompt", "completion", "end"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rows.csv", "--max-length", "64"], "name the tokenizer that counts them with --tokenizer"),
+        (["rows.csv", "--tokenizer", "tiny-gpt2", "--max-length", "4"], "--max-length is 4; expected at least 8"),
+        (["rows.csv", "--max-length", "many"], "invalid int value: 'many'"),
+        (["rows.csv", "--prompt", "text"], "needs both --prompt and --completion"),
+        (["rows.csv", "--completion", "text"], "needs both --prompt and --completion"),
+        (
+            ["rows.csv", "--prompt", "text", "--completion", "reply"],
+            "rows.csv has no column 'reply'; it has text, label",
+        ),
+        (["rows.csv", "--text", "body"], "rows.csv has no column 'body'; it has text, label"),
+        (["rows.csv", "--text", "text", "--label", "text"], "are both 'text'"),
+        (["rows.csv", "--test", "nowhere.csv"], "there is no file nowhere.csv"),
+        (["rows.csv", "--fail-on", "info"], "invalid choice: 'info'"),
+        (["rows.csv", "--tokenizer", "/nowhere/model"], "does not exist"),
+        (["nowhere.csv"], "there is no file nowhere.csv"),
+        (["imbd"], "there is no data set 'imbd'"),
+        (["."], "is not a file type that the course reads"),
+        ([], "the following arguments are required: file"),
+    ],
+)
+def test_an_audit_that_cannot_be_made_is_one_line_and_exit_code_2(capsys, rows_csv, monkeypatch, arguments, message):
+    monkeypatch.chdir(rows_csv.parent)
+    code, out, err = ftlab(capsys, "audit", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_data_set_of_the_course_is_no_instruction_data_and_is_told_so(capsys):
+    _, _, err = ftlab(capsys, "audit", "mini_reviews", "--prompt", "text", "--completion", "label")
+    assert "there is no data set 'mini_reviews'" not in err

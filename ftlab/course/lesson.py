@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +102,7 @@ class Lesson:
     def used(self, **datasets: Dataset) -> None:
         """Note the exact rows that were used, by a hash of each split, and where they came from."""
         for name, dataset in datasets.items():
-            origin = asdict(sources.provenance(dataset))
+            origin = sources.provenance(dataset)._asdict()
             self._data[name] = {"rows": len(dataset), "sha256": sources.fingerprint(dataset), "origin": origin}
 
     def finish(self, headline: str) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 ROWS = Path(__file__).parent / "rows"
 
 
-@dataclass(frozen=True)
-class Provenance:
+class Provenance(NamedTuple):
     """Where rows came from: enough to get the very same ones again."""
 
     name: str
@@ -136,6 +135,8 @@ def read_pairs(file: str, *, prompt_columns: Sequence[str], completion_column: s
     The prompt is the named columns joined by line ends ("instruction" and "input", say), without those that are empty.
     Raises BadInput for a file that cannot be read or lacks a column.
     """
+    if file in SOURCES:
+        raise BadInput(f"{file} holds texts with labels, and no prompts with completions; give a file of your own")
     path = _as_path(file)
     frame = read_table(path, [*prompt_columns, completion_column])
     texts = {column: frame[column].map(str, na_action="ignore") for column in (*prompt_columns, completion_column)}
@@ -190,14 +191,16 @@ def as_dataset_dict(frame: pd.DataFrame) -> DatasetDict:
 def _as_dataset(frame: pd.DataFrame, names: list[str]) -> Dataset:
     from datasets import ClassLabel, Dataset, Features, Value
 
-    provenance = frame.attrs.get("provenance") or Provenance("rows", "made here", "your own", "")
+    provenance = frame.attrs.get("provenance")
+    if not isinstance(provenance, Provenance):  # pandas stores it with a table, and reads it back as a list
+        provenance = Provenance("rows", "made here", "your own", "")
     features = Features({"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=names)})
     rows = frame[["id", "text", "label"]]
     rows = rows.assign(label=rows["label"].map({name: index for index, name in enumerate(names)}))
     rows.attrs = {}  # datasets would try to store it as JSON
     dataset = Dataset.from_pandas(rows, features=features, preserve_index=False)
     dataset.info.dataset_name = provenance.name
-    dataset.info.description = json.dumps(asdict(provenance))
+    dataset.info.description = json.dumps(provenance._asdict())
     dataset.info.license = provenance.licence
     return dataset
 

@@ -25,6 +25,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if path.stat().st_size == 0:
         raise BadInput(f"{path} is empty; expected a table with the columns {' and '.join(columns)}")
     frame = _parse(path)
+    if frame.empty and not len(frame.columns):
+        raise BadInput(f"{path} has no rows; expected a table with the columns {' and '.join(columns)}")
     for column in columns:
         if column not in frame.columns:
             raise BadInput(
@@ -82,10 +84,9 @@ def _parse_jsonl(path: Path) -> pd.DataFrame:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as problem:
-                raise BadInput(
-                    f"{path}, line {number}: not JSON ({problem.msg}); expected one object a line"
-                ) from problem
+            except (json.JSONDecodeError, RecursionError) as problem:
+                reason = getattr(problem, "msg", "nested too deeply")
+                raise BadInput(f"{path}, line {number}: not JSON ({reason}); expected one object a line") from problem
             if not isinstance(row, dict):
                 raise BadInput(f'{path}, line {number}: expected an object such as {{"text": ..., "label": ...}}')
             rows.append(row)

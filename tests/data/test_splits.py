@@ -1,7 +1,10 @@
+import itertools
+
+import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from ftlab.data import sources
+from ftlab.data import duplicates, sources
 from ftlab.data.splits import split
 from ftlab.data.words import normalise
 from ftlab.errors import BadInput
@@ -12,6 +15,37 @@ FEATURES = Features({"id": Value("string"), "text": Value("string"), "label": Cl
 def dataset(texts, labels) -> Dataset:
     ids = [f"row-{number}" for number in range(len(texts))]
     return Dataset.from_dict({"id": ids, "text": texts, "label": labels}, features=FEATURES)
+
+
+def edited(text: str, copy: int = 0) -> str:
+    """A near-duplicate of a text that has some words: one of them is another."""
+    words = text.split()
+    return " ".join([*words[:2], f"somewhat{copy}", *words[3:]])
+
+
+def families(copies: int = 2, mixed: bool = False) -> DatasetDict:
+    """Forty reviews, each with near-duplicates of its own label or of both, and a hundred others."""
+    frame = sources.read("mini_reviews")
+    long = [text for text in frame["text"] if len(text.split()) >= 16]
+    others = [f"film number {number}" for number in range(100)]
+    texts, labels = [], []
+    for number, text in enumerate(long[:40]):
+        for copy in range(copies + 1):
+            texts.append(edited(text, copy) if copy else text)
+            labels.append((number + (copy if mixed else 0)) % 2)
+    return DatasetDict(train=dataset([*texts, *others], [*labels, *(number % 2 for number in range(100))]))
+
+
+def parts_of(splits) -> list[Dataset]:
+    return [splits.train, splits.validation, splits.open_test("a test of the test")]
+
+
+def assert_no_cluster_is_apart(splits) -> None:
+    parts = parts_of(splits)
+    clusters = duplicates.together([text for part in parts for text in part["text"]])
+    places = np.repeat(range(len(parts)), [len(part) for part in parts])
+    for cluster in np.unique(clusters):
+        assert len(set(places[clusters == cluster])) == 1
 
 
 def test_splits_are_stratified_disjoint_and_of_the_asked_size():
@@ -34,7 +68,7 @@ def test_the_test_rows_do_not_depend_on_the_number_of_training_rows():
 
 def test_no_text_stands_in_two_splits_however_it_is_written():
     texts = [f"film number {number}" for number in range(60)]
-    copies = [text.upper() + "!" for text in texts[:30]]
+    copies = [text.upper().replace(" ", "  ") for text in texts[:30]]
     labels = [number % 2 for number in range(60)]
     rows = DatasetDict(train=dataset(texts + copies, labels + labels[:30]))
     splits = split(rows, rows=None, validation_rows=10, test_rows=10)
@@ -109,5 +143,125 @@ def test_all_rows_of_the_source_s_own_test_split_may_judge():
 
 
 def test_normalising_keeps_different_words_apart():
-    assert normalise("Café  NOIR!") == normalise("café noir")
+    assert normalise("Café  NOIR") == normalise("café noir")
     assert normalise("not good") != normalise("good")
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("mixed", [False, True], ids=["one class", "both classes"])
+def test_near_duplicates_stand_in_one_split(mixed, seed):
+    rows = families(mixed=mixed)
+    splits = split(rows, rows=None, validation_rows=40, test_rows=40, seed=seed)
+    assert_no_cluster_is_apart(splits)
+    assert splits.sizes == {"train": 140, "validation": 40, "test": 40}
+
+
+def test_a_chain_of_near_duplicates_stands_in_one_split():
+    text = next(text for text in sources.read("mini_reviews")["text"] if len(text.split()) >= 30).split()
+    chain = [" ".join([*(f"other{at}" for at in range(changed)), *text[changed:]]) for changed in range(0, 24, 2)]
+    assert len(set(duplicates.together(chain).tolist())) == 1
+    others = [f"film number {number}" for number in range(100)]
+    rows = DatasetDict(train=dataset([*chain, *others], [0] * len(chain) + [number % 2 for number in range(100)]))
+    splits = split(rows, rows=None, validation_rows=30, test_rows=30)
+    assert sum(bool(set(part["text"]) & set(chain)) for part in parts_of(splits)) == 1
+
+
+def test_sizes_are_exact_where_clusters_do_not_fit():
+    """Clusters of three cannot make a split of an odd number in each class; the single rows fill it up."""
+    for validation_rows, test_rows in itertools.product((5, 14, 31), repeat=2):
+        splits = split(families(), rows=40, validation_rows=validation_rows, test_rows=test_rows)
+        assert splits.sizes == {"train": 40, "validation": validation_rows, "test": test_rows}
+        assert_no_cluster_is_apart(splits)
+
+
+def triples(count: int) -> DatasetDict:
+    """Nothing but clusters of three."""
+    frame = sources.read("mini_reviews")
+    texts = [text for text in frame["text"] if len(text.split()) >= 16][:count]
+    copies = [edited(text, copy) for text in texts for copy in range(3)]
+    return DatasetDict(train=dataset(copies, [row // 3 % 2 for row in range(3 * count)]))
+
+
+def test_a_split_of_nothing_but_clusters_is_short_by_no_more_than_a_tenth():
+    splits = split(triples(60), rows=60, validation_rows=26, test_rows=40)
+    assert_no_cluster_is_apart(splits)
+    for part, size in zip(parts_of(splits), (60, 26, 40), strict=True):
+        assert 0.8 * size <= len(part) <= size
+
+
+def test_a_split_that_clusters_would_leave_too_short_is_one_sentence():
+    with pytest.raises(BadInput, match="could not be filled") as raised:
+        split(triples(60), rows=60, validation_rows=40, test_rows=10)
+    assert "\n" not in str(raised.value)
+
+
+def test_near_duplicates_are_kept_in_the_training_rows_and_not_dropped():
+    splits = split(families(), rows=None, validation_rows=40, test_rows=40)
+    assert splits.dropped == 0
+    assert sum(splits.sizes.values()) == 220
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_near_duplicates_each_split_has_the_classes_in_their_proportion(seed):
+    counts = [120, 60, 20]
+    labels = np.repeat(range(3), counts)
+    features = Features({**FEATURES, "label": ClassLabel(names=["many", "some", "few"])})
+    texts = [f"film number {number}" for number in range(200)]
+    rows = Dataset.from_dict({"id": texts, "text": texts, "label": labels.tolist()}, features=features)
+    splits = split(DatasetDict(train=rows), rows=100, validation_rows=30, test_rows=50, seed=seed)
+    for part, size in zip(parts_of(splits), (100, 30, 50), strict=True):
+        assert len(part) == size
+        assert np.bincount(part["label"]) == pytest.approx([size * count / 200 for count in counts], abs=1)
+
+
+def test_near_duplicates_do_not_unbalance_the_classes():
+    splits = split(families(), rows=100, validation_rows=40, test_rows=40)
+    for part in parts_of(splits):
+        assert sum(part["label"]) == len(part) / 2
+
+
+def test_equal_seeds_split_near_duplicates_in_the_same_way_and_others_do_not():
+    once, again, other = (
+        split(families(), rows=100, validation_rows=40, test_rows=40, seed=seed) for seed in (0, 0, 1)
+    )
+    assert [part["id"] for part in parts_of(once)] == [part["id"] for part in parts_of(again)]
+    assert once.train["id"] != other.train["id"]
+
+
+def test_the_test_rows_do_not_depend_on_the_number_of_training_rows_with_near_duplicates_either():
+    small, large = (split(families(), rows=rows, validation_rows=40, test_rows=40) for rows in (20, 100))
+    assert small.open_test("x")["id"] == large.open_test("x")["id"]
+
+
+def test_clusters_too_large_to_be_split_are_one_sentence():
+    texts = [f"this is a template with the number {n} in the midst of all of its other words" for n in range(60)]
+    rows = DatasetDict(train=dataset(texts, [number % 2 for number in range(60)]))
+    with pytest.raises(BadInput, match="near-duplicates of each other") as raised:
+        split(rows, rows=20, validation_rows=10, test_rows=10)
+    assert "\n" not in str(raised.value)
+    assert "10 rows of a split could not be filled" in str(raised.value)
+
+
+def test_training_rows_near_to_the_source_s_own_test_rows_leave():
+    rows = families(copies=0)["train"]
+    test = dataset([edited(text) for text in rows["text"][:10]] + [f"test film {n}" for n in range(20)], [0, 1] * 15)
+    splits = split(DatasetDict(train=rows, test=test), rows=None, validation_rows=20, test_rows=None)
+    assert splits.sizes == {"train": 110, "validation": 20, "test": 30}
+    assert splits.dropped == 10
+    assert_no_cluster_is_apart(splits)
+
+
+def test_training_rows_stay_whose_near_copies_in_the_source_s_test_split_were_not_drawn():
+    rows = families(copies=0)["train"]
+    test = dataset([edited(text) for text in rows["text"][:40]], [0, 1] * 20)
+    splits = split(DatasetDict(train=rows, test=test), rows=None, validation_rows=20, test_rows=10)
+    assert splits.dropped == 10
+    assert_no_cluster_is_apart(splits)
+
+
+def test_near_duplicates_within_the_source_s_own_test_split_may_all_judge():
+    rows = families(copies=0)["train"]
+    text = "a template of the makers of this test split with the number {} in the midst of its words"
+    test = dataset([text.format(number) for number in range(20)], [0, 1] * 10)
+    splits = split(DatasetDict(train=rows, test=test), rows=None, validation_rows=20, test_rows=None)
+    assert splits.sizes["test"] == 20

@@ -29,7 +29,7 @@ UNSEEN = re.compile(
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,5}[a-z]{2,24}(?![\w-])", re.I)
 # International with its plus, North American, or national with a leading zero and groups: what is surely no year span.
 PHONE = re.compile(
-    r"(?<![\w.,$€£+-])(?:\+\d[\d .()/-]{6,18}\d"
+    r"(?<![\w.,$€£+-])(?:\+\d[\d .()/-]{6,18}\d(?! \d)"
     r"|(?:1[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}"
     r"|\(?0\d{2,4}\)?[ /-]\d[\d -]{4,9}\d)(?![\w-]|[.,]\d)"
 )
@@ -65,7 +65,9 @@ def check(table: Table) -> list[Finding]:
     ):
         seen = [(row, said) for row, text in enumerate(texts) if (said := FINDERS[finding_id](text))]
         if seen:
-            shown = [_veiled(said) if finding_id in PERSONAL else printable(said) for _, said in seen]
+            shown = [
+                _veiled(said) if finding_id in PERSONAL else printable(without_personal_data(said)) for _, said in seen
+            ]
             evidence = pd.DataFrame({"id": ids[[row for row, _ in seen]], "found": shown})
             what = f"{what} in {{count}} ({share(len(seen), len(texts))})"
             found.append(finding(finding_id, what, evidence=evidence))
@@ -79,7 +81,9 @@ def strip_markup(text: str) -> str:
 
 def decode_entities(text: str) -> str:
     """The text with HTML entities as the characters that they stand for."""
-    return ENTITY.sub(lambda match: html.unescape(match[0]).replace("\xa0", " "), text)
+    for _ in range(3):  # an entity may have been encoded again
+        text = ENTITY.sub(lambda match: html.unescape(match[0]).replace("\xa0", " "), text)
+    return text
 
 
 def fix_encoding(text: str) -> str:

@@ -98,7 +98,7 @@ def _prompts(table: Table) -> list[Finding]:
     there = table.frame[~sources.blank(table.frame["prompt"])]
     keys = there["prompt"].map(normalise)
     answers = there["completion"].fillna("").map(normalise)
-    again = keys.duplicated() & (keys != "") & ~pd.DataFrame({"key": keys, "answer": answers}).duplicated()
+    again = (answers != answers.groupby(keys).transform("first")) & (keys != "")
     if not again.any():
         return []
     firsts = there["id"].groupby(keys).transform("first")

@@ -54,7 +54,9 @@ def count_tokens(
 
 def cut(tokenizer: PreTrainedTokenizerBase, texts: list[str], room: int) -> list[str]:
     """The texts as far as their first `room` tokens reach."""
-    parts = []
+    if room <= 0:
+        return [""] * len(texts)
+    parts: list[str] = []
     for start in range(0, len(texts), 1000):
         some = texts[start : start + 1000]
         if tokenizer.is_fast:

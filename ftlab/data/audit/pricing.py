@@ -164,12 +164,17 @@ def _priceable(report: AuditReport) -> tuple[str, ...]:
 
 
 def _judgeable(table: Table, found: Finding) -> bool:
-    """Whether a leak has labelled rows to judge, and leaves two classes to train on."""
-    if found.id not in mending.COPIES_IN_TRAINING:
-        return True
-    copies = table.copies_in_training(found.rows, near=found.id == "near_leakage")
-    clean = table.labelled & ~table.texts["id"].isin(copies).to_numpy()
-    return bool(copies) and bool((~table.train & (table.codes >= 0)).any()) and len(np.unique(table.codes[clean])) > 1
+    """Whether a leak has labelled rows to judge, and what a defect leaves has two classes to train on."""
+    without: set[str] = set()
+    if found.id in mending.COPIES_IN_TRAINING:
+        without = table.copies_in_training(found.rows, near=found.id == "near_leakage")
+        if not without or not (~table.train & (table.codes >= 0)).any():
+            return False
+    elif found.id in ("conflicting_labels", "conflicting_near_labels"):
+        without = set(found.rows)
+    labels = table.codes[table.labelled & ~table.texts["id"].isin(without).to_numpy()]
+    counts = np.bincount(labels, minlength=len(table.label_names))
+    return bool((counts > 0).sum() > 1 and np.sort(counts)[-2] >= linear.FOLDS)
 
 
 def _rows(table: Table, seed: int) -> _Rows:

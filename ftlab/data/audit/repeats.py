@@ -30,7 +30,7 @@ def _duplicates(table: Table) -> list[Finding]:
     rows = table.texts[table.train]
     exact = rows["text"].duplicated()
     groups = pd.Series(table.groups[table.train], index=rows.index)
-    written = groups.duplicated() & ~exact
+    written = rows["text"] != rows["text"].groupby(groups).transform("first")
     found = []
     for finding_id, what, again, by in (
         ("exact_duplicates", "the text of an earlier row again in {count}", exact, rows["text"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,7 +39,7 @@ def prepare(
         if frame is None:
             continue
         origin = frame.attrs.get("provenance")
-        name = origin.name if origin else f"the {split} table"
+        name = origin.name if isinstance(origin, sources.Provenance) else f"the {split} table"
         if lacking := [column for column in ("id", *columns) if column not in frame.columns]:
             raise BadInput(
                 f"{name} lacks the columns {', '.join(lacking)}; it has {', '.join(map(str, frame.columns))}"
@@ -58,16 +59,25 @@ def prepare(
         if "label" in columns:
             rows = with_label_names(rows)
         for column in (column for column in columns if column != "label"):
-            odd = rows[column].notna() & ~rows[column].map(lambda value: isinstance(value, str))
+            odd = rows[column].notna() & ~rows[column].map(_is_text)
             if odd.any():
                 first = rows[odd].iloc[0]
-                raise BadInput(f"{name}: the {column} of row {first['id']} is {first[column]!r:.60}; expected a string")
+                said = f"the {column} of row {first['id']} is {first[column]!a:.60}"
+                raise BadInput(f"{name}: {said}; expected a string of whole characters")
         prepared[split] = rows
         names.append(name)
     training, *others = prepared
     if len(prepared[training]) < 2:
         raise BadInput(f"{names[0]} has one row; an audit compares rows, so give it at least two")
     return names[0], prepared[training], {split: prepared[split] for split in others}
+
+
+def _is_text(value: object) -> bool:
+    """Whether this is a string that can be written down: half of a surrogate pair cannot."""
+    return isinstance(value, str) and (value.isascii() or not _HALF.search(value))
+
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass

@@ -1,0 +1,324 @@
+"""Rows made so that the audit finds one thing in them: an example for each finding of the catalogue."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ftlab.data import sources
+from ftlab.data.audit import AuditReport, audit, audit_instructions
+from ftlab.models import loading
+
+GOOD = ["superb", "moving", "witty", "radiant", "gripping", "tender", "dazzling", "brilliant"]
+BAD = ["dreadful", "wooden", "tedious", "hollow", "clumsy", "grating", "stale", "lifeless"]
+PLAIN = [
+    "film", "story", "actors", "camera", "music", "scene", "ending", "dialogue", "plot", "pace", "director", "costume",
+    "script", "picture", "sequel", "hero", "villain", "chase", "romance", "opening", "screen", "cast", "role", "minute",
+    "hour", "stage", "light", "sound", "voice", "cut",
+]  # fmt: skip
+EXAMPLES: dict[str, Callable[[], "Planted"]] = {}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Training rows, the ids that the finding should list, and what else the audit is given."""
+
+    frame: pd.DataFrame
+    rows: tuple[str, ...] = ()
+    given: dict[str, Any] = field(default_factory=dict)
+
+    def audit(self, frame: pd.DataFrame | None = None) -> AuditReport:
+        """The audit of these rows, or of others in their place."""
+        frame = self.frame if frame is None else frame
+        return (audit_instructions if "prompt" in frame else audit)(frame, **self.given)
+
+
+def table(texts, labels, prefix="r") -> pd.DataFrame:
+    return pd.DataFrame(
+        {"id": [f"{prefix}{number}" for number in range(len(texts))], "text": texts, "label": labels}, dtype=object
+    )
+
+
+def reviews(rows: int = 18) -> pd.DataFrame:
+    """The first of the shipped reviews, which have nothing wrong with them but their number; ids r0, r1 and so on.
+
+    Eighteen are nine of each class, too few for the simple model to be asked: an audit of them is quick.
+    """
+    frame = sources.read("mini_reviews").head(rows)
+    return table(frame["text"].tolist(), frame["label"].tolist())
+
+
+def opinions(rows: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Rows whose words tell the label: four words of its own among eight that say nothing."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(["good", "bad"] * (rows // 2)).tolist()
+    texts = []
+    for label in labels:
+        words = [*rng.choice(GOOD if label == "good" else BAD, 4), *rng.choice(PLAIN, 8)]
+        texts.append(" ".join(rng.permutation(words)))
+    return table(texts, labels)
+
+
+def pairs(rows: int = 20) -> pd.DataFrame:
+    """Instruction data with nothing wrong with it; ids r0, r1 and so on."""
+    texts = reviews(2 * rows)["text"].tolist()
+    return pd.DataFrame(
+        {"id": [f"r{number}" for number in range(rows)], "prompt": texts[:rows], "completion": texts[-rows:]},
+        dtype=object,
+    )
+
+
+def changed(frame: pd.DataFrame, column: str, values: dict[int, object]) -> pd.DataFrame:
+    """The rows with some values of a column replaced, by number of the row."""
+    frame = frame.copy()
+    for row, value in values.items():
+        frame.loc[row, column] = value
+    return frame
+
+
+def copied(frame: pd.DataFrame, row: int, of: int, rewrite: Callable[[str], str] = str, label=None) -> pd.DataFrame:
+    """The rows with one of them a copy of another, rewritten."""
+    frame = changed(frame, "text", {row: rewrite(frame["text"][of])})
+    return changed(frame, "label", {row: frame["label"][of] if label is None else label})
+
+
+def edited(text: str) -> str:
+    """A near-duplicate of a text that has some words: one of them is another."""
+    words = text.split()
+    return " ".join([*words[:2], "somewhat", *words[3:]])
+
+
+@cache
+def tokenizer(name: str) -> Any:
+    return loading.tokenizer(name)
+
+
+@cache
+def example(finding_id: str) -> Planted:
+    return EXAMPLES[finding_id]()
+
+
+@cache
+def report(finding_id: str) -> AuditReport:
+    """The audit of the example of a finding."""
+    return example(finding_id).audit()
+
+
+def plants(function: Callable[[], Planted]) -> Callable[[], Planted]:
+    EXAMPLES[function.__name__] = function
+    return function
+
+
+@plants
+def missing_text() -> Planted:
+    return Planted(changed(reviews(), "text", {5: None, 6: "  "}), ("r5", "r6"))
+
+
+@plants
+def missing_label() -> Planted:
+    return Planted(changed(reviews(), "label", {5: None, 6: " "}), ("r5", "r6"))
+
+
+@plants
+def label_slip() -> Planted:
+    return Planted(changed(reviews(), "label", {5: "Positive", 6: "negative "}), ("r5", "r6"))
+
+
+@plants
+def one_class() -> Planted:
+    return Planted(reviews().assign(label="good"))
+
+
+@plants
+def tiny_class() -> Planted:
+    return Planted(changed(reviews(), "label", {5: "mixed", 6: "mixed"}), ("r5", "r6"))
+
+
+@plants
+def imbalance() -> Planted:
+    frame = reviews(200)
+    rare = frame.index[frame["label"] == "positive"][15:]
+    return Planted(frame.drop(rare).reset_index(drop=True))
+
+
+@plants
+def few_rows() -> Planted:
+    return Planted(reviews())
+
+
+@plants
+def sorted_by_label() -> Planted:
+    return Planted(reviews(200).sort_values("label", kind="stable").reset_index(drop=True))
+
+
+@plants
+def exact_duplicates() -> Planted:
+    return Planted(copied(reviews(), 15, of=4), ("r15",))
+
+
+@plants
+def normalised_duplicates() -> Planted:
+    return Planted(copied(reviews(), 15, of=4, rewrite=str.upper), ("r15",))
+
+
+@plants
+def near_duplicates() -> Planted:
+    return Planted(copied(reviews(), 15, of=4, rewrite=edited), ("r15",))
+
+
+@plants
+def conflicting_labels() -> Planted:
+    return Planted(copied(reviews(), 15, of=4, label="negative"), ("r4", "r15"))
+
+
+@plants
+def conflicting_near_labels() -> Planted:
+    return Planted(copied(reviews(), 15, of=4, rewrite=edited, label="negative"), ("r15", "r4"))
+
+
+@plants
+def leakage() -> Planted:
+    test = table(["something else altogether", reviews()["text"][4].upper()], ["positive", "positive"], "t")
+    return Planted(reviews(), ("t1",), {"test": test})
+
+
+@plants
+def near_leakage() -> Planted:
+    test = table(["something else altogether", edited(reviews()["text"][4])], ["positive", "positive"], "t")
+    return Planted(reviews(), ("t1",), {"test": test})
+
+
+@plants
+def truncation() -> Planted:
+    frame = changed(reviews(40), "text", {7: " ".join(reviews(80)["text"][40:])})
+    return Planted(frame, ("r7",), {"tokenizer": tokenizer("tiny-distilbert"), "max_length": 256})
+
+
+@plants
+def likely_label_errors() -> Planted:
+    frame = opinions()
+    flipped = {row: "bad" if frame["label"][row] == "good" else "good" for row in range(10, 18)}
+    return Planted(changed(frame, "label", flipped), tuple(f"r{row}" for row in flipped))
+
+
+@plants
+def length_shortcut() -> Planted:
+    frame = reviews(200)
+    length = frame["text"].str.len()
+    return Planted(frame.assign(label=np.where(length > length.median(), "long", "short")))
+
+
+@plants
+def token_shortcut() -> Planted:
+    frame = reviews(200)
+    marked = frame["label"] == "positive"
+    frame.loc[marked, "text"] += " (starfive)"
+    return Planted(frame, tuple(frame["id"][marked]))
+
+
+def _with_debris(text: str) -> Planted:
+    return Planted(changed(reviews(), "text", {5: f"A film about a lighthouse {text} and its keeper."}), ("r5",))
+
+
+@plants
+def markup() -> Planted:
+    return _with_debris("<br /><i>far</i> from here")
+
+
+@plants
+def entities() -> Planted:
+    return _with_debris("&amp; a storm&#x27;s end")
+
+
+@plants
+def mojibake() -> Planted:
+    return _with_debris("near the cafÃ©")
+
+
+@plants
+def control_characters() -> Planted:
+    return _with_debris("by the\u200b sea")
+
+
+@plants
+def email_addresses() -> Planted:
+    return _with_debris("(ask jo.doe+films@mail.example.co.uk)")
+
+
+@plants
+def phone_numbers() -> Planted:
+    return _with_debris("(call +44 20 7946 0958)")
+
+
+@plants
+def card_numbers() -> Planted:
+    return _with_debris("paid with 4111 1111 1111 1111")
+
+
+@plants
+def boilerplate() -> Planted:
+    frame = reviews()
+    line = "\nRead more reviews on our pages."
+    return Planted(
+        changed(frame, "text", {row: frame["text"][row] + line for row in range(3, 9)}),
+        tuple(f"r{row}" for row in range(3, 9)),
+    )
+
+
+@plants
+def missing_prompt() -> Planted:
+    return Planted(changed(pairs(), "prompt", {5: None, 6: " "}), ("r5", "r6"))
+
+
+@plants
+def empty_completion() -> Planted:
+    return Planted(changed(pairs(), "completion", {5: None, 6: " "}), ("r5", "r6"))
+
+
+@plants
+def copied_completion() -> Planted:
+    frame = pairs()
+    return Planted(changed(frame, "completion", {5: frame["prompt"][5].upper()}), ("r5",))
+
+
+@plants
+def duplicate_prompts() -> Planted:
+    frame = pairs()
+    return Planted(changed(frame, "prompt", {6: frame["prompt"][5].upper()}), ("r6",))
+
+
+def _at(max_length: int) -> dict[str, Any]:
+    return {"tokenizer": tokenizer("tiny-gpt2"), "max_length": max_length}
+
+
+@plants
+def completion_cut() -> Planted:
+    return Planted(changed(pairs(), "completion", {5: " ".join(pairs()["completion"])}), ("r5",), _at(500))
+
+
+@plants
+def all_masked() -> Planted:
+    return Planted(changed(pairs(), "prompt", {5: " ".join(pairs()["prompt"])}), ("r5",), _at(500))
+
+
+@plants
+def eos_lost() -> Planted:
+    """The longest row fits but for its end."""
+    lengths = audit_instructions(pairs(), tokenizer=tokenizer("tiny-gpt2")).lengths
+    longest = lengths.loc[lengths["tokens"].idxmax()]
+    return Planted(pairs(), (longest["id"],), _at(int(longest["tokens"]) - 1))
+
+
+@plants
+def no_eos() -> Planted:
+    return Planted(pairs(), (), {"tokenizer": tokenizer("tiny-distilbert")})
+
+
+@plants
+def pad_is_eos() -> Planted:
+    from transformers import AutoTokenizer
+
+    return Planted(pairs(), (), {"tokenizer": AutoTokenizer.from_pretrained(loading.folder("tiny-gpt2"))})

@@ -1,0 +1,244 @@
+import pandas as pd
+import pytest
+
+from ftlab.data.audit import audit
+from ftlab.data.words import Words
+
+from .planted import changed, copied, edited, reviews, table
+
+FOX = (
+    "the quick brown fox jumped over the lazy dog near the old river bank today while birds sang loudly above us all "
+    "and nobody noticed the quiet rain"
+)
+
+
+def with_words(text: str, words: dict[int, str]) -> str:
+    said = text.split()
+    for place, word in words.items():
+        said[place] = word
+    return " ".join(said)
+
+
+LINK = with_words(FOX, {0: "one", 2: "red", 6: "a"})  # near to FOX and to FAR, which are not near to each other
+FAR = with_words(LINK, {14: "yesterday", 18: "softly", 25: "the"})
+LIKE_FOX = with_words(FOX, {26: "soft"})
+
+
+def judging(texts, label="positive", prefix="t") -> pd.DataFrame:
+    return table(texts, [label] * len(texts), prefix)
+
+
+def jaccard(one: str, other: str) -> float:
+    words = Words.of([one, other])
+    first, second = (set(words.bigrams(row).tolist()) for row in (0, 1))
+    return len(first & second) / len(first | second)
+
+
+# --- copies ---
+
+
+def test_an_exact_copy_is_listed_with_its_first_and_the_first_is_not():
+    frame = copied(copied(reviews(), 15, of=4), 16, of=4)
+    found = audit(frame)["exact_duplicates"]
+    assert found.rows == ("r15", "r16")
+    assert found.evidence["copy_of"].tolist() == ["r4", "r4"]
+
+
+def test_a_copy_in_other_writing_is_counted_apart_from_exact_ones():
+    frame = copied(copied(reviews(), 15, of=4), 16, of=4, rewrite=lambda text: f"  {text.upper()} ")
+    report = audit(frame)
+    assert report["exact_duplicates"].rows == ("r15",)
+    assert report["normalised_duplicates"].rows == ("r16",)
+    assert report["normalised_duplicates"].evidence["copy_of"].tolist() == ["r4"]
+
+
+def test_a_near_duplicate_is_found_with_its_first_copy():
+    frame = copied(reviews(), 15, of=4, rewrite=edited)
+    found = audit(frame)["near_duplicates"]
+    assert found.rows == ("r15",)
+    assert found.evidence["near"].tolist() == ["r4"]
+    assert found.evidence["similarity"].tolist() == [
+        pytest.approx(jaccard(frame["text"][4], frame["text"][15]), abs=0.001)
+    ]
+
+
+def test_exact_copies_are_no_near_duplicates():
+    assert "near_duplicates" not in audit(copied(reviews(), 15, of=4))
+    assert "normalised_duplicates" not in audit(copied(reviews(), 15, of=4))
+
+
+def test_copies_are_found_on_rows_without_a_label():
+    frame = changed(copied(reviews(), 15, of=4), "label", {4: None, 15: None})
+    report = audit(frame)
+    assert report["exact_duplicates"].rows == ("r15",)
+    assert "conflicting_labels" not in report
+
+
+def test_rows_without_a_text_are_no_copies_of_each_other():
+    assert "exact_duplicates" not in audit(changed(reviews(), "text", {3: "", 4: "", 5: None, 6: None}))
+
+
+def test_texts_without_a_word_are_copies_only_where_they_are_equal():
+    frame = changed(reviews(), "text", {3: "!!!", 4: "???", 5: "!!!"})
+    report = audit(frame)
+    assert report["exact_duplicates"].rows == ("r5",)
+    assert "normalised_duplicates" not in report
+    assert "near_duplicates" not in report
+
+
+def test_a_copy_with_other_punctuation_is_a_near_duplicate():
+    report = audit(copied(reviews(), 15, of=4, rewrite=lambda text: text.replace(".", "!")))
+    assert report["near_duplicates"].rows == ("r15",)
+    assert report["near_duplicates"].evidence["similarity"].tolist() == [1.0]
+
+
+def test_short_opinions_that_a_smiley_turns_round_do_not_conflict_as_equal_texts():
+    frame = changed(reviews(), "text", {0: "great :)", 1: "great :("})
+    assert "conflicting_labels" not in audit(frame)
+
+
+def test_a_chain_of_near_duplicates_is_one_cluster():
+    frame = changed(reviews(), "text", {10: FOX, 12: LINK, 14: FAR})
+    found = audit(frame)["near_duplicates"]
+    assert found.rows == ("r12", "r14")
+    assert "clusters: 1" in found.what
+
+
+def test_the_similarity_that_is_told_is_that_of_the_two_rows_named():
+    frame = changed(reviews(), "text", {10: FOX, 12: LINK, 14: FAR})
+    texts = frame.set_index("id")["text"]
+    for line in audit(frame)["near_duplicates"].evidence.itertuples():
+        assert line.similarity == pytest.approx(jaccard(texts[line.id], texts[line.near]), abs=0.001)
+
+
+def test_near_duplicates_among_training_rows_do_not_depend_on_the_test_rows():
+    """A test row that is near to two training rows does not bring them closer together."""
+    frame = changed(reviews(), "text", {10: FOX, 12: LIKE_FOX, 14: FAR})
+    alone, judged = audit(frame), audit(frame, test=judging([LINK]))
+    assert alone["near_duplicates"].rows == ("r12",)
+    assert judged["near_duplicates"].rows == alone["near_duplicates"].rows
+
+
+# --- labels that contradict each other ---
+
+
+def test_equal_texts_with_different_labels_are_an_error_that_names_all_rows():
+    frame = copied(copied(reviews(), 15, of=4, label="negative"), 16, of=4, rewrite=str.upper)
+    found = audit(frame)["conflicting_labels"]
+    assert (found.severity, found.rows) == ("error", ("r4", "r15", "r16"))
+    assert found.evidence["label"].tolist() == ["positive", "negative", "positive"]
+    assert "texts: 1" in found.what
+
+
+def test_equal_texts_with_one_label_do_not_conflict():
+    assert "conflicting_labels" not in audit(copied(reviews(), 15, of=4))
+
+
+def test_a_copy_without_a_label_does_not_conflict():
+    assert "conflicting_labels" not in audit(changed(copied(reviews(), 15, of=4), "label", {15: None}))
+
+
+def test_the_rows_of_one_text_stand_together_in_the_evidence_of_a_conflict():
+    frame = copied(copied(reviews(), 15, of=4, label="negative"), 16, of=5, label="negative")
+    frame = changed(frame, "label", {4: "positive", 5: "positive"})
+    assert audit(frame)["conflicting_labels"].evidence["id"].tolist() == ["r4", "r15", "r5", "r16"]
+
+
+def test_near_duplicates_with_different_labels_are_told_with_both_labels():
+    frame = copied(reviews(), 15, of=4, rewrite=edited, label="negative")
+    found = audit(frame)["conflicting_near_labels"]
+    first = found.evidence.iloc[0]
+    assert set(found.rows) == {"r4", "r15"}
+    assert {(first["id"], first["label"]), (first["near"], first["near_label"])} == {
+        ("r4", "positive"),
+        ("r15", "negative"),
+    }
+
+
+def test_of_near_duplicates_the_ones_with_the_rarer_label_conflict():
+    frame = copied(copied(reviews(), 15, of=4, rewrite=edited), 16, of=4, rewrite=lambda text: edited(edited(text)))
+    frame = changed(frame, "text", {17: frame["text"][4].replace("Slow", "Long")})
+    assert audit(changed(frame, "label", {17: "negative"}))["conflicting_near_labels"].rows == ("r17",)
+
+
+def test_each_conflict_is_told_beside_a_near_text_with_another_label():
+    frame = changed(reviews(), "text", {10: FOX, 12: LINK, 14: FAR})
+    frame = changed(frame, "label", {10: "positive", 12: "negative", 14: "positive"})
+    evidence = audit(frame)["conflicting_near_labels"].evidence
+    texts = frame.set_index("id")["text"]
+    for line in evidence.itertuples():
+        assert line.label != line.near_label
+        assert line.similarity == pytest.approx(jaccard(texts[line.id], texts[line.near]), abs=0.001)
+
+
+def test_near_duplicates_with_one_label_do_not_conflict():
+    assert "conflicting_near_labels" not in audit(copied(reviews(), 15, of=4, rewrite=edited))
+
+
+# --- leakage ---
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_training_text_in_a_judging_split_is_leakage(split):
+    report = audit(reviews(), **{split: judging(["another thing", reviews()["text"][4].upper()])})
+    assert report["leakage"].rows == ("t1",)
+    assert report["leakage"].evidence.iloc[0].to_dict() == {"id": "t1", "split": split, "copy_of": "r4"}
+
+
+def test_a_near_copy_of_a_training_text_in_the_test_rows_is_near_leakage():
+    report = audit(reviews(), test=judging(["another thing", edited(reviews()["text"][4])]))
+    assert report["near_leakage"].rows == ("t1",)
+    assert report["near_leakage"].evidence["near"].tolist() == ["r4"]
+    assert "leakage" not in report
+
+
+def test_a_validation_text_in_the_test_rows_is_leakage():
+    text = "a text of its own"
+    report = audit(reviews(), validation=judging([text], prefix="v"), test=judging([text]))
+    assert report["leakage"].rows == ("t0",)
+    assert report["leakage"].evidence["copy_of"].tolist() == ["v0"]
+
+
+def test_a_text_in_all_splits_leaks_from_the_training_rows():
+    text = reviews()["text"][4]
+    report = audit(reviews(), validation=judging([text], prefix="v"), test=judging([text]))
+    assert report["leakage"].evidence["copy_of"].tolist() == ["r4", "r4"]
+    assert report["leakage"].what == "a text of an earlier split again in 2 rows of validation and test"
+
+
+def test_each_copy_in_the_test_rows_leaks():
+    text = reviews()["text"][4]
+    assert audit(reviews(), test=judging([text, text.lower(), "something else"]))["leakage"].rows == ("t0", "t1")
+
+
+def test_each_near_copy_in_the_test_rows_leaks():
+    text = edited(reviews()["text"][4])
+    assert audit(reviews(), test=judging([text, text, "something else"]))["near_leakage"].rows == ("t0", "t1")
+
+
+def test_copies_within_the_test_rows_are_no_leakage():
+    report = audit(reviews(), test=judging(["a text of its own", "a text of its own"]))
+    assert "leakage" not in report
+    assert "exact_duplicates" not in report
+
+
+def test_rows_of_two_splits_with_the_same_ids_are_told_apart():
+    report = audit(reviews(), test=reviews(5))
+    assert report["leakage"].rows == tuple(f"test/r{row}" for row in range(5))
+    assert report["leakage"].evidence["copy_of"].tolist() == [f"r{row}" for row in range(5)]
+
+
+def test_test_rows_of_their_own_do_not_leak():
+    report = audit(reviews(18), test=reviews(60).iloc[18:])
+    assert "leakage" not in report
+    assert "near_leakage" not in report
+
+
+def test_a_training_row_without_a_label_leaks_as_well():
+    text = reviews()["text"][4]
+    report = audit(changed(reviews(), "label", {4: None}), test=judging([text]))
+    assert report["leakage"].rows == ("t0",)
+
+
+def test_a_test_row_without_a_label_leaks_as_well():
+    assert audit(reviews(), test=judging([reviews()["text"][4]], label=None))["leakage"].rows == ("t0",)

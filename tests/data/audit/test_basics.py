@@ -138,7 +138,7 @@ def test_a_handful_of_rows_has_no_order():
         assert ("sorted_by_label" in audit(frame)) == found
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_shuffled_rows_are_never_taken_for_sorted(seed):
     labels = np.random.default_rng(seed).permutation(["a"] * 30 + ["b"] * 6)
     assert "sorted_by_label" not in audit(table([f"film {row}" for row in range(36)], labels))

@@ -131,6 +131,10 @@ def _audit(options: argparse.Namespace) -> int:
         raise BadInput(f"--max-length is {options.max_length}; expected at least 8 tokens")
     if options.max_length is not None and not options.tokenizer:
         raise BadInput("--max-length counts tokens: name the tokenizer that counts them with --tokenizer")
+    if options.tokenizer:
+        loading.check(options.tokenizer)
+    if options.file in sources.SOURCES and (options.text, options.label) != ("text", "label"):
+        raise BadInput(f"{options.file} is a data set of the course, whose columns are text and label; leave them out")
     examine: Any = audit
     read: Any = partial(sources.read, text_column=options.text, label_column=options.label)
     if options.prompt:

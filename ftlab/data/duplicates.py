@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,9 +109,15 @@ def together(texts: list[str]) -> np.ndarray:
 def _signatures(words: Words, rows: np.ndarray) -> Iterator[np.ndarray]:
     from datasketch import MinHash
 
-    # 32 bits are what datasketch permutes; a rare collision makes a candidate more, which is then compared exactly.
-    pairs = ((words.bigrams(row) & 0xFFFFFFFF).tolist() for row in rows)
-    for sketch in MinHash.generator(pairs, num_perm=BANDS * BAND_ROWS, hashfunc=operator.index):
+    # By the words themselves and not their numbers, so that the order of the rows does not matter. A collision of these
+    # 32 bits, which are what datasketch permutes, makes a candidate more, and candidates are compared exactly.
+    marks = np.array([zlib.crc32(word.encode()) for word in words.vocabulary], dtype=np.uint32)
+
+    def pairs(row: int) -> list[int]:
+        here = marks[words.row(row)]
+        return np.unique(here[:-1] * np.uint32(0x9E3779B1) + here[1:]).tolist()
+
+    for sketch in MinHash.generator(map(pairs, rows), num_perm=BANDS * BAND_ROWS, hashfunc=operator.index):
         yield sketch.hashvalues
 
 

@@ -86,6 +86,12 @@ def required_assets(dataset: str, *, from_hub: bool = False) -> list[str]:
     return [source.asset] if source and source.asset and not from_hub else []
 
 
+def splits_of(dataset: str, *, from_hub: bool = False) -> tuple[str, ...]:
+    """The splits that a data set brings: the hub's have a test split of their own, packages and files do not."""
+    source = SOURCES.get(dataset)
+    return ("train", "test") if from_hub and source and source.hub_id else ("train",)
+
+
 def read(
     dataset: str,
     *,
@@ -163,10 +169,9 @@ def load(
     """
     from datasets import DatasetDict
 
-    splits = ["train", "test"] if from_hub and dataset in SOURCES and SOURCES[dataset].hub_id else ["train"]
     frames = {
         split: read(dataset, text_column=text_column, label_column=label_column, split=split, from_hub=from_hub)
-        for split in splits
+        for split in splits_of(dataset, from_hub=from_hub)
     }
     for split, frame in frames.items():
         if drop_incomplete:

@@ -147,3 +147,15 @@ def test_lesson_02_runs_in_the_gpu_profile_from_the_hub(ask, tmp_path):
     record = json.loads((tmp_path / "out" / "02_text_classification" / "record.json").read_text())
     assert record["model"]["name"] == "distilbert-base-uncased"
     assert record["data"]["test"]["rows"] == 80
+
+
+@pytest.mark.slow
+def test_lesson_01_audits_the_hub_s_rows_beside_its_test_split_in_the_gpu_profile(ask, tmp_path):
+    out = str(tmp_path / "out")
+    arguments = ["-m", "ftlab.cli", "run", "01", "--profile", "gpu", "-p", "max_length", "32", "--out", out, "--json"]
+    done = ask("", arguments=arguments)
+    assert done.returncode == 0, done.stderr
+    (lesson,) = json.loads(done.stdout)["lessons"]
+    assert lesson["metrics"]["rows"] == 160
+    notebook = (tmp_path / "out" / "01_data_audit" / "01_data_audit.ipynb").read_text()
+    assert "leakage between splits: give" not in notebook  # it was checked

@@ -49,6 +49,7 @@ def audit(
     frames = {"training": frame, "validation": validation, "test": test}
     name, frame, others = prepare(frames, ("text", "label"))
     _require_usable(name, frame, others)
+    lengths.require(max_length)
     size = len(frame) + sum(map(len, others.values()))
     with (
         bar("auditing", total=size * (3 if tokenizer else 2), unit="rows") as progress,

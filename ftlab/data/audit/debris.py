@@ -26,12 +26,15 @@ ENTITY = re.compile(r"&(?:[a-z][a-z0-9]{1,8}|#\d{2,6}|#x[0-9a-f]{2,5});", re.I)
 UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufffd]"
 )
-EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,5}[a-z]{2,24}(?![\w-])", re.I)
-# International with its plus, North American, or national with a leading zero and groups: what is surely no year span.
+EMAIL = re.compile(
+    r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,5}(?!png|jpe?g|gif|svg|webp)[a-z]{2,24}(?![\w-])", re.IGNORECASE
+)
+# International with its plus, North American by its plan, or national with a leading zero and groups: what is surely no
+# span of years and no ISBN.
 PHONE = re.compile(
-    r"(?<![\w.,$€£+-])(?:\+\d[\d .()/-]{6,18}\d(?! \d)"
-    r"|(?:1[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}"
-    r"|\(?0\d{2,4}\)?[ /-]\d[\d -]{4,9}\d)(?![\w-]|[.,]\d)"
+    r"(?<![\w.,$€£+-])(?<!ISBN )(?:\+\d[\d .()/-]{6,18}\d(?! \d)"
+    r"|(?:1[ .-])?\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}"
+    r"|\(?0[1-9]\d{1,3}\)?[ /-]\d[\d -]{4,9}\d)(?![\w-]|[.,]\d)"
 )
 # In the groups that are printed on cards, or in one piece that is no part of an address or a name.
 CARD = re.compile(
@@ -122,6 +125,7 @@ def _veiled(said: str) -> str:
 
 def printable(said: str) -> str:
     """Characters that would not show, as their code points."""
+    said = " ".join(said.split())
     return "".join(character if character.isprintable() else f"U+{ord(character):04X} " for character in said).strip()
 
 

@@ -44,6 +44,7 @@ def audit_instructions(
     name, frame, others = prepare(frames, ("prompt", "completion"))
     if sources.blank(frame["prompt"]).all():
         raise BadInput(f"{name}: none of the {len(frame):,} rows has a prompt; is it the right column?")
+    lengths.require(max_length)
     size = len(frame) + sum(map(len, others.values()))
     with bar("auditing", total=size * (4 if tokenizer else 2), unit="rows") as progress:
         table = Table(frame, others, progress, ("prompt", "completion"))

@@ -10,12 +10,19 @@ import pandas as pd
 
 from ftlab.data.audit.report import Finding, finding, share
 from ftlab.data.audit.table import Table
+from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHOICES = (32, 64, 128, 256, 512, 1024, 2048)
 HIDDEN_SIZE = 768  # DistilBERT's and GPT-2's
+
+
+def require(max_length: int | None) -> None:
+    """Raise BadInput for a max_length that no row could keep to."""
+    if max_length is not None and max_length < 1:
+        raise BadInput(f"max_length is {max_length}; expected at least 1 token")
 
 
 def measure(

@@ -58,10 +58,12 @@ def fewest(labels: np.ndarray, clusters: np.ndarray) -> int:
 def out_of_fold(features: Any, labels: np.ndarray, fold: np.ndarray, estimator: Any = None) -> np.ndarray:
     """Probabilities of shape (rows, classes), each row's from a model that was fitted to the other folds."""
     from sklearn.base import clone
+    from threadpoolctl import threadpool_limits
 
     probabilities = np.zeros((len(labels), int(labels.max()) + 1), dtype=np.float32)
     for number in range(FOLDS):
         held_out = fold == number
-        fitted = clone(model() if estimator is None else estimator).fit(features[~held_out], labels[~held_out])
-        probabilities[np.ix_(held_out, fitted.classes_)] = fitted.predict_proba(features[held_out])
+        with threadpool_limits(1):  # the sums are short, and threads would spend their time waiting for each other
+            fitted = clone(model() if estimator is None else estimator).fit(features[~held_out], labels[~held_out])
+            probabilities[np.ix_(held_out, fitted.classes_)] = fitted.predict_proba(features[held_out])
     return probabilities

@@ -209,11 +209,13 @@ def _judge(
 
 def _right(features: csr_matrix, labels: np.ndarray, train: np.ndarray, judged: np.ndarray) -> np.ndarray:
     from sklearn.dummy import DummyClassifier
+    from threadpoolctl import threadpool_limits
 
     # What is left to train on may be one class, which logistic regression refuses.
     several = len(np.unique(labels[train])) > 1
     model = linear.model() if several else DummyClassifier(strategy="most_frequent")
-    return (model.fit(features[train], labels[train]).predict(features[judged]) == labels[judged]).astype(float)
+    with threadpool_limits(1):
+        return (model.fit(features[train], labels[train]).predict(features[judged]) == labels[judged]).astype(float)
 
 
 def _copies(report: AuditReport, rows: _Rows, found: Finding) -> _Judged:

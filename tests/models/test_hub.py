@@ -156,6 +156,6 @@ def test_lesson_01_audits_the_hub_s_rows_beside_its_test_split_in_the_gpu_profil
     done = ask("", arguments=arguments)
     assert done.returncode == 0, done.stderr
     (lesson,) = json.loads(done.stdout)["lessons"]
-    assert lesson["metrics"]["rows"] == 160
+    assert lesson["metrics"]["rows"] == 80
     notebook = (tmp_path / "out" / "01_data_audit" / "01_data_audit.ipynb").read_text()
     assert "leakage between splits: give" not in notebook  # it was checked

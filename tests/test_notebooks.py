@@ -181,7 +181,7 @@ def test_your_own_file_with_gaps_is_audited_and_not_refused(tmp_path):
     parameters = {"dataset": str(tmp_path / "mine.csv"), "model": "tiny-distilbert", "max_length": 64}
     _, (result,) = runner.run(["01"], profile="cpu", parameters=parameters, out=tmp_path / "out", watch=False)
     assert result.metrics["metrics"]["rows"] == 62
-    assert "2 findings, 2 of them errors" in result.headline
+    assert "3 findings, 2 of them errors; 60 rows after repair" in result.headline
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to cut the network off")

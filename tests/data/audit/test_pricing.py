@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ftlab.data.audit import audit, audit_instructions, pricing
+from ftlab.data.audit import audit, audit_instructions, experiments
 from ftlab.errors import BadInput
 
 from .planted import (
@@ -232,7 +232,7 @@ def test_no_price_of_conflicts_where_all_rows_conflict():
 
 
 def test_a_large_set_is_priced_on_a_part_that_has_all_classes(monkeypatch):
-    monkeypatch.setattr(pricing, "MOST_ROWS", 60)
+    monkeypatch.setattr(experiments, "MOST_ROWS", 60)
     rare = dict.fromkeys(range(0, 60, 10), "mixed")
     frame = changed(changed(opinions(), "label", rare), "text", {5: "a <b>bold</b> film"})
     price = audit(frame).price("markup")

@@ -132,7 +132,7 @@ def read(
         frame["label"] = frame["label"].map(dict(enumerate(source.label_names)))
     frame = frame[["text", "label"]]
     prefix = source.name if split == "train" else f"{source.name}-{split}"
-    return with_ids(frame, prefix, Provenance(source.name, origin, source.licence, checksum))
+    return _with_ids(frame, prefix, Provenance(source.name, origin, source.licence, checksum))
 
 
 def read_pairs(file: str, *, prompt_columns: Sequence[str], completion_column: str) -> pd.DataFrame:
@@ -149,7 +149,7 @@ def read_pairs(file: str, *, prompt_columns: Sequence[str], completion_column: s
     parts = pd.DataFrame({column: texts[column].fillna("") for column in prompt_columns})
     prompts = ["\n".join(part for part in row if part.strip()) for row in parts.itertuples(index=False)]
     pairs = pd.DataFrame({"prompt": prompts, "completion": texts[completion_column]})
-    return with_ids(pairs, path.name, Provenance(path.name, str(path), "your own", files.sha256(path)))
+    return _with_ids(pairs, path.name, Provenance(path.name, str(path), "your own", files.sha256(path)))
 
 
 def load(
@@ -263,10 +263,10 @@ def _read_file(path: Path, text_column: str, label_column: str) -> pd.DataFrame:
     frame = frame[[text_column, label_column]].rename(columns={text_column: "text", label_column: "label"})
     frame["text"] = as_texts(frame["text"], f"{path}, column {text_column!r}")
     origin = Provenance(path.name, str(path), "your own", files.sha256(path))
-    return with_label_names(with_ids(frame, path.name, origin))
+    return with_label_names(_with_ids(frame, path.name, origin))
 
 
-def with_ids(frame: pd.DataFrame, prefix: str, origin: Provenance) -> pd.DataFrame:
+def _with_ids(frame: pd.DataFrame, prefix: str, origin: Provenance) -> pd.DataFrame:
     """The rows with a first column `id` that says where each stands in its source, and the provenance in `attrs`."""
     frame = frame.reset_index(drop=True)
     frame.insert(0, "id", [f"{prefix}-{number:05d}" for number in range(len(frame))])

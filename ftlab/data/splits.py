@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftlab.data import duplicates
-from ftlab.data.words import Words
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -72,32 +71,29 @@ def split(
     if "test" not in dataset:
         if test_rows is None:
             raise BadInput("test_rows is 0 (all), and this data set has no test split of its own; give a number")
-        pool, clusters = _distinct(everything)
-        train, validation, test = _draw(pool, clusters, [rows, validation_rows, test_rows], seed)
-        return Splits(train, validation, test, len(everything) - len(pool))
-    candidates, _ = _distinct(dataset["test"])
+        clusters, kept = duplicates.together(list(everything["text"])), _distinct(everything)
+        sizes = [rows, validation_rows, test_rows]
+        train, validation, test = _draw(everything.select(kept), clusters[kept], sizes, seed)
+        return Splits(train, validation, test, len(everything) - len(kept))
+    judging, size = dataset["test"], len(everything)
+    clusters = duplicates.together([*everything["text"], *judging["text"]])
+    candidates = _distinct(judging)
     # The judges are drawn from rows that are given; whether two of them are alike is for their makers to say.
-    (test,) = _draw(candidates, np.arange(len(candidates)), [test_rows], seed)
-    both = duplicates.together([*everything["text"], *test["text"]])
-    unseen = everything.select(np.flatnonzero(~np.isin(both[: len(everything)], both[len(everything) :])))
-    pool, clusters = _distinct(unseen)
-    dropped = len(dataset["test"]) - len(candidates) + len(everything) - len(pool)
-    train, validation = _draw(pool, clusters, [rows, validation_rows], seed)
-    return Splits(train, validation, test, dropped)
+    (test,) = _draw(judging.select(candidates), np.arange(len(candidates)), [test_rows], seed)
+    drawn = clusters[size:][np.isin(list(judging["id"]), list(test["id"]))]
+    unseen = np.flatnonzero(~np.isin(clusters[:size], drawn))
+    kept = unseen[_distinct(everything.select(unseen))]
+    train, validation = _draw(everything.select(kept), clusters[kept], [rows, validation_rows], seed)
+    return Splits(train, validation, test, len(judging) - len(candidates) + size - len(kept))
 
 
-def _distinct(dataset: Dataset) -> tuple[Dataset, np.ndarray]:
-    """The first row of each text, none where equal texts have different labels, and the cluster of each row kept."""
-    texts, labels = list(dataset["text"]), np.asarray(dataset["label"])
-    words = Words.of(texts)
-    groups = duplicates.same(texts)
-    _, firsts, of = np.unique(groups, return_index=True, return_inverse=True)
+def _distinct(dataset: Dataset) -> np.ndarray:
+    """The place of the first row of each text, in order; none where equal texts have different labels."""
+    labels = np.asarray(dataset["label"])
+    _, firsts, of = np.unique(duplicates.same(dataset["text"]), return_index=True, return_inverse=True)
     contradicted = np.zeros(len(firsts), dtype=bool)
     contradicted[of[labels != labels[firsts][of]]] = True
-    kept = np.sort(firsts[~contradicted])
-    pairs = duplicates.near(words, kept)
-    clusters = duplicates.clusters(len(texts), pairs.first, pairs.second)
-    return dataset.select(kept), clusters[kept]
+    return np.sort(firsts[~contradicted])
 
 
 def _draw(pool: Dataset, clusters: np.ndarray, sizes: list[int | None], seed: int) -> list[Dataset]:

@@ -87,7 +87,7 @@ def _parse_jsonl(path: Path) -> pd.DataFrame:
             except (json.JSONDecodeError, RecursionError) as problem:
                 reason = getattr(problem, "msg", "nested too deeply")
                 raise BadInput(f"{path}, line {number}: not JSON ({reason}); expected one object a line") from problem
-            if r"\ud" in line.lower() and not _is_whole(row):
+            if r"\ud" in line.lower() and not is_whole(row):
                 raise BadInput(f"{path}, line {number}: half a character (a lone \\ud...); write the whole one")
             if not isinstance(row, dict):
                 raise BadInput(f'{path}, line {number}: expected an object such as {{"text": ..., "label": ...}}')
@@ -135,8 +135,8 @@ def as_texts(column: pd.Series, where: str) -> pd.Series:
     return column if strings.all() else column.map(str, na_action="ignore")
 
 
-def _is_whole(row: object) -> bool:
-    """Whether a JSON value can be written as UTF-8: half of a surrogate pair cannot."""
+def is_whole(row: object) -> bool:
+    """Whether a string, or a JSON value with strings in it, can be written down: half of a surrogate pair cannot."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -74,7 +74,12 @@ def audit(
         findings=tuple(findings),
         classes=lengths.by_class(measured, max_length),
         lengths=measured,
-        budgets=lengths.budgets(measured.get("tokens", pd.Series(dtype=int)), max_length, hidden_size),
+        budgets=lengths.budgets(
+            measured.get("tokens", pd.Series(dtype=int)),
+            max_length,
+            hidden_size,
+            tokenizer and tokenizer.model_max_length,
+        ),
         shortcuts=opinion.shortcuts,
         skipped=tuple(skipped),
         table=table,

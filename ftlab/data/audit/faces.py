@@ -34,9 +34,23 @@ def text(report: AuditReport) -> str:
         if found.rows:
             more = f" and {found.count - SHOWN:,} more" if found.count > SHOWN else ""
             lines += _wrap("    rows  ", ", ".join(found.rows[:SHOWN]) + more)
+    for title, table in _tables(report).items():
+        lines += ["", title, *(f"    {line}" for line in table.to_string(index=False).splitlines())]
     if report.skipped:
         lines += ["", *(line for each in report.skipped for line in _wrap("not checked  ", each))]
     return "\n".join(lines)
+
+
+def _tables(report: AuditReport) -> dict[str, pd.DataFrame]:
+    """The tables of a report that have something to say, each with its title."""
+    tables = {
+        "classes" if "rows" in report.classes else "parts of a row": report.classes.reset_index(
+            names="label" if "rows" in report.classes else "part"
+        ),
+        "what each max_length keeps and costs": report.budgets.reset_index(),
+        "how well a label can be guessed": report.shortcuts,
+    }
+    return {title: table for title, table in tables.items() if len(table)}
 
 
 def headline(report: AuditReport) -> str:
@@ -97,11 +111,7 @@ def _content(report: AuditReport) -> dict[str, Any]:
         "findings": [(found, _shown_rows(found, texts)) for found in report.findings],
         "shown": SHOWN,
         "skipped": report.skipped,
-        "classes": _cells(report.classes.reset_index(names="label" if "rows" in report.classes else "part"))
-        if len(report.classes)
-        else None,
-        "budgets": _cells(report.budgets.reset_index()) if len(report.budgets) else None,
-        "shortcuts": _cells(report.shortcuts) if len(report.shortcuts) else None,
+        "tables": {title: _cells(table) for title, table in _tables(report).items()},
         "bars": _class_bars(report),
         "histogram": _histogram(report),
         "order": _order(report),

@@ -60,7 +60,12 @@ def audit_instructions(
         findings=tuple(found),
         classes=_parts(measured, max_length),
         lengths=measured,
-        budgets=lengths.budgets(measured.get("tokens", pd.Series(dtype=int)), max_length, hidden_size),
+        budgets=lengths.budgets(
+            measured.get("tokens", pd.Series(dtype=int)),
+            max_length,
+            hidden_size,
+            tokenizer and tokenizer.model_max_length,
+        ),
         shortcuts=pd.DataFrame(),
         skipped=tuple(skipped),
         table=table,

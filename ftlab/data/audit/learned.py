@@ -15,7 +15,6 @@ from ftlab.data.audit.table import Table
 GAIN_OF_A_SHORTCUT = 0.2  # of what the most frequent label gets wrong
 SHARE_OF_A_SHORTCUT = 0.6  # of what TF-IDF gains
 TRUSTED = 0.2  # of what the most frequent label gets wrong: from there the model's doubts are worth reading
-MOST_WEIGHTS = 5_000_000  # classes times words: beyond, the simple model is no longer quick
 MOST_TALLIES = 10_000_000  # classes times words whose presence is counted
 
 
@@ -30,19 +29,11 @@ class Opinion:
 
 def check(table: Table) -> Opinion:
     """Likely label errors, and labels that length or a single word gives away."""
+    if why := linear.refusal(table, linear.FEWEST_OF_A_CLASS):
+        return Opinion([], pd.DataFrame(), f"label errors and shortcuts: {why}")
     labels, rows = table.codes[table.labelled], table.texts[table.labelled]
-    nothing = pd.DataFrame()
-    if len(labels) == 0 or labels.min() == labels.max():
-        return Opinion([], nothing, "label errors and shortcuts: they need two classes")
     counts = np.bincount(labels)
-    clusters = table.train_clusters[table.labelled]
-    if (fewest := linear.fewest(labels, clusters)) < linear.FEWEST_OF_A_CLASS:
-        needs = f"the simple model needs {linear.FEWEST_OF_A_CLASS} different texts of each class"
-        return Opinion([], nothing, f"label errors and shortcuts: {needs}, and one has {fewest}")
-    if table.counts.nnz == 0 or len(counts) * table.counts.shape[1] > MOST_WEIGHTS:
-        why = "there are no words" if table.counts.nnz == 0 else "so many classes and words would take it too long"
-        return Opinion([], nothing, f"label errors and shortcuts: the simple model was not asked, {why}")
-    fold = linear.folds(labels, clusters)
+    fold = linear.folds(labels, table.train_clusters[table.labelled])
     table.progress.set_description("asking a simple model")
     words = table.counts[np.flatnonzero(table.labelled)]
     probabilities = linear.out_of_fold(linear.weigh(words), labels, fold)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CHOICES = (32, 64, 128, 256, 512, 1024, 2048)
 HIDDEN_SIZE = 768  # DistilBERT's and GPT-2's
+NO_LIMIT = 10**9
 
 
 def require(max_length: int | None) -> None:
@@ -45,16 +46,8 @@ def count_tokens(
 ) -> np.ndarray:
     """The number of tokens in each text, as the tokenizer gives them without truncation."""
     counts: list[int] = []
-    for start in range(0, len(texts), 1000):
-        part = texts[start : start + 1000]
-        if tokenizer.is_fast:
-            # Counting needs no lists of ids in Python, which would take as long as the tokenizing.
-            tokenizer.backend_tokenizer.no_truncation()
-            tokenizer.backend_tokenizer.no_padding()
-            encodings = tokenizer.backend_tokenizer.encode_batch_fast(part, add_special_tokens=special)
-            counts += map(len, encodings)
-        else:
-            counts += map(len, tokenizer(part, add_special_tokens=special, verbose=False)["input_ids"])
+    for part, encodings in _encoded(tokenizer, texts, special=special):
+        counts += map(len, encodings)
         done(len(part))
     return np.array(counts, dtype=np.int64)
 
@@ -64,21 +57,34 @@ def cut(tokenizer: PreTrainedTokenizerBase, texts: list[str], room: int) -> list
     if room <= 0:
         return [""] * len(texts)
     parts: list[str] = []
-    for start in range(0, len(texts), 1000):
-        some = texts[start : start + 1000]
-        if tokenizer.is_fast:
-            tokenizer.backend_tokenizer.no_truncation()
-            tokenizer.backend_tokenizer.no_padding()
-            for text, tokens in zip(
-                some, tokenizer.backend_tokenizer.encode_batch(some, add_special_tokens=False), strict=True
-            ):
-                parts.append(text if len(tokens) <= room else text[: tokens.offsets[room - 1][1]])
-        else:
-            ids = tokenizer(some, add_special_tokens=False, truncation=True, max_length=room, verbose=False)[
-                "input_ids"
-            ]
-            parts += tokenizer.batch_decode(ids)
+    for some, encodings in _encoded(tokenizer, texts, special=False, offsets=True):
+        for text, tokens in zip(some, encodings, strict=True):
+            if len(tokens) <= room:
+                parts.append(text)
+            elif tokenizer.is_fast:
+                parts.append(text[: tokens.offsets[room - 1][1]])
+            else:
+                parts.append(tokenizer.decode(tokens[:room]))
     return parts
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], *, special: bool, offsets: bool = False
+) -> Iterator[tuple[list[str], list[Any]]]:
+    """A thousand texts at a time, each with its tokens, neither cut nor padded.
+
+    Of a fast tokenizer they come as it makes them: lists of ids in Python would take as long as the tokenizing.
+    """
+    for start in range(0, len(texts), 1000):
+        part = texts[start : start + 1000]
+        if tokenizer.is_fast:
+            backend = tokenizer.backend_tokenizer
+            backend.no_truncation()
+            backend.no_padding()
+            encode = backend.encode_batch if offsets else backend.encode_batch_fast
+            yield part, encode(part, add_special_tokens=special)
+        else:
+            yield part, tokenizer(part, add_special_tokens=special, verbose=False)["input_ids"]
 
 
 def check(lengths: pd.DataFrame, max_length: int | None) -> list[Finding]:
@@ -92,7 +98,7 @@ def check(lengths: pd.DataFrame, max_length: int | None) -> list[Finding]:
     cut = share(len(rows), len(lengths))
     what = f"more than {max_length} tokens in {{count}} ({cut}); truncation drops {lost:.1%} of all tokens"
     evidence = pd.DataFrame({"id": rows["id"], "tokens": rows["tokens"], "lost": rows["tokens"] - max_length})
-    return [finding("truncation", what, rows["id"], evidence=evidence)]
+    return [finding("truncation", what, evidence=evidence)]
 
 
 def by_class(lengths: pd.DataFrame, max_length: int | None) -> pd.DataFrame:
@@ -110,8 +116,12 @@ def by_class(lengths: pd.DataFrame, max_length: int | None) -> pd.DataFrame:
     return table
 
 
-def budgets(tokens: pd.Series, max_length: int | None, hidden_size: int = HIDDEN_SIZE) -> pd.DataFrame:
+def budgets(
+    tokens: pd.Series, max_length: int | None, hidden_size: int = HIDDEN_SIZE, limit: int | None = None
+) -> pd.DataFrame:
     """What each max_length keeps and what it asks for, beside the one that was asked about (or the longest).
+
+    `limit` is the most tokens that the model takes; no max_length beyond it is offered.
 
     `time` counts the floating-point operations of one pass over all rows, each padded to no more than its own length:
     24 n h^2 + 4 n^2 h for a row of n tokens in a layer of width h (Kaplan et al. 2020, appendix B, with the attention
@@ -120,7 +130,7 @@ def budgets(tokens: pd.Series, max_length: int | None, hidden_size: int = HIDDEN
     """
     if not len(tokens):
         return pd.DataFrame()
-    longest = int(tokens.max())
+    longest = min(int(tokens.max()), max(limit or NO_LIMIT, max_length or 0))
     reference = min(max_length or longest, longest)
     choices = sorted({*(choice for choice in CHOICES if choice < longest), reference, longest})
     width = 6 * hidden_size

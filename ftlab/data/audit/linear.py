@@ -9,7 +9,10 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+    from ftlab.data.audit.table import Table
+
 FOLDS = 5
+MOST_WEIGHTS = 5_000_000  # classes times words: beyond, it is no longer quick
 FEWEST_OF_A_CLASS = 10  # with fewer, most folds would know next to nothing of it
 
 
@@ -49,12 +52,6 @@ def folds(labels: np.ndarray, clusters: np.ndarray | None = None, seed: int = 0)
     return fold[of]
 
 
-def fewest(labels: np.ndarray, clusters: np.ndarray) -> int:
-    """The number of clusters in the class that has the fewest, counting a cluster for the label of its first row."""
-    firsts = np.unique(clusters, return_index=True)[1]
-    return int(np.bincount(labels[firsts], minlength=int(labels.max()) + 1).min())
-
-
 def out_of_fold(features: Any, labels: np.ndarray, fold: np.ndarray, estimator: Any = None) -> np.ndarray:
     """Probabilities of shape (rows, classes), each row's from a model that was fitted to the other folds."""
     from sklearn.base import clone
@@ -67,3 +64,19 @@ def out_of_fold(features: Any, labels: np.ndarray, fold: np.ndarray, estimator: 
             fitted = clone(model() if estimator is None else estimator).fit(features[~held_out], labels[~held_out])
             probabilities[np.ix_(held_out, fitted.classes_)] = fitted.predict_proba(features[held_out])
     return probabilities
+
+
+def refusal(table: Table, fewest: int) -> str:
+    """Why questions to the model have no answer on these rows, `fewest` clusters of each class; "" where they have."""
+    labels, clusters = table.codes[table.labelled], table.train_clusters[table.labelled]
+    if len(labels) == 0 or labels.min() == labels.max():
+        return "they need two classes"
+    firsts = np.unique(clusters, return_index=True)[1]  # a cluster counts for the label of its first row
+    there = int(np.bincount(labels[firsts], minlength=int(labels.max()) + 1).min())
+    if there < fewest:
+        return f"they need {fewest} different texts of each class, and one has {there}"
+    if table.counts.nnz == 0:
+        return "there are no words"
+    if table.counts.shape[1] * len(table.label_names) > MOST_WEIGHTS:
+        return "so many classes and words would take the simple model too long"
+    return ""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ftlab.data import sources
 from ftlab.data.audit import basics, debris
 from ftlab.data.words import shared_lines, without_lines
 from ftlab.errors import BadInput
@@ -102,9 +101,8 @@ def _rewrite(
 
 
 def _respell(rows: pd.DataFrame, each: Finding, log: list) -> None:
-    usual = basics.usual_spellings(rows.loc[~sources.blank(rows["label"]), "label"])
-    wanted = rows.loc[rows["label"].isin(usual.keys()), "label"]
-    _change(rows, each, "label", {row: usual[label] for row, label in wanted.items()}, log)
+    usual = rows["id"].map(each.evidence.set_index("id")["usual"]).dropna()
+    _change(rows, each, "label", dict(usual), log)
     # Labels of two types that read the same became one when the audit read them all as text.
     for row, (label, kind) in rows.attrs.pop("mixed_labels", {}).items():
         entry = {"id": row, "finding": each.id, "action": "changed"}

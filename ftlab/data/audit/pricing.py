@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftlab.data.audit import learned, linear, mending
+from ftlab.data.audit import linear, mending
 from ftlab.data.audit.experiments import EXPERIMENTS, rows_to_price
 from ftlab.data.audit.table import Table
 from ftlab.errors import BadInput
@@ -100,11 +100,7 @@ def priceable(report: AuditReport) -> tuple[str, ...]:
 
 def _priceable(report: AuditReport) -> tuple[str, ...]:
     table = report.table
-    labels, clusters = table.codes[table.labelled], table.train_clusters[table.labelled]
-    if table.pairs or not len(labels) or labels.min() == labels.max():
-        return ()
-    weights = table.counts.shape[1] * len(table.label_names)
-    if linear.fewest(labels, clusters) < linear.FOLDS or table.counts.nnz == 0 or weights > learned.MOST_WEIGHTS:
+    if table.pairs or linear.refusal(table, linear.FOLDS):
         return ()
     return tuple(found.id for found in report.findings if found.id in EXPERIMENTS and _judgeable(table, found))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ftlab.data import duplicates, sources
 from ftlab.data.duplicates import NearPairs
-from ftlab.data.tables import with_label_names
+from ftlab.data.tables import is_whole, with_label_names
 from ftlab.data.words import Words, shared_lines, without_lines
 from ftlab.errors import BadInput
 
@@ -73,11 +72,7 @@ def prepare(
 
 
 def _is_text(value: object) -> bool:
-    """Whether this is a string that can be written down: half of a surrogate pair cannot."""
-    return isinstance(value, str) and (value.isascii() or not _HALF.search(value))
-
-
-_HALF = re.compile("[\ud800-\udfff]")
+    return isinstance(value, str) and (value.isascii() or is_whole(value))
 
 
 @dataclass

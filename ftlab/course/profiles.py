@@ -140,7 +140,7 @@ class Budget:
             f"{html.escape(str(value))}</td><td style='text-align:left'>"
             f"{'you' if name in self.overrides else 'profile ' + self.profile}</td></tr>"
             for name, value in self.settings.items()
-            if name in self.overrides or not (name in COLUMNS or name.startswith("at_least"))
+            if name in self.overrides or not (name in COLUMNS or name.startswith(("at_least_", "at_most_")))
         )
         return f"<table><thead><tr><th>budget</th><th>value</th><th>set by</th></tr></thead>{rows}</table>"
 

@@ -61,7 +61,8 @@ def headline(report: AuditReport) -> str:
         for severity, count in counts.items()
         if count
     ]
-    return f"{report.rows:,} rows, {len(report.findings)} findings" + (f": {', '.join(said)}" if said else "")
+    number = "1 finding" if len(report.findings) == 1 else f"{len(report.findings)} findings"
+    return f"{report.rows:,} rows, {number}" + (f": {', '.join(said)}" if said else "")
 
 
 def as_dict(report: AuditReport) -> dict[str, Any]:

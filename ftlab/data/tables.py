@@ -129,8 +129,7 @@ def as_texts(column: pd.Series, where: str) -> pd.Series:
     words = values[strings & (values.astype(str).str.strip() != "")]
     only_numbers = len(words) and pd.to_numeric(words, errors="coerce").notna().all()
     if only_numbers or (len(values) and not strings.any()):
-        numeric = only_numbers or (pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values))
-        kind = "numbers" if numeric else type(values.iloc[0]).__name__
+        kind = "numbers" if only_numbers else type(values.iloc[0]).__name__
         first = str(values.iloc[0])[:40]
         raise BadInput(f"{where}, holds no texts but {kind} (the first is {first}); name the column of the texts")
     return column if strings.all() else column.map(str, na_action="ignore")

@@ -76,8 +76,21 @@ SOURCES: dict[str, Source] = {
             licence="Apache-2.0",
             label_names=("negative", "positive"),
         ),
+        Source(
+            name="tickets",
+            what="messages to a support desk, by what it takes to close them, shipped with the course",
+            licence="Apache-2.0",
+            label_names=("billing", "authentication", "bug_report", "how_to"),
+        ),
+        Source(
+            name="domains",
+            what="texts by the expertise that they ask for, shipped with the course",
+            licence="Apache-2.0",
+            label_names=("medical", "finance", "legal"),
+        ),
     )
 }
+SOURCES["reviews"] = SOURCES["rotten_tomatoes"]  # what the lessons mean by "reviews"
 
 
 def required_assets(dataset: str, *, from_hub: bool = False) -> list[str]:

@@ -1,13 +1,26 @@
-"""The scores of prediction tables: accuracy with its interval, two models compared row by row, the report by class."""
+"""The scores of prediction tables: each with its interval, by class, and two models compared row by row.
+
+The intervals of F1 and MCC are bootstraps over rows. Such a score depends on the rows only through how many there are
+of each label and prediction, and drawing rows with replacement draws those counts from a multinomial distribution: so
+the counts are drawn, and thousands of resamples take milliseconds. Source: Efron and Tibshirani 1993.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from ftlab.intervals import Comparison, Interval, mean_interval, paired, proportion
+from ftlab.errors import BadInput
 
-__all__ = ["Comparison", "Interval", "accuracy", "compare", "correct", "mean_interval", "report"]
+__all__ = ["Comparison", "Interval", "accuracy", "by_truncation", "compare", "correct", "difference", "mean_interval",
+           "report", "scores", "smallest_difference"]  # fmt: skip
+
+RESAMPLES = 4000
+Metric = Literal["accuracy", "f1_macro", "f1_weighted", "mcc"]
 
 
 def correct(predictions: pd.DataFrame) -> np.ndarray:
@@ -20,20 +33,173 @@ def accuracy(predictions: pd.DataFrame, *, level: float = 0.95) -> Interval:
     return proportion(correct(predictions), level=level)
 
 
+def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
+    """Accuracy, macro F1, weighted F1, MCC and the F1 of each class ("f1_<label>"), each with its interval.
+
+    Accuracy has Wilson's interval, the others a percentile bootstrap over rows.
+    """
+    names = _labels(predictions)
+    counts = _confusion(predictions, names)
+    drawn = _resample(counts, seed)
+    found = {"accuracy": accuracy(predictions, level=level)}
+    measures = {"f1_macro": _f1_macro, "f1_weighted": _f1_weighted, "mcc": _mcc}
+    for name, measure in measures.items():
+        found[name] = _interval(measure(counts[np.newaxis])[0], measure(drawn), level)
+    by_class, drawn_by_class = _f1(counts[np.newaxis])[0], _f1(drawn)
+    for index, name in enumerate(names):
+        found[f"f1_{name}"] = _interval(by_class[index], drawn_by_class[:, index], level)
+    return found
+
+
 def compare(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> Comparison:
     """The accuracy of `first` less that of `second`, paired by row id (see `intervals.paired`).
 
     Both tables must hold the same row ids, in any order.
     """
-    second = second.set_index("id").loc[first["id"]].reset_index()
-    return paired(correct(first), correct(second), seed=seed)
+    return paired(correct(first), correct(_aligned(first, second)), seed=seed)
 
 
-def report(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Precision, recall, F1 and support for each class, and their macro and weighted means."""
+def difference(
+    first: pd.DataFrame, second: pd.DataFrame, metric: Metric = "f1_macro", *, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """A score of `first` less that of `second` on the same rows, with a paired bootstrap interval.
+
+    Paired: each resample draws rows, and both models answer the rows that were drawn.
+    """
+    second = _aligned(first, second)
+    names = sorted({*_labels(first), *_labels(second)})
+    codes = {name: index for index, name in enumerate(names)}
+    size = len(names)
+    cells = [frame[column].map(codes).to_numpy() for frame, column in
+             ((first, "label"), (first, "prediction"), (second, "prediction"))]  # fmt: skip
+    joint = np.bincount(np.ravel_multi_index(cells, (size,) * 3), minlength=size**3).reshape((size,) * 3)
+    drawn = _resample(joint, seed)
+    measure = _MEASURES[metric]
+    value = measure(joint.sum(axis=2)[np.newaxis])[0] - measure(joint.sum(axis=1)[np.newaxis])[0]
+    return _interval(value, measure(drawn.sum(axis=3)) - measure(drawn.sum(axis=2)), level)
+
+
+def smallest_difference(rows: int, disagree: float, *, power: float = 0.8, level: float = 0.95) -> float:
+    """The smallest true difference in accuracy that McNemar's exact test on `rows` rows would show, `power` of times.
+
+    `disagree` is the share of rows where one model is right and the other wrong (a first comparison measures it). Given
+    their number, the rows that the better model wins are binomial; the search goes over differences in steps of a
+    row. 1.0 where no difference is large enough. Source: Connor 1987, by exact counting.
+    """
+    from scipy import stats
+
+    if not 0 <= disagree <= 1:
+        raise BadInput(f"disagree is {disagree}; expected a share of rows, from 0 to 1")
+    pairs = round(rows * disagree)
+    wins = np.arange(pairs + 1)
+    p_values = np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(wins, pairs - wins), pairs, 0.5))
+    shown = (p_values < 1 - level) & (wins > pairs / 2)
+    for gap in range(pairs + 1):
+        better = (1 + gap / pairs) / 2 if pairs else 0.5
+        if stats.binom.pmf(wins[shown], pairs, better).sum() >= power:
+            return gap / rows
+    return 1.0
+
+
+def by_truncation(predictions: pd.DataFrame, tokens: Sequence[int], max_length: int) -> pd.DataFrame:
+    """Accuracy, with its interval, on the rows that were cut at `max_length` and on those that the model read whole.
+
+    `tokens` counts the tokens of each row before cutting, special tokens included, in the order of the table. The two
+    groups are different rows: longer texts may be harder or easier for reasons of their own.
+    """
+    if len(tokens) != len(predictions):
+        raise ValueError(f"{len(tokens)} token counts for {len(predictions)} rows, expected one for each")
+    cut = np.asarray(tokens) > max_length
+    lines = []
+    for name, group in (("read whole", predictions[~cut]), ("cut", predictions[cut])):
+        found = accuracy(group) if len(group) else Interval(np.nan, np.nan, np.nan)
+        lines.append({"rows": name, "count": len(group), "accuracy": found.value, "low": found.low, "high": found.high})
+    return pd.DataFrame(lines)
+
+
+def report(predictions: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Precision, recall, F1 with its interval, and support for each class; then the macro and the weighted means."""
     from sklearn.metrics import classification_report
 
     result = classification_report(predictions["label"], predictions["prediction"], output_dict=True, zero_division=0.0)
     result.pop("accuracy", None)
     table = pd.DataFrame(result).T.rename(columns={"f1-score": "f1"})
+    found = scores(predictions, seed=seed)
+    names = {"macro avg": "f1_macro", "weighted avg": "f1_weighted"}
+    intervals = [found[names.get(name, f"f1_{name}")] for name in table.index]
+    table.insert(3, "f1_low", [interval.low for interval in intervals])
+    table.insert(4, "f1_high", [interval.high for interval in intervals])
     return table.astype({"support": int})
+
+
+def _aligned(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """`second` in the order of `first`, by row id."""
+    if len(first) != len(second) or set(first["id"]) != set(second["id"]):
+        raise BadInput("the two models answered different rows; compare them on the same ones")
+    return second.set_index("id").loc[first["id"]].reset_index()
+
+
+def _labels(predictions: pd.DataFrame) -> list[str]:
+    """The labels that stand in a table, as truth or as prediction."""
+    return sorted({*predictions["label"], *predictions["prediction"]})
+
+
+def _confusion(predictions: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(predictions["label"], predictions["prediction"], labels=list(names))
+
+
+def _resample(counts: np.ndarray, seed: int) -> np.ndarray:
+    """Bootstrap resamples of a table of counts, shaped (resamples, *counts.shape)."""
+    rows = int(counts.sum())
+    drawn = np.random.default_rng(seed).multinomial(rows, (counts / rows).ravel(), size=RESAMPLES)
+    return drawn.reshape(RESAMPLES, *counts.shape)
+
+
+def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(value), float(low), float(high), level)
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Their quotient, and 0 where there is nothing to divide by, as scikit-learn has it with `zero_division=0`."""
+    return np.divide(numerator, denominator, out=np.zeros(denominator.shape), where=denominator > 0)
+
+
+# Each measure takes confusion matrices of the shape (resamples, true labels, predicted labels).
+
+
+def _accuracy(counts: np.ndarray) -> np.ndarray:
+    return _divide(np.trace(counts, axis1=1, axis2=2), counts.sum(axis=(1, 2)).astype(float))
+
+
+def _f1(counts: np.ndarray) -> np.ndarray:
+    """The F1 of each class: (resamples, classes)."""
+    right = np.diagonal(counts, axis1=1, axis2=2)
+    return _divide(2.0 * right, (counts.sum(axis=1) + counts.sum(axis=2)).astype(float))
+
+
+def _f1_macro(counts: np.ndarray) -> np.ndarray:
+    # A class that a resample holds neither as truth nor as prediction is no class of it.
+    there = (counts.sum(axis=1) + counts.sum(axis=2)) > 0
+    return _divide(_f1(counts).sum(axis=1), there.sum(axis=1).astype(float))
+
+
+def _f1_weighted(counts: np.ndarray) -> np.ndarray:
+    support = counts.sum(axis=2)
+    return _divide((_f1(counts) * support).sum(axis=1), support.sum(axis=1).astype(float))
+
+
+def _mcc(counts: np.ndarray) -> np.ndarray:
+    """Matthews' correlation for any number of classes (Gorodkin 2004)."""
+    true, predicted = counts.sum(axis=2).astype(float), counts.sum(axis=1).astype(float)
+    rows = true.sum(axis=1)
+    covariance = np.trace(counts, axis1=1, axis2=2) * rows - (true * predicted).sum(axis=1)
+    spread = np.sqrt((rows**2 - (true**2).sum(axis=1)) * (rows**2 - (predicted**2).sum(axis=1)))
+    return _divide(covariance, spread)
+
+
+_MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "accuracy": _accuracy, "f1_macro": _f1_macro, "f1_weighted": _f1_weighted, "mcc": _mcc,
+}  # fmt: skip

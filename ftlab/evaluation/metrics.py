@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 
 class _LabelMetric(evaluate.Metric):
@@ -38,23 +38,39 @@ class Accuracy(_LabelMetric):
 class F1(_LabelMetric):
     """F1, the harmonic mean of precision and recall; `average` is scikit-learn's: binary, macro, micro, weighted.
 
-    "binary" takes label 1 as the positive one; "macro" counts each class alike, however rare it is.
+    "binary" is the F1 of one class, label 1 unless `pos_label` says otherwise; "macro" counts each class alike, however
+    rare it is; "weighted" counts each class by its rows.
     """
 
-    def _compute(self, predictions: list[int], references: list[int], average: str = "macro") -> dict[str, float]:
-        return {"f1": float(f1_score(references, predictions, average=average, zero_division=0.0))}
+    def _compute(
+        self, predictions: list[int], references: list[int], average: str = "macro", pos_label: int = 1
+    ) -> dict[str, float]:
+        score = f1_score(references, predictions, average=average, pos_label=pos_label, zero_division=0.0)
+        return {"f1": float(score)}
 
 
-def accuracy_and_f1() -> Callable[[Any], dict[str, float]]:
-    """A `compute_metrics` for Trainer: accuracy and macro F1 from (logits, label ids)."""
-    accuracy, f1 = Accuracy(), F1()
+class MatthewsCorrelation(_LabelMetric):
+    """The correlation of predicted and true labels, from -1 to 1; 0 is what guessing gets, however rare a class is.
+
+    Sources: Matthews 1975; for several classes, Gorodkin 2004.
+    """
+
+    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
+        return {"matthews_correlation": float(matthews_corrcoef(references, predictions))}
+
+
+def classification_scores() -> Callable[[Any], dict[str, float]]:
+    """A `compute_metrics` for Trainer: accuracy, macro F1, weighted F1 and MCC from (logits, label ids)."""
+    accuracy, f1, mcc = Accuracy(), F1(), MatthewsCorrelation()
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
         logits, labels = prediction
-        predictions = np.argmax(logits, axis=-1)
+        answers = {"predictions": np.argmax(logits, axis=-1), "references": labels}
         return {
-            **accuracy.compute(predictions=predictions, references=labels),
-            **f1.compute(predictions=predictions, references=labels, average="macro"),
+            **accuracy.compute(**answers),
+            **f1.compute(**answers, average="macro"),
+            "f1_weighted": f1.compute(**answers, average="weighted")["f1"],
+            **mcc.compute(**answers),
         }
 
     return compute_metrics

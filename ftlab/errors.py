@@ -36,5 +36,9 @@ class LessonFailed(CourseError):
     exit_code = 1
 
 
+class TrainingFailed(LessonFailed):
+    """A training that cannot go on: its loss is no number any more."""
+
+
 class ClaimFailed(LessonFailed):
     """A statement of the course that this run's measurement contradicts."""

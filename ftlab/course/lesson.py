@@ -55,6 +55,16 @@ class Lesson:
         """
         return self.budget.profile != "smoke" and not self.budget.overrides and self.budget.seed == 0
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of this lesson's checkpoints. A run that is cut off leaves it, for another to go on from."""
+        return self.folder.parent / f"{self.name}.checkpoints"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The splits that were noted by `used`: rows, hash and origin of each."""
+        return self._data
+
     def measure(self, **values: float) -> None:
         """Note measured values for metrics.json."""
         self._metrics.update({name: _plain(value) for name, value in values.items()})
@@ -110,7 +120,7 @@ class Lesson:
 
         `headline` is the result in a few words, for the table of the run.
         """
-        files.remove(self.folder / "checkpoints")
+        files.remove(self.checkpoints)
         budget = self.budget
         model = loading.folder(budget.model)
         metrics = {

@@ -76,6 +76,7 @@ PARAMETERS: dict[str, Parameter] = {
     "dataset": Parameter(str, f"one of {', '.join(sources.SOURCES)}, or the path of a file"),
     "text_column": Parameter(str, "the column of your own file that holds the texts"),
     "label_column": Parameter(str, "the column of your own file that holds the labels"),
+    "test_dataset": Parameter(str, "the path of a file with the rows that judge; empty: they are drawn from dataset"),
     "from_hub": Parameter(bool, "whether the data set comes from the model hub"),
     "model": Parameter(str, f"one of {', '.join(loading.MODELS)}, a folder, or a hub id"),
     "rows": Parameter(int, "training rows; leave it out for the profile's own number", low=1),
@@ -90,6 +91,7 @@ PARAMETERS: dict[str, Parameter] = {
     "learning_rate": Parameter(float, "the highest learning rate, after warm-up", above=0, high=1),
     "weight_decay": Parameter(float, "AdamW's pull of the weights towards zero", low=0, high=1),
     "patience": Parameter(int, "epochs without a better validation score before training stops", low=1),
+    "resume": Parameter(bool, "whether to go on from the checkpoints of a run that was cut off"),
     "at_least_accuracy": Parameter(float, "the claimed lower bound of test accuracy", low=0, high=1),
     "at_least_gain": Parameter(float, "the claimed lower bound of the gain over TF-IDF", low=-1, high=1),
     "at_least_findings": Parameter(int, "the claimed lower bound of the number of findings", low=0),
@@ -130,6 +132,11 @@ class Budget:
         of_data = sources.required_assets(self.settings["dataset"], from_hub=self.settings.get("from_hub", False))
         return of_data + loading.required_assets(self.settings["model"])
 
+    @property
+    def sizes_are_bounds(self) -> bool:
+        """Whether the sizes of the splits may shrink to what a data set has: none of them was set by hand."""
+        return not {"rows", "validation_rows", "test_rows"} & self.overrides.keys()
+
     def columns(self) -> dict[str, str]:
         """The column names of your own file, as `sources.load` takes them."""
         return {name: self.settings[name] for name in COLUMNS}
@@ -150,9 +157,20 @@ class Budget:
 
 
 @cache
-def table() -> dict[str, dict[str, dict[str, Any]]]:
-    """profiles.toml: {lesson: {profile: {name: value}}}."""
+def _file() -> dict[str, Any]:
     return tomllib.loads((Path(__file__).parent / "profiles.toml").read_text(encoding="utf-8"))
+
+
+def table() -> dict[str, dict[str, dict[str, Any]]]:
+    """The budgets of profiles.toml: {lesson: {profile: {name: value}}}."""
+    return {name: budgets for name, budgets in _file().items() if name != "for_dataset"}
+
+
+def for_dataset(lesson: str, profile: str, dataset: str) -> dict[str, Any]:
+    """What a data set changes in the budget of a profile that was not written for it; smoke stays as small as it is."""
+    if profile == "smoke" or dataset == table()[lesson][profile]["dataset"]:
+        return {}
+    return _file()["for_dataset"].get(lesson, {}).get(dataset, {})
 
 
 def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Budget:
@@ -173,10 +191,12 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
             raise BadInput(f"lesson {lesson} has no parameter {name!r}; it has {', '.join(['seed', *values])}")
         given[name] = PARAMETERS[name].parse(name, value)
     seed = given.pop("seed", 0)
+    values.update(for_dataset(lesson, profile, given.get("dataset", values["dataset"])))
     values.update(given)
     if given.get("dataset") in sources.SOURCES and not sources.SOURCES[given["dataset"]].hub_id:
         values["from_hub"] = False
-    sources.check(values["dataset"], **{name: values[name] for name in COLUMNS})
+    for dataset in filter(None, (values["dataset"], values.get("test_dataset"))):
+        sources.check(dataset, **{name: values[name] for name in COLUMNS})
     loading.check(values["model"])
     return Budget(lesson, profile, seed, values, given)
 

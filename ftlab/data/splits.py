@@ -55,7 +55,13 @@ class Splits:
 
 
 def split(
-    dataset: DatasetDict, *, rows: int | None, validation_rows: int, test_rows: int | None, seed: int = 0
+    dataset: DatasetDict,
+    *,
+    rows: int | None,
+    validation_rows: int,
+    test_rows: int | None,
+    seed: int = 0,
+    at_most: bool = False,
 ) -> Splits:
     """Draw training, validation and test rows without overlap; None takes all that the others leave.
 
@@ -63,7 +69,8 @@ def split(
     after `normalise` the first is kept; where their labels contradict each other, none is kept. Near-duplicates
     (`duplicates.near`) stay together: a cluster stands in one split, or is left out where it fits into none. When the
     source brings a test split of its own, the test rows come from there, and training rows that are near-duplicates of
-    them are left out. Raises BadInput when there are too few rows.
+    them are left out. With `at_most` the sizes are upper bounds: where there are fewer rows they become three, one and
+    one fifth of what there is. Raises BadInput when there are too few rows.
     """
     from datasets import concatenate_datasets
 
@@ -73,17 +80,17 @@ def split(
             raise BadInput("test_rows is 0 (all), and this data set has no test split of its own; give a number")
         clusters, kept = duplicates.together(list(everything["text"])), _distinct(everything)
         sizes = [rows, validation_rows, test_rows]
-        train, validation, test = _draw(everything.select(kept), clusters[kept], sizes, seed)
+        train, validation, test = _draw(everything.select(kept), clusters[kept], sizes, seed, at_most)
         return Splits(train, validation, test, len(everything) - len(kept))
     judging, size = dataset["test"], len(everything)
     clusters = duplicates.together([*everything["text"], *judging["text"]])
     candidates = _distinct(judging)
     # The judges are drawn from rows that are given; whether two of them are alike is for their makers to say.
-    (test,) = _draw(judging.select(candidates), np.arange(len(candidates)), [test_rows], seed)
+    (test,) = _draw(judging.select(candidates), np.arange(len(candidates)), [test_rows], seed, at_most)
     drawn = clusters[size:][np.isin(list(judging["id"]), list(test["id"]))]
     unseen = np.flatnonzero(~np.isin(clusters[:size], drawn))
     kept = unseen[_distinct(everything.select(unseen))]
-    train, validation = _draw(everything.select(kept), clusters[kept], [rows, validation_rows], seed)
+    train, validation = _draw(everything.select(kept), clusters[kept], [rows, validation_rows], seed, at_most)
     return Splits(train, validation, test, len(judging) - len(candidates) + size - len(kept))
 
 
@@ -96,8 +103,12 @@ def _distinct(dataset: Dataset) -> np.ndarray:
     return np.sort(firsts[~contradicted])
 
 
-def _draw(pool: Dataset, clusters: np.ndarray, sizes: list[int | None], seed: int) -> list[Dataset]:
+def _draw(
+    pool: Dataset, clusters: np.ndarray, sizes: list[int | None], seed: int, at_most: bool = False
+) -> list[Dataset]:
     """Stratified, disjoint draws from `pool`; the first size may be None, for all that the others leave."""
+    if at_most and sum(size or 0 for size in sizes) >= len(pool):
+        sizes = _fitting(len(pool), len(sizes))
     names = pool.features["label"].names
     labels = np.asarray(pool["label"])
     by_class = [np.flatnonzero(labels == label) for label in range(len(names))]
@@ -175,6 +186,13 @@ def _shares(left: np.ndarray, size: int, keep: int) -> np.ndarray:
     return take
 
 
+def _fitting(there: int, splits: int) -> list[int | None]:
+    """Sizes that fit into so many rows, for one split, two or three."""
+    return (
+        [there * 3 // 5, *[there // 5] * 2] if splits == 3 else [there * 4 // 5, there // 5] if splits == 2 else [there]
+    )
+
+
 def _require_enough(counts: list[int], names: list[str], sizes: list[int | None]) -> None:
     there, splits = sum(counts), len(sizes)
     smallest = int(np.argmin(counts))
@@ -185,11 +203,10 @@ def _require_enough(counts: list[int], names: list[str], sizes: list[int | None]
         )
     wanted = sum(len(names) if size is None else size for size in sizes)
     if wanted > there:
+        fitting = _fitting(there, splits)
         fits = {
-            1: f"test_rows {there}",
-            2: f"rows {there * 4 // 5} and validation_rows {there // 5}",
-            3: f"rows {there * 3 // 5}, validation_rows {there // 5} and test_rows {there // 5}",
-        }[splits]
+            1: "test_rows {}", 2: "rows {} and validation_rows {}", 3: "rows {}, validation_rows {} and test_rows {}"
+        }[splits].format(*fitting)  # fmt: skip
         raise BadInput(
             f"{wanted:,} rows are asked for over the splits, and there are {there:,} distinct ones; ask for fewer: "
             f"{fits} would do"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -27,40 +29,41 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     frame = _parse(path)
     if frame.empty and not len(frame.columns):
         raise BadInput(f"{path} has no rows; expected a table with the columns {' and '.join(columns)}")
-    for column in columns:
-        if column not in frame.columns:
-            raise BadInput(
-                f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}; name the right ones "
-                "with text_column and label_column (`ftlab audit`: --text and --label, or --prompt and --completion)"
-            )
+    require_columns(path, frame, columns)
     if frame.empty:
         raise BadInput(f"{path} has a header but no rows; expected at least one row for each label")
     return frame
 
 
+def require_columns(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise BadInput unless the table has these columns."""
+    for column in columns:
+        if column not in frame.columns:
+            raise BadInput(
+                f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}; name the right ones "
+                "with text_column and label_column (`ftlab audit`: --text and --label, or --prompt and --completion; "
+                "`ftlab predict`: --text)"
+            )
+
+
 def _parse(path: Path) -> pd.DataFrame:
     """The table in a file, whatever its type; what a parser complains of becomes one sentence."""
     suffix = path.suffix.lower()
-    try:
+    with explained(path):
         if suffix == ".parquet":
             return pd.read_parquet(path)
-        with path.open("rb") as file:
-            if b"\0" in file.read(1 << 16):
-                raise BadInput(f"{path} is a binary file; expected text in UTF-8 ({suffix[1:]})")
         if suffix == ".jsonl":
-            return _parse_jsonl(path)
-        with warnings.catch_warnings():
-            # Fields too many in a row would shift its columns, or be cut off, with no more than a warning.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                path,
-                sep="\t" if suffix == ".tsv" else ",",
-                encoding="utf-8-sig",
-                dtype=str,  # 007 is not 7,
-                keep_default_na=False,  # and "None" may be a label
-                na_values=[""],
-                index_col=False,
-            )
+            _require_text(path)
+            return pd.DataFrame(list(json_objects(path)))
+        (frame,) = csv_chunks(path, None)
+        return frame
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What a parser complains of, as one sentence (BadInput)."""
+    try:
+        yield
     except UnicodeDecodeError as problem:
         raise BadInput(
             f"{path} is not UTF-8 (byte {problem.start} is {problem.object[problem.start]:#x}); save it as UTF-8"
@@ -72,12 +75,40 @@ def _parse(path: Path) -> pd.DataFrame:
     ) as problem:  # pandas' and pyarrow's parser errors are ValueErrors
         reason = " ".join(str(problem).split())
         raise BadInput(
-            f"{path} cannot be read as {suffix[1:]} ({reason[:200]}); mend the file and try again"
+            f"{path} cannot be read as {path.suffix.lower()[1:]} ({reason[:200]}); mend the file and try again"
         ) from problem
 
 
-def _parse_jsonl(path: Path) -> pd.DataFrame:
-    rows = []
+def csv_chunks(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
+    """The table of a CSV or TSV file, `rows` at a time (None: whole), each value as the text that stands there."""
+    _require_text(path)
+    with warnings.catch_warnings():
+        # Fields too many in a row would shift its columns, or be cut off, with no more than a warning.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        read = pd.read_csv(
+            path,
+            sep="\t" if path.suffix.lower() == ".tsv" else ",",
+            encoding="utf-8-sig",
+            dtype=str,  # 007 is not 7,
+            keep_default_na=False,  # and "None" may be a label
+            na_values=[""],
+            index_col=False,
+            chunksize=rows,
+        )
+        if isinstance(read, pd.DataFrame):
+            yield read
+        else:
+            yield from read
+
+
+def _require_text(path: Path) -> None:
+    with path.open("rb") as file:
+        if b"\0" in file.read(1 << 16):
+            raise BadInput(f"{path} is a binary file; expected text in UTF-8 ({path.suffix.lower()[1:]})")
+
+
+def json_objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file, one a line; BadInput names the line that is none."""
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -91,8 +122,7 @@ def _parse_jsonl(path: Path) -> pd.DataFrame:
                 raise BadInput(f"{path}, line {number}: half a character (a lone \\ud...); write the whole one")
             if not isinstance(row, dict):
                 raise BadInput(f'{path}, line {number}: expected an object such as {{"text": ..., "label": ...}}')
-            rows.append(row)
-    return pd.DataFrame(rows)
+            yield row
 
 
 class MixedLabels(dict[str, tuple[str, str]]):

@@ -69,7 +69,7 @@ def temperature(predictions: pd.DataFrame) -> float:
 
 
 def scaled(predictions: pd.DataFrame, temperature: float) -> pd.DataFrame:
-    """The predictions as they would be with the logits divided by `temperature`: the same answers, other confidences."""
+    """The predictions with the logits divided by `temperature`: the same answers, other confidences."""
     if not temperature > 0:
         raise BadInput(f"the temperature is {temperature}; expected more than 0")
     probabilities, _ = _probabilities(predictions)

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ftlab.intervals import Comparison, Interval, mean_interval, paired, proportion
 from ftlab.errors import BadInput
+from ftlab.intervals import Comparison, Interval, mean_interval, paired, proportion
 
 __all__ = ["Comparison", "Interval", "accuracy", "by_truncation", "compare", "correct", "difference", "mean_interval",
            "report", "scores", "smallest_difference"]  # fmt: skip

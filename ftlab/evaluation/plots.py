@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
 
@@ -127,4 +127,53 @@ def confusion(predictions: pd.DataFrame, label_names: Sequence[str]) -> Figure:
         xticklabels=label_names, yticklabels=label_names, cbar_kws={"label": "share of the true label"},
     )  # fmt: skip
     axis.set(xlabel="predicted label", ylabel="true label", title="Rows by true and predicted label")
+    return figure
+
+
+def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Accuracy against confidence in bins, one line for each table of `calibration.reliability`; rows beneath."""
+    import matplotlib.pyplot as plt
+
+    figure, (top, foot) = plt.subplots(2, 1, figsize=(6, 5.5), sharex=True, height_ratios=(3, 1))
+    top.plot([0, 1], [0, 1], color=MUTED, linestyle="--", label="as sure as right")
+    styles = [(MUTED, "s"), (INK, "o"), (ACCENT, "^")][-len(tables) :]
+    for (name, table), (colour, marker) in zip(tables.items(), styles, strict=True):
+        top.plot(table["confidence"], table["accuracy"], color=colour, marker=marker, label=name)
+        foot.step([*table["low"], table["high"].iloc[-1]], [*table["rows"], 0], where="post", color=colour)
+    lowest = min(table["low"].min() for table in tables.values())
+    top.set(ylabel="accuracy", title="How often it is right when it is so sure", xlim=(lowest, 1), ylim=(0, 1.02))
+    foot.set(xlabel="confidence", ylabel="rows", title="How many rows have that confidence")
+    top.legend()
+    figure.tight_layout()
+    return figure
+
+
+def learning_curve(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Figure:
+    """Score against training rows, a line with its range over seeds for each model, and the points of this run.
+
+    `points` has a line for each run: model, rows, seed and accuracy; `live` the same, drawn as crosses.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 4))
+    for (name, group), (colour, marker) in zip(
+        points.groupby("model", sort=False), ((ACCENT, "o"), (INK, "s"), (MUTED, "^")), strict=False
+    ):
+        over_seeds = group.groupby("rows")["accuracy"]
+        mean = over_seeds.mean()
+        axis.plot(mean.index, mean, color=colour, marker=marker, label=str(name))
+        axis.fill_between(mean.index, over_seeds.min(), over_seeds.max(), color=colour, alpha=0.15)
+        if live is not None and len(here := live[live["model"] == name]):
+            axis.plot(here["rows"], here["accuracy"], "x", color=colour, markersize=11, markeredgewidth=2.5)
+    rows = sorted(points["rows"].unique())
+    axis.set(
+        xscale="log",
+        xlabel="training rows (logarithmic)",
+        ylabel="accuracy on the test rows",
+        title="How much is enough?",
+    )
+    axis.set_xticks(rows, [f"{number:,}" for number in rows])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right", title="crosses: this run" if live is not None else None)
     return figure

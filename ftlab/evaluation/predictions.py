@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ftlab.models import batches
+
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import Trainer
@@ -38,22 +40,13 @@ def predict_rows(trainer: Trainer, rows: Dataset, tokenized: Dataset) -> pd.Data
     """The trainer's model on `tokenized`, as `prediction_table` of `rows`.
 
     `trainer.predict` returns rows in the order of its sampler, and with length-grouped batches that is not the order
-    of the data set. Here the rows are sorted by length (little padding, few batches) and put back.
+    of the data set. Here each answer goes back to its row.
     """
-    import torch
-
     if len(rows) != len(tokenized):
         raise ValueError(f"{len(tokenized)} tokenized rows for {len(rows)} rows, expected the same rows in both")
-    order = np.argsort([len(ids) for ids in tokenized["input_ids"]], kind="stable")
-    keep = [name for name in tokenized.column_names if name in ("input_ids", "attention_mask", "token_type_ids")]
-    inputs = tokenized.select_columns(keep)
     # Without the mixed precision that the Trainer wraps around it: as the saved model will answer.
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
-    size = trainer.args.per_device_eval_batch_size
-    logits = []
-    with torch.inference_mode():
-        for start in range(0, len(order), size):
-            batch = trainer.data_collator([inputs[int(index)] for index in order[start : start + size]])
-            logits.append(model(**{key: value.to(model.device) for key, value in batch.items()}).logits.float().cpu())
-    probabilities = torch.cat(logits).softmax(dim=-1).numpy()
-    return prediction_table(rows, probabilities[np.argsort(order, kind="stable")])
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    names = [name for name in batches.MODEL_INPUTS if name in tokenized.column_names]
+    encodings = {name: list(tokenized[name]) for name in names}
+    probabilities = batches.run(model, trainer.processing_class, encodings, batches.softmax)
+    return prediction_table(rows, probabilities)

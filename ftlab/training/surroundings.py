@@ -1,30 +1,45 @@
-"""What surrounds a Trainer: the precision that the device has, and a line of progress for whoever watches the run."""
+"""What surrounds any Trainer: precision by the device, progress for whoever watches, and plain words when it fails."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from ftlab.errors import BadInput, TrainingFailed
+from ftlab.models import footprint
 from ftlab.progress import LIVE
 
 if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 
 def mixed_precision() -> dict[str, bool]:
-    """The fp16 and bf16 arguments of TrainingArguments for this machine.
+    """The precision arguments of TrainingArguments for this machine: fp16, bf16, and use_cpu where bf16 asks for it.
 
-    bf16 on a GPU that has it, fp16 on an older one, neither on a CPU or on Apple's MPS: asked for fp16, Trainer
-    would train in fp32 on a CPU without saying so, and bf16 is slower than fp32 on a CPU without bf16 instructions.
+    bf16 on a GPU that has it, fp16 on an older one; bf16 on a CPU with instructions for it (AVX-512 BF16, AMX), where a
+    step takes about two thirds of the time; neither elsewhere. Asked for fp16, Trainer would train in fp32 on a CPU
+    without saying so, and bf16 without such instructions is slower than fp32. The weights stay in fp32 in any case.
     """
     import torch
 
-    cuda = torch.cuda.is_available()
-    bf16 = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-    return {"fp16": cuda and not bf16, "bf16": bf16}
+    if torch.cuda.is_available():
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return {"fp16": not bf16, "bf16": bf16}
+    if torch.backends.mps.is_available() or not _cpu_has_bf16():
+        return {"fp16": False, "bf16": False}
+    return {"fp16": False, "bf16": True, "use_cpu": True}
+
+
+def _cpu_has_bf16() -> bool:
+    import torch
+
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 class LiveProgress(TrainerCallback):
@@ -42,3 +57,61 @@ class LiveProgress(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         """Say nothing more."""
         self.file.unlink(missing_ok=True)
+
+
+class StopWhenNotFinite(TrainerCallback):
+    """Stop training at the step whose logits are no numbers any more (NaN or infinite).
+
+    Trainer goes on: its log leaves NaN losses out by default, and every later step trains on nothing. Raises
+    TrainingFailed with the step and what to try.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **more: Any
+    ) -> None:
+        """Look at what the model gives, each time that it runs in training."""
+        import torch
+
+        def look(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            if module.training and not torch.isfinite(output.logits).all():
+                raise TrainingFailed(
+                    f"training diverged at step {state.global_step + 1} of {state.max_steps}: the logits are not "
+                    "numbers any more (NaN or infinite); lower the learning_rate: it is "
+                    f"{args.learning_rate:g}, and a tenth of it is a good next try"
+                )
+
+        self.hook = model.register_forward_hook(look)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+        """Look no more."""
+        self.hook.remove()
+
+
+@contextmanager
+def enough_memory(model: PreTrainedModel, *, batch_size: int, length: int) -> Iterator[None]:
+    """Refuse a training that this machine's memory cannot hold, before it starts or when it runs out.
+
+    `length` is the longest row in tokens. Raises BadInput with what a step would need (an estimate, see
+    `footprint.training_memory`), what there is, and what to change. A system that overcommits kills a process that
+    takes too much, and nothing can be said then: hence the look before.
+    """
+    import torch
+
+    needed = footprint.training_memory(model, batch_size=batch_size, length=length)
+    there = footprint.free_memory(model.device)
+    advice = f"ask for less: batch_size {max(1, batch_size // 2)}, or a smaller max_length (it is {length})"
+    if needed > there:
+        raise BadInput(
+            f"training {batch_size} rows of {length} tokens at a time needs about {needed / 1e9:.1f} GB, and "
+            f"{there / 1e9:.1f} GB are free; {advice}"
+        )
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as problem:
+        words = str(problem)
+        if not isinstance(problem, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in words:
+            raise
+        raise BadInput(
+            f"training ran out of memory with {batch_size} rows of up to {length} tokens at a time (about "
+            f"{needed / 1e9:.1f} GB were expected, {there / 1e9:.1f} GB were free); {advice}"
+        ) from problem

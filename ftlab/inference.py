@@ -1,0 +1,98 @@
+"""A saved model at work: load it once, answer many texts in batches, in the order in which they came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ftlab.errors import BadInput
+from ftlab.models import batches, loading
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Classifier:
+    """A fine-tuned classifier, loaded once.
+
+    `model` is a folder that a lesson saved, or any name that `loading.folder` takes. Texts longer than `max_length`
+    tokens are cut; by default that is the length that the folder's tokenizer names, which is the one that the model was
+    trained with. It runs on the GPU if there is one. Raises BadInput when the folder holds no classifier.
+    """
+
+    def __init__(self, model: str, *, max_length: int | None = None, device: torch.device | str | None = None) -> None:
+        import torch
+        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+        folder = loading.folder(model)
+        architectures = AutoConfig.from_pretrained(folder).architectures or []
+        if not any("SequenceClassification" in name for name in architectures):
+            raise BadInput(
+                f"{model} is no classifier ({', '.join(architectures) or 'it names no architecture'}): it has no head "
+                "for labels; give a folder that lesson 02 saved"
+            )
+        most = loading.max_positions(str(folder))
+        if max_length is not None and not 1 <= max_length <= most:
+            raise BadInput(f"max_length is {max_length}, and {model} takes 1 to {most} tokens")
+        self.max_length = max_length or most
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        loading.ensure_pad_token(self.tokenizer)
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        self.model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+        self.model.to(device).eval()
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the labels, in the order of their ids."""
+        return [self.model.config.id2label[index] for index in range(self.model.config.num_labels)]
+
+    def probabilities(self, texts: Sequence[str], *, tokens: int = batches.TOKENS) -> np.ndarray:
+        """The probability of each label for each text: (texts, labels), in the order of the texts.
+
+        Raises BadInput for a text that is no string or is blank: there is nothing to classify in it.
+        """
+        for place, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip():
+                raise BadInput(f"text {place} is {text!r}; expected a text with something in it")
+        if not len(texts):
+            return np.empty((0, len(self.labels)), dtype=np.float32)
+        encodings = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)
+        return batches.run(
+            self.model,
+            self.tokenizer,
+            encodings,
+            batches.softmax,
+            tokens=tokens,
+        )
+
+    def __call__(self, texts: Sequence[str]) -> pd.DataFrame:
+        """One line a text, in their order: text, label, probability (of that label), and `p_<label>` for each label."""
+        found = self.probabilities(texts)
+        best = found.argmax(axis=1)
+        table = pd.DataFrame(
+            {
+                "text": list(texts),
+                "label": [self.labels[index] for index in best],
+                "probability": found[np.arange(len(found)), best],
+            }
+        )
+        return table.assign(**{f"p_{name}": found[:, index] for index, name in enumerate(self.labels)})
+
+    def label_rows(self, parts: Iterable[pd.DataFrame], column: str = "text") -> Iterator[pd.DataFrame]:
+        """Each table of `parts` with the answers for its texts: columns prediction, probability and `p_<label>`.
+
+        A row whose text is missing or blank gets none. Raises BadInput when a table has one of these columns already.
+        """
+        added = ["prediction", "probability", *(f"p_{name}" for name in self.labels)]
+        for part in parts:
+            if taken := [name for name in added if name in part.columns]:
+                raise BadInput(f"the rows already have a column {taken[0]!r}, which the answers would go to; rename it")
+            texts = part[column].where(part[column].notna(), "").astype(str)
+            there = (texts.str.strip() != "").to_numpy()
+            answers = self(texts[there].tolist()).rename(columns={"label": "prediction"})[added]
+            answers.index = part.index[there]
+            yield part.join(answers)

@@ -1,0 +1,83 @@
+"""Run a model over many rows: batches of like length, answers in the order of the rows.
+
+Rows of a batch are padded to its longest, so rows of like length waste little. A batch holds as many rows as fit into
+a number of tokens, which keeps short rows fast and long ones within memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ftlab.progress import bar
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TOKENS = 2048  # in a batch, padding included
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def by_length(lengths: Sequence[int], tokens: int = TOKENS) -> Iterator[list[int]]:
+    """The places of the rows in batches of at most `tokens` padded tokens (one row at least), the longest rows first.
+
+    The longest first, so that a batch that does not fit into memory fails at once and not at the end.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, tokens // max(1, int(lengths[order[start]])))
+        yield order[start : start + size].tolist()
+        start += size
+
+
+def run(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encodings: Mapping[str, Sequence[Sequence[int]]],
+    read: Callable[[Any, torch.Tensor], torch.Tensor],
+    *,
+    tokens: int = TOKENS,
+    what: str = "predicting",
+) -> np.ndarray:
+    """`read(output, attention_mask)` of each row, stacked in the order of the rows: (rows, ...), as float32.
+
+    `encodings` is what the tokenizer gave for the rows (at least one), without padding. The model is put into
+    evaluation mode, and runs in its own precision and without gradients.
+    """
+    import torch
+
+    names = [name for name in MODEL_INPUTS if name in encodings]
+    columns = {name: list(encodings[name]) for name in names}
+    lengths = [len(ids) for ids in columns["input_ids"]]
+    answers: dict[int, np.ndarray] = {}
+    model.eval()
+    with torch.inference_mode(), bar(what, total=len(lengths), unit="rows") as progress:
+        for places in by_length(lengths, tokens):
+            rows = {name: [column[place] for place in places] for name, column in columns.items()}
+            batch = tokenizer.pad(rows, return_tensors="pt").to(model.device)
+            found = read(model(**batch), batch["attention_mask"]).float().cpu().numpy()
+            for place, answer in zip(places, found, strict=True):
+                answers[place] = answer
+            progress.update(len(places))
+    return np.stack([answers[place] for place in range(len(lengths))])
+
+
+def softmax(output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
+    """The probability of each label: (rows, labels)."""
+    return output.logits.float().softmax(dim=-1)
+
+
+def mean_pooled(output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
+    """The mean of the last layer's hidden states over the real tokens, at length 1: one vector a row.
+
+    How sentence encoders such as MiniLM were trained to be read (Reimers and Gurevych, Sentence-BERT, 2019).
+    """
+    import torch
+
+    mask = attention_mask.unsqueeze(-1).to(output.last_hidden_state.dtype)
+    mean = (output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    return torch.nn.functional.normalize(mean, dim=-1)

@@ -36,7 +36,7 @@ def accumulation(
 
 
 def spread(table: pd.DataFrame) -> float:
-    """By what share the largest loss or gradient norm exceeds the smallest in an `accumulation` table; 0: they agree."""
+    """By what share the largest loss or gradient norm of an `accumulation` table tops the smallest; 0 is agreement."""
     measured = table[["loss", "gradient norm"]]
     return float((measured.max() / measured.min() - 1).max())
 

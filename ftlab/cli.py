@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from ftlab import __version__
 from ftlab.errors import BadInput, CourseError
-from ftlab.progress import quiet
+from ftlab.progress import bar, quiet
 
 
 class _Parser(argparse.ArgumentParser):
@@ -184,20 +184,21 @@ def _predict(options: argparse.Namespace) -> int:
 
     if options.json and not options.out:
         raise BadInput("--json says what was written: name the file for the answers with --out")
+    if options.out:
+        streams.require_writable(options.out, options.file)
     parts = streams.chunks(options.file, options.text)
-    first = next(parts, None)  # a file that cannot be read is told before a model is loaded
-    if first is None:
-        raise BadInput("stdin brought no text; expected one a line")
+    first = next(parts)  # a file that cannot be read is told before a model is loaded
     from ftlab.inference import Classifier
 
     classifier = Classifier(options.model, max_length=options.max_length)
     labels: Counter[str] = Counter()
     rows = unlabelled = 0
-    with streams.writer(options.out) as write:
+    with streams.writer(options.out) as write, bar("predicting", unit="rows") as progress:
         for answered in classifier.label_rows(itertools.chain([first], parts), options.text):
             write(answered)
             labels.update(answered["prediction"].dropna())
             rows += len(answered)
+            progress.update(len(answered))
             unlabelled += int(answered["prediction"].isna().sum())
     if unlabelled:
         print(f"ftlab: {unlabelled:,} of {rows:,} rows have no text, and so no label", file=sys.stderr)

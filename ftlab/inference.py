@@ -20,29 +20,40 @@ class Classifier:
 
     `model` is a folder that a lesson saved, or any name that `loading.folder` takes. Texts longer than `max_length`
     tokens are cut; by default that is the length that the folder's tokenizer names, which is the one that the model was
-    trained with. It runs on the GPU if there is one. Raises BadInput when the folder holds no classifier.
+    trained with. It runs on the GPU if there is one. Raises BadInput when the folder holds no classifier, or one that
+    gives several labels at once or a number.
     """
 
     def __init__(self, model: str, *, max_length: int | None = None, device: torch.device | str | None = None) -> None:
         import torch
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+        loading.check(model)
         folder = loading.folder(model)
-        architectures = AutoConfig.from_pretrained(folder).architectures or []
+        try:
+            config = AutoConfig.from_pretrained(folder)
+        except ValueError as problem:  # an architecture that transformers does not know
+            reason = " ".join(str(problem).split())[:200]
+            raise BadInput(f"{model} cannot be loaded ({reason}); give a folder that lesson 02 saved") from problem
+        architectures = config.architectures or []
         if not any("SequenceClassification" in name for name in architectures):
             raise BadInput(
                 f"{model} is no classifier ({', '.join(architectures) or 'it names no architecture'}): it has no head "
                 "for labels; give a folder that lesson 02 saved"
             )
-        most = loading.max_positions(str(folder))
-        if max_length is not None and not 1 <= max_length <= most:
-            raise BadInput(f"max_length is {max_length}, and {model} takes 1 to {most} tokens")
-        self.max_length = max_length or most
+        if config.num_labels < 2 or config.problem_type in ("regression", "multi_label_classification"):
+            kind = "several labels at once" if config.num_labels > 1 else "one number"
+            raise BadInput(f"{model} answers with {kind}; expected a model that gives each text one of its labels")
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         loading.ensure_pad_token(self.tokenizer)
+        least, most = self.tokenizer.num_special_tokens_to_add() + 1, loading.max_positions(str(folder))
+        if max_length is not None and not least <= max_length <= most:
+            raise BadInput(f"max_length is {max_length}, and {model} takes {least} to {most} tokens")
+        self.max_length = max_length or most
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         self.model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+        loading.match_pad_token(self.model, self.tokenizer)  # by which a decoder finds the end of a text
         self.model.to(device).eval()
 
     @property
@@ -55,19 +66,15 @@ class Classifier:
 
         Raises BadInput for a text that is no string or is blank: there is nothing to classify in it.
         """
+        if isinstance(texts, str):
+            raise BadInput(f"texts is one text, {texts[:40]!r}; expected a list of texts")
         for place, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise BadInput(f"text {place} is {text!r}; expected a text with something in it")
         if not len(texts):
             return np.empty((0, len(self.labels)), dtype=np.float32)
         encodings = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)
-        return batches.run(
-            self.model,
-            self.tokenizer,
-            encodings,
-            batches.softmax,
-            tokens=tokens,
-        )
+        return batches.run(self.model, self.tokenizer, encodings, batches.softmax, tokens=tokens)
 
     def __call__(self, texts: Sequence[str]) -> pd.DataFrame:
         """One line a text, in their order: text, label, probability (of that label), and `p_<label>` for each label."""

@@ -36,3 +36,22 @@ def reviews_csv(tmp_path) -> Path:
         for number in range(60):
             writer.writerow([f"review number {number} says that it is {'good' if number % 2 else 'bad'}", number % 2])
     return path
+
+
+@pytest.fixture(scope="session")
+def classifier_folder(tmp_path_factory) -> Path:
+    """A saved classifier over bad, fine and good. It has learned nothing, and yet tells texts apart."""
+    import torch
+
+    from ftlab.models import loading
+
+    torch.manual_seed(0)
+    model = loading.encoder("tiny-distilbert", ["bad", "fine", "good"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(10)  # random weights as small as fresh ones answer the same to everything
+    folder = tmp_path_factory.mktemp("saved") / "classifier"
+    model.save_pretrained(folder)
+    loading.tokenizer("tiny-distilbert").save_pretrained(folder)
+    return folder

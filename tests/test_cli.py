@@ -1,14 +1,18 @@
 import csv
+import io
 import json
+import os
 import subprocess
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ftlab import cli
-from ftlab.data import sources
+from ftlab.data import sources, streams
 
 
 def ftlab(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -286,3 +290,235 @@ def test_an_audit_that_cannot_be_made_is_one_line_and_exit_code_2(capsys, rows_c
 def test_a_data_set_of_the_course_is_no_instruction_data_and_is_told_so(capsys):
     _, _, err = ftlab(capsys, "audit", "mini_reviews", "--prompt", "text", "--completion", "label")
     assert "there is no data set 'mini_reviews'" not in err
+
+
+ANSWERS = ["prediction", "probability", "p_bad", "p_fine", "p_good"]
+MESSAGES = [
+    {"id": "007", "text": "a film", "note": "NA"},
+    {"id": "1", "text": "", "note": "missing"},
+    {"id": "2", "text": 'caf\u00e9 "noir", twice\nover', "note": ""},
+    {"id": "3", "text": "  ", "note": "blank"},
+    {"id": "4", "text": "two hours that I will never get back", "note": "x"},
+    {"id": "4", "text": "a film", "note": "again"},
+    {"id": "6", "text": "a very long film " * 60, "note": "None"},
+]
+TOLD = "ftlab: 2 of 7 rows have no text, and so no label"
+
+
+@pytest.fixture
+def model(classifier_folder, monkeypatch):
+    """A saved classifier; rows come two at a time."""
+    import torch
+
+    monkeypatch.setattr(streams, "chunks", partial(streams.chunks, rows=2))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine two threads of a tiny model wait for each other
+    yield str(classifier_folder)
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def expected(classifier_folder) -> list[tuple[str, float] | None]:
+    """Label and probability for each of MESSAGES; None where there is no text."""
+    from ftlab.inference import Classifier
+
+    texts = [row["text"] for row in MESSAGES]
+    answers = Classifier(str(classifier_folder))([text for text in texts if text.strip()])
+    found = zip(answers["label"], answers["probability"], strict=True)
+    return [next(found) if text.strip() else None for text in texts]
+
+
+def write_rows(path: Path, rows=MESSAGES) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        pd.DataFrame(rows).to_csv(path, sep="\t" if path.suffix == ".tsv" else ",", index=False)
+    return path
+
+
+def read_rows(text: str, suffix: str) -> list[dict]:
+    if suffix == ".jsonl":
+        return [{name: "" if value is None else value for name, value in json.loads(line).items()}
+                for line in text.splitlines()]  # fmt: skip
+    file = io.StringIO(text, newline="")
+    return list(csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ","))
+
+
+def lines_of(err: str) -> list[str]:
+    """What was said on stderr, without the lines that a bar would be on a terminal."""
+    return [line for line in err.splitlines() if not line.endswith("...")]
+
+
+def assert_answered(rows: list[dict], expected, kept=MESSAGES) -> None:
+    assert [{name: row[name] for name in kept[0]} for row in rows] == kept
+    for row, answer in zip(rows, expected, strict=True):
+        assert list(row) == [*kept[0], *ANSWERS]
+        if answer is None:
+            assert [row[name] for name in ANSWERS] == [""] * len(ANSWERS)
+            continue
+        assert row["prediction"] == answer[0]
+        assert float(row["probability"]) == pytest.approx(answer[1], abs=1e-5)
+        assert float(row[f"p_{answer[0]}"]) == float(row["probability"])
+        assert sum(float(row[name]) for name in ANSWERS[2:]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("out", [None, ".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_each_row_of_a_file_gets_its_label_beside_its_columns(capsys, tmp_path, model, expected, suffix, out):
+    file = write_rows(tmp_path / f"rows{suffix}")
+    written = tmp_path / f"answers{out}"
+    code, said, err = ftlab(capsys, "predict", model, str(file), *(["--out", str(written)] if out else []))
+    assert code == 0
+    assert lines_of(err) == [TOLD]
+    if out:
+        assert said.startswith("7 rows: bad ")
+        assert said.rstrip().endswith(str(written))
+        said = written.read_bytes().decode()
+    assert_answered(read_rows(said, out or ".jsonl"), expected)
+    assert len({answer[0] for answer in expected if answer}) > 1
+
+
+def test_texts_come_one_a_line_from_a_file_or_a_pipe(capsys, tmp_path, monkeypatch, model, expected):
+    texts = [{"text": row["text"].replace("\n", " ")} for row in MESSAGES]
+    lines = "".join(row["text"] + "\n" for row in texts).encode()
+    (tmp_path / "texts.txt").write_bytes(lines)
+    for arguments in ([str(tmp_path / "texts.txt")], ["-"], []):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="ascii"))
+        code, said, err = ftlab(capsys, "predict", model, *arguments)
+        assert (code, lines_of(err)) == (0, [TOLD])
+        assert_answered(read_rows(said, ".jsonl"), expected, kept=texts)
+
+
+def test_another_column_may_hold_the_texts(capsys, tmp_path, model, expected):
+    renamed = [{"id": row["id"], "body": row["text"], "text": "not this"} for row in MESSAGES]
+    file = write_rows(tmp_path / "rows.csv", renamed)
+    _, said, _ = ftlab(capsys, "predict", model, str(file), "--text", "body")
+    assert_answered(read_rows(said, ".jsonl"), expected, kept=renamed)
+
+
+def test_nothing_is_said_on_stderr_where_each_row_has_a_text(capsys, tmp_path, model):
+    file = write_rows(tmp_path / "rows.csv", [row for row in MESSAGES if row["text"].strip()])
+    assert lines_of(ftlab(capsys, "predict", model, str(file))[2]) == []
+
+
+def test_a_max_length_cuts_the_texts(capsys, tmp_path, model):
+    file = write_rows(tmp_path / "rows.csv", [{"text": "a film"}, {"text": "a film and much more of it"}])
+    answers = {}
+    for length in ("4", "100"):
+        rows = read_rows(ftlab(capsys, "predict", model, str(file), "--max-length", length)[1], ".jsonl")
+        answers[length] = [row["p_bad"] for row in rows]
+    assert answers["4"][0] == pytest.approx(answers["4"][1], abs=1e-6)
+    assert answers["100"][0] != pytest.approx(answers["100"][1], abs=1e-3)
+
+
+def test_predictions_are_one_json_object_on_request_and_nothing_else(capsys, tmp_path, model, expected):
+    file, out = write_rows(tmp_path / "rows.csv"), tmp_path / "new" / "answers.csv"
+    code, said, err = ftlab(capsys, "predict", model, str(file), "--out", str(out), "--json")
+    labels = [answer[0] for answer in expected if answer]
+    counts = {name: labels.count(name) for name in ("bad", "fine", "good")}
+    assert (code, len(said.splitlines()), lines_of(err)) == (0, 1, [TOLD])
+    assert json.loads(said) == {"rows": 7, "without_text": 2, "labels": counts, "out": str(out)}
+    assert_answered(read_rows(out.read_bytes().decode(), ".csv"), expected)
+
+
+@pytest.mark.parametrize("out", [".csv", ".tsv", ".jsonl"])
+def test_a_row_broken_later_leaves_no_answers_and_the_older_ones_as_they_were(capsys, tmp_path, model, out):
+    file = write_rows(tmp_path / "rows.jsonl")
+    file.write_text(file.read_text() + '{"text": ')
+    written = tmp_path / "out" / f"answers{out}"
+    for older in (None, "older"):
+        code, said, err = ftlab(capsys, "predict", model, str(file), "--out", str(written))
+        assert (code, said) == (2, "")
+        assert lines_of(err) == [f"ftlab: {file}, line 8: not JSON (Expecting value); expected one object a line"]
+        assert [path.read_text() for path in written.parent.iterdir()] == ([older] if older else [])
+        written.write_text("older")
+
+
+PREDICT_FILES = {
+    "rows.csv": b"text,n\na film,1\nanother,2\n",
+    "taken.csv": b"text,prediction\na film,good\n",
+    "taken_later.jsonl": b'{"text": "a"}\n{"text": "b"}\n{"text": "c", "p_good": 1}\n',
+    "empty.csv": b"",
+    "header.csv": b"text,n\n",
+    "empty.txt": b"",
+    "picture.csv": b"\x89PNG\r\n\0\0",
+    "latin.csv": "text,n\na,1\nb,2\ncaf\u00e9,3\n".encode("latin-1"),
+    "latin.txt": "a\nb\ncaf\u00e9\n".encode("latin-1"),
+    "ragged.csv": b"text,n\na,1\nb,2\nc,3\nd,e,4\n",
+    "table.parquet": b"PAR1",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rows.csv", "--json"], "--json says what was written: name the file for the answers with --out"),
+        (["rows.csv", "--text", "body"], "rows.csv has no column 'body'; it has text, n; name the right ones"),
+        (["rows.csv", "--out", "answers.xlsx"], "answers.xlsx is not a file type that can be written; expected one of"),
+        (["rows.csv", "--out", "rows.csv/answers.csv"], "rows.csv/answers.csv cannot be written"),
+        (["rows.csv", "--max-length", "2"], "max_length is 2, and MODEL takes 3 to 128 tokens"),
+        (["rows.csv", "--max-length", "many"], "invalid int value: 'many'"),
+        (["nowhere.csv"], "nowhere.csv does not exist; give a .csv, .tsv, .jsonl, .txt file, or - for"),
+        (["."], ". is a folder; give a .csv"),
+        (["taken.csv", "--out", "a.csv"], "the rows already have a column 'prediction', which the answers would go to"),
+        (["taken_later.jsonl", "--out", "a.csv"], "the rows already have a column 'p_good'"),
+        (["empty.csv"], "empty.csv is empty; expected at least one text"),
+        (["empty.txt"], "empty.txt is empty"),
+        (["header.csv"], "header.csv has no rows"),
+        (["picture.csv"], "picture.csv is a binary file; expected text in UTF-8 (csv)"),
+        (["latin.csv"], "latin.csv is not UTF-8 (line 4 has the byte 0xe9); save it as UTF-8"),
+        (["latin.txt", "--out", "a.csv"], "latin.txt is not UTF-8 (line 3 has the byte 0xe9)"),
+        (["ragged.csv", "--out", "a.csv"], "ragged.csv cannot be read as csv"),
+        (["table.parquet"], "table.parquet is not a file type that is read in pieces"),
+        (["rows.csv", "more.csv"], "unrecognized arguments: more.csv"),
+    ],
+)
+def test_predictions_that_cannot_be_made_are_one_line_and_exit_code_2(
+    capsys, tmp_path, monkeypatch, model, arguments, message
+):
+    for name, content in PREDICT_FILES.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = ftlab(capsys, "predict", model, *arguments)
+    assert (code, out) == (2, "")
+    assert message.replace("MODEL", model) in lines_of(err)[0]
+    assert len(lines_of(err)) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(PREDICT_FILES)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./nowhere", "the model folder nowhere does not exist"),
+        ("nowhere", "there is no model 'nowhere'"),
+        ("tiny-gpt2", "tiny-gpt2 is no classifier (GPT2LMHeadModel)"),
+        (".", ". is no model: it has no config.json"),
+    ],
+)
+def test_a_model_that_cannot_label_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "rows.csv")
+    code, out, err = ftlab(capsys, "predict", name, "rows.csv", "--out", "answers.csv")
+    assert (code, out, len(lines_of(err))) == (2, "", 1)
+    assert message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_an_empty_pipe_is_told_as_one(capsys, monkeypatch, model):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    code, out, err = ftlab(capsys, "predict", model)
+    assert (code, out) == (2, "")
+    assert lines_of(err) == ["ftlab: stdin has no rows; expected at least one text"]
+
+
+@pytest.mark.parametrize("rows", [3, 4000], ids=["told at the end", "told within"])
+def test_a_reader_who_has_seen_enough_ends_it_in_silence(tmp_path, classifier_folder, rows):
+    (tmp_path / "texts.txt").write_text("a film\n" * rows)
+    command = [sys.executable, "-m", "ftlab.cli", "predict", str(classifier_folder), str(tmp_path / "texts.txt")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as running:
+        if rows > 3:
+            assert json.loads(running.stdout.readline())["text"] == "a film"
+        running.stdout.close()
+        assert lines_of(running.stderr.read()) == []
+        assert running.wait() == 0

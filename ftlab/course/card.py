@@ -46,13 +46,15 @@ def write_card(
     name, table = list(answers.items())[-1]
     scores = comparison.scores(table, seed=budget.seed)
     ladder = baselines.ladder(answers, seed=budget.seed)
-    rival = ladder.iloc[:-1].sort_values("accuracy")["model"].iloc[-1]
+    rival = ladder.iloc[:-1].sort_values("accuracy", kind="stable")["model"].iloc[-1]  # of equals the last
     difference = comparison.compare(table, answers[rival], seed=budget.seed)
     error = calibration.expected_calibration_error(table)
     data_name = lesson.data["train"]["origin"]["name"]
-    title = f"{budget.model}, fine-tuned to label {data_name}"
+    # The name of a folder or file of yours, and not its path: that names you.
+    base = Path(budget.model).name if Path(budget.model).exists() else budget.model
+    title = f"{base}, fine-tuned to label {data_name}"
     metadata = ModelCardData(
-        base_model=budget.model,
+        base_model=base,
         library_name="transformers",
         pipeline_tag="text-classification",
         model_name=title,
@@ -64,11 +66,14 @@ def write_card(
             for metric in ("accuracy", "f1_macro", "mcc")
         ],
     )  # fmt: skip
-    settings = {key: value for key, value in budget.settings.items() if key in SETTINGS}
+    settings = {key: value for key, value in budget.settings.items() if key in SETTINGS} | {"model": base}
+    if Path(budget.dataset).exists():
+        settings["dataset"] = data_name
+    data = {split: {**noted, "origin": _without_path(noted["origin"])} for split, noted in lesson.data.items()}
     files.write_json(
         folder / "metrics.json",
         {
-            "lesson": lesson.name, "seed": budget.seed, "budget": settings, "data": lesson.data, "model": name,
+            "lesson": lesson.name, "seed": budget.seed, "budget": settings, "data": data, "model": name,
             "test_rows": len(table), "scores": {key: _plain(score) for key, score in scores.items()},
             "expected_calibration_error": error, "temperature": temperature,
             "baselines": {other: _plain(comparison.accuracy(answers[other])) for other in answers if other != name},
@@ -82,11 +87,11 @@ def write_card(
         metadata=metadata.to_yaml().strip(),
         title=title,
         labels=[column.removeprefix("p_") for column in table.columns if column.startswith("p_")],
-        base=budget.model,
+        base=base,
         lesson=lesson.name,
         max_length=budget.max_length,
         temperature=temperature,
-        data=lesson.data,
+        data=data,
         findings=audit.findings,
         settings=settings,
         seed=budget.seed,
@@ -101,7 +106,8 @@ def write_card(
         difference=difference,
         limits=_limits(scores, table, difference, cut, budget.max_length),
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    with files.whole(folder / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
 
 
 SETTINGS = (
@@ -127,12 +133,19 @@ def _limits(
     ]
     if not difference.clear:
         limits.insert(1, "It is not clearly better than the baseline: the simpler model may do.")
+    elif difference.difference.value < 0:
+        limits.insert(1, "It is clearly worse than the baseline: use the simpler model.")
     if cut:
         limits.append(f"{cut:.1%} of the test texts are longer than {max_length} tokens; it does not read their ends.")
     return limits
 
 
 COMMON = ("accuracy", "f1_macro", "f1_weighted", "mcc")
+
+
+def _without_path(origin: Mapping[str, str]) -> dict[str, str]:
+    own = origin["origin"].endswith(origin["name"]) and Path(origin["origin"]).is_absolute()
+    return {**origin, "origin": "a file" if own else origin["origin"]}
 
 
 def _plain(score: Interval) -> dict[str, Any]:

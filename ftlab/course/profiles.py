@@ -129,8 +129,11 @@ class Budget:
     @property
     def assets(self) -> list[str]:
         """The pinned packages that this run needs in the cache."""
-        of_data = sources.required_assets(self.settings["dataset"], from_hub=self.settings.get("from_hub", False))
-        return of_data + loading.required_assets(self.settings["model"])
+        from_hub = self.settings.get("from_hub", False)
+        needed = loading.required_assets(self.settings["model"])
+        for dataset in filter(None, (self.settings["dataset"], self.settings.get("test_dataset"))):
+            needed += sources.required_assets(dataset, from_hub=from_hub)
+        return list(dict.fromkeys(needed))
 
     @property
     def sizes_are_bounds(self) -> bool:

@@ -122,7 +122,8 @@ def load(
 
     The packaged sets and your own files come as one "train" split; the hub's as "train" and "test". Shuffled, since
     both packaged sets (and many others) are sorted by label. Rows that lack their text or their label are left out with
-    `drop_incomplete`; else the first of them is named in a BadInput.
+    `drop_incomplete`; else the first of them is named in a BadInput. `test_dataset` brings the rows that judge, with
+    the same column names, in place of the source's own; BadInput names a label in it that no training row has.
     """
     from datasets import DatasetDict
 

@@ -69,8 +69,8 @@ def split(
     after `normalise` the first is kept; where their labels contradict each other, none is kept. Near-duplicates
     (`duplicates.near`) stay together: a cluster stands in one split, or is left out where it fits into none. When the
     source brings a test split of its own, the test rows come from there, and training rows that are near-duplicates of
-    them are left out. With `at_most` the sizes are upper bounds: where there are fewer rows they become three, one and
-    one fifth of what there is. Raises BadInput when there are too few rows.
+    them are left out. With `at_most` the sizes are upper bounds: where there are fewer rows than they ask for, no split
+    gets more than its part of what there is: three, one and one fifth. Raises BadInput when there are too few rows.
     """
     from datasets import concatenate_datasets
 
@@ -94,6 +94,15 @@ def split(
     return Splits(train, validation, test, len(judging) - len(candidates) + size - len(kept))
 
 
+def part(dataset: Dataset, rows: int) -> Dataset:
+    """The first rows of a split that make `rows`, with its classes in their proportion and each at least once."""
+    labels = np.asarray(dataset["label"])
+    by_class = [np.flatnonzero(labels == label) for label in range(len(dataset.features["label"].names))]
+    take = _shares(np.array([len(indices) for indices in by_class]), rows, keep=0)
+    chosen = [indices[:count] for indices, count in zip(by_class, take, strict=True)]
+    return dataset.select(np.sort(np.concatenate(chosen)))
+
+
 def _distinct(dataset: Dataset) -> np.ndarray:
     """The place of the first row of each text, in order; none where equal texts have different labels."""
     labels = np.asarray(dataset["label"])
@@ -107,9 +116,10 @@ def _draw(
     pool: Dataset, clusters: np.ndarray, sizes: list[int | None], seed: int, at_most: bool = False
 ) -> list[Dataset]:
     """Stratified, disjoint draws from `pool`; the first size may be None, for all that the others leave."""
-    if at_most and sum(size or 0 for size in sizes) >= len(pool):
-        sizes = _fitting(len(pool), len(sizes))
     names = pool.features["label"].names
+    if at_most and _wanted(sizes, len(names)) > len(pool):
+        fitting = _fitting(len(pool), len(sizes))
+        sizes = [None if size is None else min(size, most) for size, most in zip(sizes, fitting, strict=True)]
     labels = np.asarray(pool["label"])
     by_class = [np.flatnonzero(labels == label) for label in range(len(names))]
     _require_enough([len(indices) for indices in by_class], names, sizes)
@@ -186,7 +196,12 @@ def _shares(left: np.ndarray, size: int, keep: int) -> np.ndarray:
     return take
 
 
-def _fitting(there: int, splits: int) -> list[int | None]:
+def _wanted(sizes: list[int | None], classes: int) -> int:
+    """How many rows the sizes ask for at least: all that the others leave is one of each class."""
+    return sum(classes if size is None else size for size in sizes)
+
+
+def _fitting(there: int, splits: int) -> list[int]:
     """Sizes that fit into so many rows, for one split, two or three."""
     return (
         [there * 3 // 5, *[there // 5] * 2] if splits == 3 else [there * 4 // 5, there // 5] if splits == 2 else [there]
@@ -201,8 +216,7 @@ def _require_enough(counts: list[int], names: list[str], sizes: list[int | None]
             f"the class {names[smallest]!r} has {counts[smallest]} distinct rows, too few for {splits} splits; "
             f"expected at least {splits}; collect more or leave the class out"
         )
-    wanted = sum(len(names) if size is None else size for size in sizes)
-    if wanted > there:
+    if (wanted := _wanted(sizes, len(names))) > there:
         fitting = _fitting(there, splits)
         fits = {
             1: "test_rows {}", 2: "rows {} and validation_rows {}", 3: "rows {}, validation_rows {} and test_rows {}"

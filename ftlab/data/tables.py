@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def require_columns(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> None:
+def require_columns(path: Path | str, frame: pd.DataFrame, columns: Sequence[str]) -> None:
     """Raise BadInput unless the table has these columns."""
     for column in columns:
         if column not in frame.columns:
@@ -53,7 +53,7 @@ def _parse(path: Path) -> pd.DataFrame:
         if suffix == ".parquet":
             return pd.read_parquet(path)
         if suffix == ".jsonl":
-            _require_text(path)
+            require_text(path)
             return pd.DataFrame(list(json_objects(path)))
         (frame,) = csv_chunks(path, None)
         return frame
@@ -64,15 +64,12 @@ def explained(path: Path) -> Iterator[None]:
     """What a parser complains of, as one sentence (BadInput)."""
     try:
         yield
-    except UnicodeDecodeError as problem:
-        raise BadInput(
-            f"{path} is not UTF-8 (byte {problem.start} is {problem.object[problem.start]:#x}); save it as UTF-8"
-        ) from problem
-    except (
-        ValueError,
-        OSError,
-        pd.errors.ParserWarning,
-    ) as problem:  # pandas' and pyarrow's parser errors are ValueErrors
+    except UnicodeDecodeError:
+        with path.open("rb") as lines:
+            for _ in decoded(lines, path):
+                pass  # until the line that says where it is
+        raise
+    except (ValueError, OSError, pd.errors.ParserWarning) as problem:  # pandas' and pyarrow's errors are ValueErrors
         reason = " ".join(str(problem).split())
         raise BadInput(
             f"{path} cannot be read as {path.suffix.lower()[1:]} ({reason[:200]}); mend the file and try again"
@@ -81,36 +78,51 @@ def explained(path: Path) -> Iterator[None]:
 
 def csv_chunks(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
     """The table of a CSV or TSV file, `rows` at a time (None: whole), each value as the text that stands there."""
-    _require_text(path)
-    with warnings.catch_warnings():
-        # Fields too many in a row would shift its columns, or be cut off, with no more than a warning.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        read = pd.read_csv(
-            path,
-            sep="\t" if path.suffix.lower() == ".tsv" else ",",
-            encoding="utf-8-sig",
-            dtype=str,  # 007 is not 7,
-            keep_default_na=False,  # and "None" may be a label
-            na_values=[""],
-            index_col=False,
-            chunksize=rows,
-        )
-        if isinstance(read, pd.DataFrame):
-            yield read
-        else:
-            yield from read
+    require_text(path)
+    with pd.read_csv(
+        path,
+        sep="\t" if path.suffix.lower() == ".tsv" else ",",
+        encoding="utf-8-sig",
+        dtype=str,  # 007 is not 7,
+        keep_default_na=False,  # and "None" may be a label
+        na_values=[""],
+        index_col=False,
+        iterator=True,
+    ) as file:
+        while True:
+            # Around each read, and not around the loop: a generator's filters would hold for whoever takes its tables.
+            with warnings.catch_warnings():
+                # Fields too many in a row would shift its columns, or be cut off, with no more than a warning.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                try:
+                    part = file.read(rows)
+                except StopIteration:
+                    return
+            yield part
 
 
-def _require_text(path: Path) -> None:
+def require_text(path: Path) -> None:
+    """Raise BadInput for a file that is no text: a picture, or text in UTF-16."""
     with path.open("rb") as file:
         if b"\0" in file.read(1 << 16):
             raise BadInput(f"{path} is a binary file; expected text in UTF-8 ({path.suffix.lower()[1:]})")
 
 
+def decoded(lines: Iterable[bytes], where: object) -> Iterator[str]:
+    """The lines as text, without a byte order mark; BadInput names the line that is not UTF-8."""
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as problem:
+            byte = f"{problem.object[problem.start]:#x}"
+            raise BadInput(f"{where} is not UTF-8 (line {number} has the byte {byte}); save it as UTF-8") from problem
+        yield text
+
+
 def json_objects(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file, one a line; BadInput names the line that is none."""
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
+    with path.open("rb") as lines:
+        for number, line in enumerate(decoded(lines, path), start=1):
             if not line.strip():
                 continue
             try:

@@ -24,7 +24,7 @@ def majority(train: Dataset, rows: Dataset) -> pd.DataFrame:
     from sklearn.dummy import DummyClassifier
 
     model = DummyClassifier(strategy="prior").fit(list(train["text"]), list(train["label"]))
-    return prediction_table(rows, model.predict_proba(list(rows["text"])))
+    return _answers(model, rows, list(rows["text"]))
 
 
 def tfidf(train: Dataset, rows: Dataset, *, seed: int = 0) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def tfidf(train: Dataset, rows: Dataset, *, seed: int = 0) -> pd.DataFrame:
     labels = list(train["label"])
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode")
     model = make_pipeline(words, _logistic_regression(labels, seed)).fit(list(train["text"]), labels)
-    return prediction_table(rows, model.predict_proba(list(rows["text"])))
+    return _answers(model, rows, list(rows["text"]))
 
 
 def embed(texts: Sequence[str], model: str, *, max_length: int) -> np.ndarray:
@@ -51,6 +51,7 @@ def embed(texts: Sequence[str], model: str, *, max_length: int) -> np.ndarray:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     loading.ensure_pad_token(tokenizer)
     encoder = AutoModel.from_pretrained(folder, use_safetensors=True)
+    loading.match_pad_token(encoder, tokenizer)
     encodings = tokenizer(list(texts), truncation=True, max_length=max_length)
     return batches.run(encoder, tokenizer, encodings, batches.mean_pooled, what="embedding")
 
@@ -64,7 +65,7 @@ def on_vectors(
     """
     labels = list(train["label"])
     model = _logistic_regression(labels, seed).fit(train_vectors, labels)
-    return prediction_table(rows, model.predict_proba(vectors))
+    return _answers(model, rows, vectors)
 
 
 def ladder(answers: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFrame:
@@ -82,12 +83,22 @@ def ladder(answers: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFram
     return pd.DataFrame(lines)
 
 
+def _answers(model: Any, rows: Dataset, inputs: Any) -> pd.DataFrame:
+    """A fitted model's predictions for `rows`; a label that no training row had gets the probability 0."""
+    probabilities = np.zeros((len(rows), rows.features["label"].num_classes))
+    probabilities[:, model.classes_] = model.predict_proba(inputs)
+    return prediction_table(rows, probabilities)
+
+
 def _logistic_regression(labels: Sequence[int], seed: int) -> Any:
     """Logistic regression whose C is chosen by cross-validation on the training rows."""
-    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
 
-    folds = StratifiedKFold(n_splits=max(2, min(5, *Counter(labels).values())), shuffle=True, random_state=seed)
+    rarest = min(Counter(labels).values())
+    if rarest < 2:
+        return LogisticRegression(max_iter=1000)  # a class of one row cannot stand on both sides of a fold
+    folds = StratifiedKFold(n_splits=min(5, rarest), shuffle=True, random_state=seed)
     return LogisticRegressionCV(
         Cs=list(STRENGTHS),
         cv=folds,

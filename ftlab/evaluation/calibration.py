@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BINS = 15  # as in Guo et al.
 RANGE = (0.05, 20.0)  # of temperatures
+LEAST = float(np.finfo(np.float32).tiny)  # of probabilities: what float32 holds in full
 
 
 def reliability(predictions: pd.DataFrame, *, bins: int = BINS) -> pd.DataFrame:
@@ -31,11 +32,12 @@ def reliability(predictions: pd.DataFrame, *, bins: int = BINS) -> pd.DataFrame:
     if bins < 1:
         raise BadInput(f"bins is {bins}; expected at least 1")
     confidence = predictions["confidence"].to_numpy(dtype=float)
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # a bin holds its upper end
+    edges = np.arange(bins + 1) / bins
+    place = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)  # a bin holds its upper end
     grouped = pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": correct(predictions)}).groupby("bin")
     table = grouped.mean()
-    table.insert(0, "low", table.index / bins)
-    table.insert(1, "high", (table.index + 1) / bins)
+    table.insert(0, "low", edges[table.index])
+    table.insert(1, "high", edges[table.index + 1])
     table.insert(2, "rows", grouped.size())
     table["gap"] = table["confidence"] - table["accuracy"]
     return table.reset_index(drop=True)
@@ -49,34 +51,32 @@ def expected_calibration_error(predictions: pd.DataFrame, *, bins: int = BINS) -
 
 def log_loss(predictions: pd.DataFrame) -> float:
     """The mean negative logarithm of the probability that each row's true label got (cross-entropy, in nats)."""
-    probabilities, labels = _probabilities(predictions)
-    return float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)).mean())
+    return _loss(*_logits(predictions))
 
 
 def temperature(predictions: pd.DataFrame) -> float:
     """The temperature that makes the log loss of these (validation) predictions smallest.
 
-    Above 1 the model was too sure, below 1 not sure enough. Where every answer is right no temperature is best, and the
-    lowest of RANGE comes back.
+    Above 1 the model was too sure, below 1 not sure enough. Where every answer is right there is no best: the lower,
+    the smaller the loss, and rows without a mistake do not show how often one happens. Then it is 1: nothing changes.
     """
     from scipy.optimize import minimize_scalar
 
+    if correct(predictions).all():
+        return 1.0
+    logits, labels = _logits(predictions)
     low, high = np.log(RANGE)
-    best = minimize_scalar(
-        lambda log_t: log_loss(scaled(predictions, float(np.exp(log_t)))), bounds=(low, high), method="bounded"
-    )
+    best = minimize_scalar(lambda log_t: _loss(logits / np.exp(log_t), labels), bounds=(low, high), method="bounded")
     return float(np.exp(best.x))
 
 
 def scaled(predictions: pd.DataFrame, temperature: float) -> pd.DataFrame:
     """The predictions with the logits divided by `temperature`: the same answers, other confidences."""
-    if not temperature > 0:
-        raise BadInput(f"the temperature is {temperature}; expected more than 0")
-    probabilities, _ = _probabilities(predictions)
-    # Softmax forgets a constant added to all logits of a row, so the logarithms of its output serve as logits.
-    logits = np.log(np.clip(probabilities, 1e-30, 1)) / temperature
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares = powers / powers.sum(axis=1, keepdims=True)
+    from scipy.special import softmax
+
+    _require_positive(temperature)
+    logits, _ = _logits(predictions)
+    shares = softmax(logits / temperature, axis=1)
     columns = dict(zip(_columns(predictions), shares.T, strict=True))
     return predictions.assign(**columns, confidence=shares.max(axis=1))
 
@@ -89,6 +89,7 @@ def fold_into_head(model: PreTrainedModel, temperature: float) -> None:
     """
     import torch
 
+    _require_positive(temperature)
     labels = model.config.num_labels
     body = {id(module) for module in model.base_model.modules()}
     heads = [
@@ -99,19 +100,35 @@ def fold_into_head(model: PreTrainedModel, temperature: float) -> None:
     if len(heads) != 1:
         raise BadInput(
             f"{type(model).__name__} has {len(heads)} linear layers with {labels} outputs outside its body; expected "
-            "one, to fold the temperature into"
+            "one, to fold the temperature into: give a sequence classifier, or divide its logits yourself"
         )
     with torch.no_grad():
         for parameter in heads[0].parameters():
             parameter.div_(temperature)
 
 
+def _require_positive(temperature: float) -> None:
+    if not temperature > 0:
+        raise BadInput(f"the temperature is {temperature}; expected more than 0, as `temperature` finds it")
+
+
 def _columns(predictions: pd.DataFrame) -> list[str]:
     return [column for column in predictions.columns if column.startswith("p_")]
 
 
-def _probabilities(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """The probabilities, shaped (rows, classes), and the place of each row's true label among the classes."""
+def _logits(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, shaped (rows, classes), and the place of each row's true label among the classes.
+
+    Softmax forgets a constant added to all logits of a row, so the logarithms of its output serve as logits.
+    """
     columns = _columns(predictions)
     places = {column.removeprefix("p_"): index for index, column in enumerate(columns)}
-    return predictions[columns].to_numpy(dtype=float), predictions["label"].map(places).to_numpy(dtype=int)
+    probabilities = predictions[columns].to_numpy(dtype=float)
+    return np.log(np.clip(probabilities, LEAST, 1)), predictions["label"].map(places).to_numpy(dtype=int)
+
+
+def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Cross-entropy from logits, where no probability is too small for a logarithm."""
+    from scipy.special import log_softmax
+
+    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())

@@ -36,7 +36,8 @@ def accuracy(predictions: pd.DataFrame, *, level: float = 0.95) -> Interval:
 def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
     """Accuracy, macro F1, weighted F1, MCC and the F1 of each class ("f1_<label>"), each with its interval.
 
-    Accuracy has Wilson's interval, the others a percentile bootstrap over rows.
+    Accuracy has Wilson's interval, the others a percentile bootstrap over rows. A bootstrap knows no mistake that the
+    rows do not hold: where there are few mistakes its interval is too narrow, and where there is none it is a point.
     """
     names = _labels(predictions)
     counts = _confusion(predictions, names)
@@ -66,17 +67,23 @@ def difference(
 
     Paired: each resample draws rows, and both models answer the rows that were drawn.
     """
+    if metric not in _MEASURES:
+        raise BadInput(f"there is no metric {metric!r} to compare by; there are {', '.join(_MEASURES)}")
     second = _aligned(first, second)
     names = sorted({*_labels(first), *_labels(second)})
     codes = {name: index for index, name in enumerate(names)}
-    size = len(names)
-    cells = [frame[column].map(codes).to_numpy() for frame, column in
-             ((first, "label"), (first, "prediction"), (second, "prediction"))]  # fmt: skip
-    joint = np.bincount(np.ravel_multi_index(cells, (size,) * 3), minlength=size**3).reshape((size,) * 3)
-    drawn = _resample(joint, seed)
+    answers = [frame[column].map(codes).to_numpy(dtype=int) for frame, column in
+               ((first, "label"), (first, "prediction"), (second, "prediction"))]  # fmt: skip
+    # Only the combinations that occur: of many classes, most of the cube of all combinations is empty.
+    (true, by_first, by_second), counts = np.unique(np.stack(answers), axis=1, return_counts=True)
+    drawn = _resample(counts, seed)
     measure = _MEASURES[metric]
-    value = measure(joint.sum(axis=2)[np.newaxis])[0] - measure(joint.sum(axis=1)[np.newaxis])[0]
-    return _interval(value, measure(drawn.sum(axis=3)) - measure(drawn.sum(axis=2)), level)
+
+    def gap(drawn: np.ndarray) -> np.ndarray:
+        each = (measure(_confusions(true, predicted, drawn, len(names))) for predicted in (by_first, by_second))
+        return np.subtract(*each)
+
+    return _interval(gap(counts[np.newaxis])[0], gap(drawn), level)
 
 
 def smallest_difference(rows: int, disagree: float, *, power: float = 0.8, level: float = 0.95) -> float:
@@ -84,21 +91,22 @@ def smallest_difference(rows: int, disagree: float, *, power: float = 0.8, level
 
     `disagree` is the share of rows where one model is right and the other wrong (a first comparison measures it). Given
     their number, the rows that the better model wins are binomial; the search goes over differences in steps of a
-    row. 1.0 where no difference is large enough. Source: Connor 1987, by exact counting.
+    row. That number varies with the rows too, so the power is near `power` and not exactly it. 1.0 where no difference
+    is large enough. Source: Connor 1987, by exact counting.
     """
     from scipy import stats
 
-    if not 0 <= disagree <= 1:
-        raise BadInput(f"disagree is {disagree}; expected a share of rows, from 0 to 1")
+    for name, share in (("disagree", disagree), ("power", power), ("level", level)):
+        if not 0 <= share <= 1:
+            raise BadInput(f"{name} is {share}; expected a share, from 0 to 1")
     pairs = round(rows * disagree)
     wins = np.arange(pairs + 1)
-    p_values = np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(wins, pairs - wins), pairs, 0.5))
-    shown = (p_values < 1 - level) & (wins > pairs / 2)
-    for gap in range(pairs + 1):
-        better = (1 + gap / pairs) / 2 if pairs else 0.5
-        if stats.binom.pmf(wins[shown], pairs, better).sum() >= power:
-            return gap / rows
-    return 1.0
+    shown = wins[2 * stats.binom.sf(wins - 1, pairs, 0.5) < 1 - level]
+    if not len(shown):
+        return 1.0
+    gaps = np.arange(pairs + 1)  # of wins over losses
+    powers = stats.binom.sf(shown[0] - 1, pairs, (1 + gaps / pairs) / 2)
+    return float(gaps[powers >= power][0] / rows)
 
 
 def by_truncation(predictions: pd.DataFrame, tokens: Sequence[int], max_length: int) -> pd.DataFrame:
@@ -108,7 +116,9 @@ def by_truncation(predictions: pd.DataFrame, tokens: Sequence[int], max_length: 
     groups are different rows: longer texts may be harder or easier for reasons of their own.
     """
     if len(tokens) != len(predictions):
-        raise ValueError(f"{len(tokens)} token counts for {len(predictions)} rows, expected one for each")
+        raise BadInput(
+            f"there are {len(tokens):,} token counts for {len(predictions):,} rows; give one for each row of the table"
+        )
     cut = np.asarray(tokens) > max_length
     lines = []
     for name, group in (("read whole", predictions[~cut]), ("cut", predictions[cut])):
@@ -121,22 +131,39 @@ def report(predictions: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """Precision, recall, F1 with its interval, and support for each class; then the macro and the weighted means."""
     from sklearn.metrics import classification_report
 
-    result = classification_report(predictions["label"], predictions["prediction"], output_dict=True, zero_division=0.0)
-    result.pop("accuracy", None)
+    names = _labels(predictions)
+    keys = [f"f1_{name}" for name in names]  # as in `scores`; a label named "accuracy" is then not taken for the score
+    result = classification_report(
+        predictions["label"], predictions["prediction"], labels=names, target_names=keys, output_dict=True,
+        zero_division=0.0,
+    )  # fmt: skip
+    result.pop("accuracy")
     table = pd.DataFrame(result).T.rename(columns={"f1-score": "f1"})
+    table.index = pd.Index([*names, "macro avg", "weighted avg"])
     found = scores(predictions, seed=seed)
-    names = {"macro avg": "f1_macro", "weighted avg": "f1_weighted"}
-    intervals = [found[names.get(name, f"f1_{name}")] for name in table.index]
+    intervals = [found[key] for key in (*keys, "f1_macro", "f1_weighted")]
     table.insert(3, "f1_low", [interval.low for interval in intervals])
     table.insert(4, "f1_high", [interval.high for interval in intervals])
     return table.astype({"support": int})
 
 
 def _aligned(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """`second` in the order of `first`, by row id."""
-    if len(first) != len(second) or set(first["id"]) != set(second["id"]):
-        raise BadInput("the two models answered different rows; compare them on the same ones")
-    return second.set_index("id").loc[first["id"]].reset_index()
+    """`second` in the order of `first`, by row id. Raises BadInput unless both answer the same rows, each once."""
+    for table in (first, second):
+        if (again := table["id"].duplicated()).any():
+            raise BadInput(f"row {table['id'][again].iloc[0]} was answered twice by one model; keep one answer a row")
+    if alone := set(first["id"]) ^ set(second["id"]):
+        raise BadInput(
+            f"the two models answered different rows ({min(alone)} only one of them); compare them on the same ones"
+        )
+    second = second.set_index("id").loc[first["id"]].reset_index()
+    if (other := first["label"].to_numpy() != second["label"].to_numpy()).any():
+        place = int(other.argmax())
+        raise BadInput(
+            f"row {first['id'].iloc[place]} has the label {first['label'].iloc[place]!r} in one table and "
+            f"{second['label'].iloc[place]!r} in the other; compare answers to the same rows"
+        )
+    return second
 
 
 def _labels(predictions: pd.DataFrame) -> list[str]:
@@ -145,9 +172,9 @@ def _labels(predictions: pd.DataFrame) -> list[str]:
 
 
 def _confusion(predictions: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
-    from sklearn.metrics import confusion_matrix
-
-    return confusion_matrix(predictions["label"], predictions["prediction"], labels=list(names))
+    codes, size = {name: index for index, name in enumerate(names)}, len(names)
+    cells = predictions["label"].map(codes) * size + predictions["prediction"].map(codes)
+    return np.bincount(cells, minlength=size**2).reshape(size, size)
 
 
 def _resample(counts: np.ndarray, seed: int) -> np.ndarray:
@@ -155,6 +182,14 @@ def _resample(counts: np.ndarray, seed: int) -> np.ndarray:
     rows = int(counts.sum())
     drawn = np.random.default_rng(seed).multinomial(rows, (counts / rows).ravel(), size=RESAMPLES)
     return drawn.reshape(RESAMPLES, *counts.shape)
+
+
+def _confusions(true: np.ndarray, predicted: np.ndarray, drawn: np.ndarray, size: int) -> np.ndarray:
+    """Confusion matrices (resamples, true labels, predicted labels), from how often each combination was drawn."""
+    counts = np.zeros((size, size, len(drawn)), dtype=drawn.dtype)
+    for combination, times in enumerate(drawn.T):
+        counts[true[combination], predicted[combination]] += times
+    return np.moveaxis(counts, 2, 0)
 
 
 def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:

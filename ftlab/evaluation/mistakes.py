@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ftlab.errors import BadInput
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -22,9 +24,9 @@ def mistakes(
     mistake was learned; with the true one, that it was not.
     """
     if len(vectors) != len(predictions) or len(train_vectors) != len(train):
-        raise ValueError(
-            f"{len(vectors)} and {len(train_vectors)} vectors for {len(predictions)} predictions and {len(train)} "
-            "training rows, expected one for each"
+        raise BadInput(
+            f"there are {len(vectors):,} vectors for {len(predictions):,} predictions and {len(train_vectors):,} for "
+            f"{len(train):,} training rows; give one for each row, in the same order"
         )
     names = train.features["label"].names
     wrong = (predictions["label"] != predictions["prediction"]).to_numpy()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ftlab.errors import BadInput
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -48,7 +50,7 @@ def label_order(labels: pd.Series, first: int) -> Figure:
     axis.set(
         yticks=[],
         xlabel="row of the file",
-        title=f"Label of each row, in the order of the file: {' (dark), '.join(names[:2])} (light)",
+        title=f"Label of each row, in the order of the file: {_dark_to_light(names)}",
     )
     return figure
 
@@ -133,13 +135,19 @@ def confusion(predictions: pd.DataFrame, label_names: Sequence[str]) -> Figure:
 def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Accuracy against confidence in bins, one line for each table of `calibration.reliability`; rows beneath."""
     import matplotlib.pyplot as plt
+    import numpy as np
 
+    styles = [(MUTED, "s"), (INK, "o"), (ACCENT, "^")]
+    _require_at_most(len(styles), list(tables))
     figure, (top, foot) = plt.subplots(2, 1, figsize=(6, 5.5), sharex=True, height_ratios=(3, 1))
     top.plot([0, 1], [0, 1], color=MUTED, linestyle="--", label="as sure as right")
-    styles = [(MUTED, "s"), (INK, "o"), (ACCENT, "^")][-len(tables) :]
-    for (name, table), (colour, marker) in zip(tables.items(), styles, strict=True):
+    for (name, table), (colour, marker) in zip(tables.items(), styles[-len(tables) :], strict=True):
         top.plot(table["confidence"], table["accuracy"], color=colour, marker=marker, label=name)
-        foot.step([*table["low"], table["high"].iloc[-1]], [*table["rows"], 0], where="post", color=colour)
+        # A bin without rows has no line in the table; here it is drawn, as empty.
+        bins = round(1 / (table["high"] - table["low"]).iloc[0])
+        rows = np.zeros(bins)
+        rows[(table["low"] * bins).round().astype(int)] = table["rows"]
+        foot.stairs(rows, np.arange(bins + 1) / bins, color=colour)
     lowest = min(table["low"].min() for table in tables.values())
     top.set(ylabel="accuracy", title="How often it is right when it is so sure", xlim=(lowest, 1), ylim=(0, 1.02))
     foot.set(xlabel="confidence", ylabel="rows", title="How many rows have that confidence")
@@ -155,13 +163,16 @@ def learning_curve(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Fi
     """
     import matplotlib.pyplot as plt
 
+    if live is not None and live.empty:
+        live = None
+    styles = [(ACCENT, "o"), (INK, "s"), (MUTED, "^")]
+    names = list(dict.fromkeys([*points["model"], *(live["model"] if live is not None else ())]))
+    _require_at_most(len(styles), names)
     figure, axis = plt.subplots(figsize=(8, 4))
-    for (name, group), (colour, marker) in zip(
-        points.groupby("model", sort=False), ((ACCENT, "o"), (INK, "s"), (MUTED, "^")), strict=False
-    ):
-        over_seeds = group.groupby("rows")["accuracy"]
+    for name, (colour, marker) in zip(names, styles, strict=False):
+        over_seeds = points[points["model"] == name].groupby("rows")["accuracy"]
         mean = over_seeds.mean()
-        axis.plot(mean.index, mean, color=colour, marker=marker, label=str(name))
+        axis.plot(mean.index, mean, color=colour, marker=marker, label=name)
         axis.fill_between(mean.index, over_seeds.min(), over_seeds.max(), color=colour, alpha=0.15)
         if live is not None and len(here := live[live["model"] == name]):
             axis.plot(here["rows"], here["accuracy"], "x", color=colour, markersize=11, markeredgewidth=2.5)
@@ -177,3 +188,13 @@ def learning_curve(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Fi
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right", title="crosses: this run" if live is not None else None)
     return figure
+
+
+def _dark_to_light(names: Sequence[str]) -> str:
+    """What the colours stand for, where the labels have them in the order of their names."""
+    return f"{names[0]} (dark){',' if len(names) == 2 else ' to'} {names[-1]} (light)"
+
+
+def _require_at_most(styles: int, names: Sequence[str]) -> None:
+    if not 1 <= len(names) <= styles:
+        raise BadInput(f"there are {len(names)} lines to draw; expected 1 to {styles}, which one can tell apart")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ftlab.errors import BadInput
 from ftlab.models import batches
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ def prediction_table(rows: Dataset, probabilities: np.ndarray) -> pd.DataFrame:
     """
     names = rows.features["label"].names
     if probabilities.shape != (len(rows), len(names)):
-        raise ValueError(f"probabilities have the shape {probabilities.shape}, expected {(len(rows), len(names))}")
+        raise BadInput(
+            f"the probabilities have the shape {probabilities.shape}; expected {(len(rows), len(names))}, a line for "
+            "each row and a column for each label"
+        )
     best = probabilities.argmax(axis=1)
     table = pd.DataFrame(
         {
@@ -43,7 +47,13 @@ def predict_rows(trainer: Trainer, rows: Dataset, tokenized: Dataset) -> pd.Data
     of the data set. Here each answer goes back to its row.
     """
     if len(rows) != len(tokenized):
-        raise ValueError(f"{len(tokenized)} tokenized rows for {len(rows)} rows, expected the same rows in both")
+        raise BadInput(
+            f"there are {len(tokenized):,} tokenized rows for {len(rows):,} rows; tokenize the rows that you predict"
+        )
+    if "id" in tokenized.column_names and list(tokenized["id"]) != list(rows["id"]):
+        raise BadInput("the tokenized rows stand in another order than the rows; tokenize the rows that you predict")
+    if trainer.processing_class is None:
+        raise BadInput("the Trainer has no tokenizer to pad the rows with; make it with processing_class=tokenizer")
     # Without the mixed precision that the Trainer wraps around it: as the saved model will answer.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     names = [name for name in batches.MODEL_INPUTS if name in tokenized.column_names]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftlab.progress import bar
+from ftlab.progress import Bar
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ def run(
     lengths = [len(ids) for ids in columns["input_ids"]]
     answers: dict[int, np.ndarray] = {}
     model.eval()
-    with torch.inference_mode(), bar(what, total=len(lengths), unit="rows") as progress:
+    with torch.inference_mode(), Bar(desc=what, total=len(lengths), unit="rows") as progress:
         for places in by_length(lengths, tokens):
             rows = {name: [column[place] for place in places] for name, column in columns.items()}
             batch = tokenizer.pad(rows, return_tensors="pt").to(model.device)

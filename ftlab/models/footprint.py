@@ -8,11 +8,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-# Bytes that one token leaves for the backward pass, for each layer and each unit of its width, in fp32: about 16 values
-# of four bytes and two dropout masks. Source: Korthikanti et al., Reducing Activation Recomputation in Large
-# Transformer Models, 2022, section 4.1, without the attention matrix, which a fused kernel does not keep.
-BYTES_PER_UNIT = 66
-BYTES_PER_ATTENTION_WEIGHT = 9  # softmax in, softmax out, and a mask, where attention dropout keeps the matrix
+# Bytes of fp32 training for each token, layer and unit of the width, when a layer's inner width is four times its own.
+# On CUDA 16 values of four bytes and two dropout masks, without the attention matrix, which a fused kernel does not
+# keep (Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022, section 4.1). On a CPU
+# masks are values too, and its allocator keeps gaps: measured as 86 to 90 with rows of one length, and up to 106 with
+# rows of many lengths (MiniLM's shape at 16x128, 16x256 and 8x512; Trainer with AdamW).
+BYTES_PER_UNIT = {"cuda": 66, "cpu": 112}
+# For each weight of an attention matrix that is kept: on a CPU with attention dropout softmax, mask and their product.
+BYTES_PER_ATTENTION_WEIGHT = 15  # measured as 13 to 14
 
 
 def training_memory(model: PreTrainedModel, *, batch_size: int, length: int) -> int:
@@ -24,9 +27,10 @@ def training_memory(model: PreTrainedModel, *, batch_size: int, length: int) -> 
     weights = sum(parameter.numel() for parameter in model.parameters())
     config = model.config
     tokens = batch_size * length
-    activations = BYTES_PER_UNIT * tokens * config.num_hidden_layers * config.hidden_size
+    on_cuda = model.device.type == "cuda"
+    activations = BYTES_PER_UNIT["cuda" if on_cuda else "cpu"] * tokens * config.num_hidden_layers * config.hidden_size
     names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
-    if any(getattr(config, name, 0.0) or 0.0 for name in names) and model.device.type == "cpu":
+    if any(getattr(config, name, 0.0) or 0.0 for name in names) and not on_cuda:
         activations += (
             BYTES_PER_ATTENTION_WEIGHT * tokens * length * config.num_attention_heads * config.num_hidden_layers
         )

@@ -185,7 +185,7 @@ def match_pad_token(model: PreTrainedModel, loaded: PreTrainedTokenizerBase) -> 
     if len(loaded) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(loaded))
     model.config.pad_token_id = loaded.pad_token_id
-    if model.generation_config is not None:
+    if getattr(model, "generation_config", None) is not None:  # a body without a head has none
         model.generation_config.pad_token_id = loaded.pad_token_id
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +16,70 @@ from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
+    from transformers import Trainer
 
 IDENTITY = "identity.json"
-PARTS = ("trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+LEAST_STEPS = 60  # fewer leave a fresh head where it began
+TORCH_PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+
+
+def fine_tune(
+    train: Dataset,
+    folder: Path,
+    *,
+    model: str,
+    max_length: int,
+    epochs: float,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float = 0.01,
+    seed: int = 0,
+    least_steps: int = LEAST_STEPS,
+) -> Trainer:
+    """Lesson 02's training in one call, for when it is made many times: the Trainer, after training on `train`.
+
+    `train` has columns text and label (a ClassLabel). No validation rows and no choice of an epoch: the last counts. On
+    few rows the epochs grow until there are `least_steps` steps. `folder` is for Trainer's files; none is written.
+    """
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments, set_seed
+
+    from ftlab.models import loading
+    from ftlab.training.surroundings import StopWhenNotFinite, mixed_precision
+
+    batch_size = min(batch_size, len(train))
+    set_seed(seed)
+    encoder = loading.encoder(model, train.features["label"].names, **loading.without_attention_dropout(model))
+    encoder.accepts_loss_kwargs = False  # see `invariants.accumulation`
+    tokenizer = loading.tokenizer(model)
+    trainer = Trainer(
+        model=encoder,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=max(epochs, least_steps * batch_size / len(train)),
+            per_device_train_batch_size=batch_size,
+            learning_rate=learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.1,
+            weight_decay=weight_decay,
+            train_sampling_strategy="group_by_length",
+            save_strategy="no",
+            logging_strategy="no",
+            seed=seed,
+            report_to="none",
+            disable_tqdm=True,
+            **mixed_precision(),
+        ),
+        train_dataset=train.map(
+            lambda rows: tokenizer(rows["text"], truncation=True, max_length=max_length), batched=True
+        ),
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        callbacks=[StopWhenNotFinite()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return trainer
 
 
 def require_batches(rows: int, batch_size: int) -> None:
@@ -36,7 +100,10 @@ def class_weights(labels: Sequence[int], classes: int) -> list[float]:
     counts = Counter(labels)
     missing = [label for label in range(classes) if not counts[label]]
     if missing:
-        raise BadInput(f"the training rows hold none of class {missing[0]}; a class without rows has no weight")
+        raise BadInput(
+            f"the training rows hold none of class {missing[0]}, and a class without rows has no weight; expected at "
+            f"least one row of each of the {classes} classes: add some, or train without class weights"
+        )
     return [len(labels) / (classes * counts[label]) for label in range(classes)]
 
 
@@ -60,46 +127,76 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
     """Where `trainer.train(resume_from_checkpoint=...)` goes on, or None to start at the first step.
 
     `identity` is what a training depends on (model, label names, rows, settings), as JSON can hold it; it is kept
-    beside the checkpoints. Without `resume` older checkpoints are removed. With it the last whole one is returned, and
-    those that a kill left half-written are removed. Raises BadInput when they were made with another identity: going on
-    from them would mix two trainings.
+    beside the checkpoints. Without `resume` older checkpoints are removed. With it the last one that can be gone on from
+    is returned, and later ones are removed. Raises BadInput when they were made with another identity: going on from
+    them would mix two trainings.
+
+    The weights at the end are those of a training that was never cut off, bit for bit on the same machine, if Trainer
+    saves at the end of epochs (within one, it would draw another order of the rows) and restores its callbacks' states
+    (restore_callback_states_from_checkpoint; else patience starts anew).
     """
     identity = json.loads(json.dumps(identity))
-    if resume and (folder / IDENTITY).is_file():
-        _require_same(folder, json.loads((folder / IDENTITY).read_text(encoding="utf-8")), identity)
-        there = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
-        for path in there:
-            if not _is_whole(path):
-                files.remove(path)
-        left = [path for path in there if path.is_dir()]
-        return str(left[-1]) if left else None
+    there = _numbered(folder)
+    if resume and (there or (folder / IDENTITY).is_file()):
+        _require_same(folder, _identity(folder), identity)
+        while there and not _goes_on(there[-1]):
+            files.remove(there.pop())
+        return str(there[-1]) if there else None
     files.remove(folder)
     files.write_json(folder / IDENTITY, identity)
     return None
 
 
+def _numbered(folder: Path) -> list[Path]:
+    """The folders checkpoint-<step>, by their steps; others are not Trainer's."""
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-[0-9]+", path.name)]
+    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.partition("-")[2]))
+
+
+def _identity(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / IDENTITY).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as problem:
+        raise BadInput(
+            f"what the checkpoints in {folder} were made with cannot be read from {IDENTITY} "
+            f"({type(problem).__name__}); train without resume, which removes them and starts anew"
+        ) from problem
+
+
 def _require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in {**now, **before}:
         if before.get(name) != now.get(name):
+            one, other = (_shown(identity.get(name)) for identity in (before, now))
             raise BadInput(
-                f"the checkpoints in {folder} were made with {name} {_short(before.get(name))}, and this training has "
-                f"{name} {_short(now.get(name))}; train with what they were made with, or without resume to start anew"
+                f"the checkpoints in {folder} were made with {name} {_cut(one, other)}, and this training has {name} "
+                f"{_cut(other, one)}; train with what they were made with, or without resume to start anew"
             )
 
 
-def _short(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a checkpoint was written to its end: Trainer writes trainer_state.json last."""
+def _cut(text: str, other: str, width: int = 80) -> str:
+    """A long `text`, cut to where it begins to differ from `other`."""
+    start = max(0, min(len(os.path.commonprefix([text, other])) - width // 2, len(text) - width))
+    return ("..." if start else "") + text[start : start + width] + ("..." if start + width < len(text) else "")
+
+
+def _goes_on(path: Path) -> bool:
+    """Whether training can go on from a checkpoint: written to its end, and not where patience had ended it.
+
+    Trainer writes trainer_state.json last. It forgets, when it goes on, that it had been told to stop.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
-        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         with safe_open(path / "model.safetensors", framework="numpy"):
             pass
     except (OSError, ValueError, SafetensorError):
         return False
-    return all((path / part).is_file() for part in PARTS)
+    if not all(zipfile.is_zipfile(path / part) for part in TORCH_PARTS):  # torch.save's table of contents comes last
+        return False
+    told = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
+    return not (told.get("should_training_stop") and state["global_step"] < state["max_steps"])

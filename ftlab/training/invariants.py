@@ -50,6 +50,9 @@ def _one_step(
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "dropout" in name and isinstance(value, float):  # ModernBERT's attention has a number and no layer
+                setattr(module, name, 0.0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,

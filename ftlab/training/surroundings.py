@@ -17,6 +17,9 @@ from ftlab.progress import LIVE
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
+# What a RuntimeError says where the CPU's allocator (each system in its words), MPS, or C++ found no memory.
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "std::bad_alloc")
+
 
 def mixed_precision() -> dict[str, bool]:
     """The precision arguments of TrainingArguments for this machine: fp16, bf16, and use_cpu where bf16 asks for it.
@@ -63,43 +66,54 @@ class StopWhenNotFinite(TrainerCallback):
     """Stop training at the step whose logits are no numbers any more (NaN or infinite).
 
     Trainer goes on: its log leaves NaN losses out by default, and every later step trains on nothing. Raises
-    TrainingFailed with the step and what to try.
+    TrainingFailed with the step and what to try. Evaluation between the steps is watched too: it is the first to see
+    what the last step did.
     """
+
+    hook: Any = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **more: Any
     ) -> None:
-        """Look at what the model gives, each time that it runs in training."""
+        """Look at what the model gives, each time that it runs."""
         import torch
 
         def look(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            if module.training and not torch.isfinite(output.logits).all():
+            if not torch.isfinite(output.logits).all():
+                self._look_no_more()  # Trainer ends here, and does not say so to its callbacks
+                step = state.global_step + 1 if module.training else state.global_step
                 raise TrainingFailed(
-                    f"training diverged at step {state.global_step + 1} of {state.max_steps}: the logits are not "
-                    "numbers any more (NaN or infinite); lower the learning_rate: it is "
-                    f"{args.learning_rate:g}, and a tenth of it is a good next try"
+                    f"training diverged at step {step} of {state.max_steps}: the logits are not numbers any more (NaN "
+                    f"or infinite); lower the learning_rate: it is {args.learning_rate:g}, and a tenth of it "
+                    f"({args.learning_rate / 10:g}) is a good next try"
                 )
 
+        self._look_no_more()
         self.hook = model.register_forward_hook(look)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         """Look no more."""
-        self.hook.remove()
+        self._look_no_more()
+
+    def _look_no_more(self) -> None:
+        if self.hook is not None:
+            self.hook.remove()
 
 
 @contextmanager
 def enough_memory(model: PreTrainedModel, *, batch_size: int, length: int) -> Iterator[None]:
     """Refuse a training that this machine's memory cannot hold, before it starts or when it runs out.
 
-    `length` is the longest row in tokens. Raises BadInput with what a step would need (an estimate, see
-    `footprint.training_memory`), what there is, and what to change. A system that overcommits kills a process that
-    takes too much, and nothing can be said then: hence the look before.
+    `length` is the longest row in tokens; the model is where it will be trained. Raises BadInput with what a step would
+    need (an estimate, see `footprint.training_memory`), what there is, and what to change. A system that overcommits
+    kills a process that takes too much, and nothing can be said then: hence the look before.
     """
     import torch
 
     needed = footprint.training_memory(model, batch_size=batch_size, length=length)
     there = footprint.free_memory(model.device)
-    advice = f"ask for less: batch_size {max(1, batch_size // 2)}, or a smaller max_length (it is {length})"
+    smaller = f"batch_size {batch_size // 2}, or a smaller" if batch_size > 1 else "a smaller"
+    advice = f"ask for less: {smaller} max_length (the longest row has {length} tokens)"
     if needed > there:
         raise BadInput(
             f"training {batch_size} rows of {length} tokens at a time needs about {needed / 1e9:.1f} GB, and "
@@ -108,8 +122,8 @@ def enough_memory(model: PreTrainedModel, *, batch_size: int, length: int) -> It
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as problem:
-        words = str(problem)
-        if not isinstance(problem, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in words:
+        told = isinstance(problem, (MemoryError, torch.OutOfMemoryError))
+        if not told and not any(words in str(problem) for words in OUT_OF_MEMORY):
             raise
         raise BadInput(
             f"training ran out of memory with {batch_size} rows of up to {length} tokens at a time (about "

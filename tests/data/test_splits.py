@@ -265,3 +265,84 @@ def test_near_duplicates_within_the_source_s_own_test_split_may_all_judge():
     test = dataset([text.format(number) for number in range(20)], [0, 1] * 10)
     splits = split(DatasetDict(train=rows, test=test), rows=None, validation_rows=20, test_rows=None)
     assert splits.sizes["test"] == 20
+
+
+def numbered(count: int, classes: int = 2, rare: int = 0) -> DatasetDict:
+    """Rows that are no copies of each other, the classes by turns but for `rare` rows of the last."""
+    labels = [number % (classes - bool(rare)) for number in range(count - rare)] + [classes - 1] * rare
+    names = [f"class {number}" for number in range(classes)]
+    features = Features({**FEATURES, "label": ClassLabel(names=names)})
+    texts = [f"film number {number}" for number in range(count)]
+    rows = {"id": texts, "text": texts, "label": labels}
+    return DatasetDict(train=Dataset.from_dict(rows, features=features))
+
+
+@pytest.mark.parametrize("count", [31, 100, 257])
+def test_bounds_above_what_there_is_shrink_to_three_one_and_one_fifth(count):
+    splits = split(numbered(count), rows=3000, validation_rows=500, test_rows=2000, at_most=True)
+    assert splits.sizes == {"train": count * 3 // 5, "validation": count // 5, "test": count // 5}
+    parts = parts_of(splits)
+    assert len({row for part in parts for row in part["id"]}) == sum(splits.sizes.values())
+    for part in parts:
+        assert sum(part["label"]) == pytest.approx(len(part) / 2, abs=1)
+
+
+@pytest.mark.parametrize("sizes", [(100, 40, 40), (312, 80, 120), (200, 2, 310), (None, 80, 120), (None, 2, 508)])
+def test_bounds_that_fit_are_the_sizes(sizes):
+    """Up to the last row: 312, 80 and 120 are the 512 tickets."""
+    rows = numbered(512)
+    asked = dict(zip(("rows", "validation_rows", "test_rows"), sizes, strict=True))
+    bounded, exact = split(rows, **asked, at_most=True), split(rows, **asked)
+    assert [part["id"] for part in parts_of(bounded)] == [part["id"] for part in parts_of(exact)]
+    assert sum(bounded.sizes.values()) == (512 if None in sizes else sum(sizes))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    itertools.product((40, 150, 900, None), (6, 30, 900), (6, 30, 900)),
+    ids=lambda sizes: "-".join(map(str, sizes)),
+)
+def test_no_split_is_larger_than_its_bound(sizes):
+    asked = dict(zip(("rows", "validation_rows", "test_rows"), sizes, strict=True))
+    splits = split(numbered(200), **asked, at_most=True)
+    for size, bound in zip(splits.sizes.values(), sizes, strict=True):
+        assert 6 <= size <= (bound or 200)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("tickets", (312, 80, 120)), ("domains", (218, 60, 100))])
+def test_the_course_s_own_rows_are_used_to_the_last(name, sizes):
+    splits = split(sources.load(name), rows=sizes[0], validation_rows=sizes[1], test_rows=sizes[2], at_most=True)
+    assert tuple(splits.sizes.values()) == sizes
+    assert splits.dropped == 0
+
+
+def test_bounds_shrink_on_each_side_of_a_test_split_of_the_source():
+    rows = numbered(100)["train"]
+    test = Dataset.from_dict(
+        {column: [f"test {value}" for value in rows["id"][:30]] for column in ("id", "text")}
+        | {"label": rows["label"][:30]},
+        features=rows.features,
+    )
+    brought = DatasetDict(train=rows, test=test)
+    splits = split(brought, rows=3000, validation_rows=500, test_rows=2000, at_most=True)
+    assert splits.sizes == {"train": 80, "validation": 20, "test": 30}
+    splits = split(brought, rows=40, validation_rows=500, test_rows=10, at_most=True)
+    assert splits.sizes == {"train": 40, "validation": 20, "test": 10}
+
+
+def test_a_class_that_is_too_small_is_refused_whatever_the_bounds():
+    with pytest.raises(BadInput, match="the class 'class 2' has 2 distinct rows, too few for 3 splits") as raised:
+        split(numbered(100, 3, rare=2), rows=3000, validation_rows=500, test_rows=2000, at_most=True)
+    assert "\n" not in str(raised.value)
+    splits = split(numbered(100, 3, rare=3), rows=3000, validation_rows=500, test_rows=2000, at_most=True)
+    assert all(part["label"].count(2) == 1 for part in ([*map(Dataset.to_dict, parts_of(splits))]))
+
+
+def test_too_few_rows_for_the_classes_are_refused_whatever_the_bounds():
+    with pytest.raises(BadInput, match=r"a split of 1 rows cannot hold 2 classes"):
+        split(numbered(9), rows=3000, validation_rows=500, test_rows=2000, at_most=True)
+
+
+def test_sizes_set_by_hand_are_no_bounds():
+    with pytest.raises(BadInput, match=r"5,500 rows are asked for .* there are 200"):
+        split(numbered(200), rows=3000, validation_rows=500, test_rows=2000)

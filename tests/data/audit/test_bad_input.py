@@ -61,7 +61,7 @@ def ids(report) -> set[str]:
         (
             "latin.csv",
             (HEADER + "café,good\n").encode("latin-1"),
-            r"is not UTF-8 \(byte 14 is 0xe9\); save it as UTF-8",
+            r"is not UTF-8 \(line 2 has the byte 0xe9\); save it as UTF-8",
         ),
         ("latin.jsonl", '{"text": "café", "label": "a"}'.encode("latin-1"), "is not UTF-8"),
         ("wide.csv", FINE.encode("utf-16"), "is a binary file; expected text in UTF-8"),

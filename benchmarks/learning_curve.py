@@ -1,0 +1,87 @@
+"""How much data is enough? Fine-tuning, the frozen encoder and word counts, from few rows to all, over several seeds.
+
+Each seed draws its own splits, so the range over seeds holds the luck of the draw as well as that of training. The
+budget is lesson 02's, on its data sets; the test rows judge, and nothing is chosen by them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SIZES = {
+    "rotten_tomatoes": (50, 100, 200, 500, 1500),
+    "tickets": (50, 100, 312),
+    "domains": (50, 100, 218),
+}
+SEEDS = {"rotten_tomatoes": (0, 1, 2), "tickets": (0, 1, 2), "domains": (0, 1, 2)}
+
+
+def measure() -> dict[str, Any]:
+    """For each data set, one line a run: model, rows, seed, accuracy, macro F1 and seconds."""
+    from ftlab.course import profiles
+    from ftlab.progress import bar
+
+    curves: dict[str, Any] = {}
+    total = sum(len(SIZES[name]) * len(SEEDS[name]) for name in SIZES)
+    with bar("learning curves", total=total, unit="sizes") as progress:
+        for dataset, sizes in SIZES.items():
+            budget = profiles.resolve("text_classification", "cpu", {"dataset": dataset})
+            runs = []
+            for seed in SEEDS[dataset]:
+                for lines in _one_seed(budget, sizes, seed):
+                    runs += lines
+                    progress.update(1)
+            names = ("model", "max_length", "epochs", "batch_size", "learning_rate", "weight_decay", "test_rows")
+            curves[dataset] = {"settings": {name: budget.settings[name] for name in names}, "runs": runs}
+    return curves
+
+
+def _one_seed(budget: Any, sizes: tuple[int, ...], seed: int) -> Any:
+    """The lines of each size, for one draw of training and test rows; a smaller size is a part of the larger ones."""
+    from ftlab.data import sources, splits
+    from ftlab.evaluation import baselines, comparison
+    from ftlab.evaluation.predictions import predict_rows
+    from ftlab.training import classification
+
+    drawn = splits.split(
+        sources.load(budget.dataset, seed=seed),
+        rows=max(sizes), validation_rows=budget.validation_rows, test_rows=budget.test_rows, seed=seed,
+    )  # fmt: skip
+    test = drawn.open_test("judge each size of training rows, and choose nothing")
+    vectors = baselines.embed(test["text"], budget.model, max_length=budget.max_length)
+    train_vectors = baselines.embed(drawn.train["text"], budget.model, max_length=budget.max_length)
+    places = {row: place for place, row in enumerate(drawn.train["id"])}
+    for size in sizes:
+        train = splits.part(drawn.train, size)
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = classification.fine_tune(
+                train, Path(folder), model=budget.model, max_length=budget.max_length, epochs=budget.epochs,
+                batch_size=budget.batch_size, learning_rate=budget.learning_rate, weight_decay=budget.weight_decay,
+                seed=seed,
+            )  # fmt: skip
+        seconds = time.monotonic() - began
+        tokenized = test.map(
+            lambda rows, trainer=trainer: trainer.processing_class(
+                rows["text"], truncation=True, max_length=budget.max_length
+            ),
+            batched=True,
+        )
+        of_train = train_vectors[[places[row] for row in train["id"]]]
+        answers = {
+            "fine-tuned": predict_rows(trainer, test, tokenized),
+            "frozen encoder": baselines.on_vectors(train, of_train, test, vectors, seed=seed),
+            "TF-IDF": baselines.tfidf(train, test, seed=seed),
+        }
+        yield [
+            {
+                "model": name, "rows": size, "seed": seed,
+                "accuracy": round(comparison.accuracy(table).value, 4),
+                "f1_macro": round(comparison.scores(table)["f1_macro"].value, 4),
+                **({"training_seconds": round(seconds, 1)} if name == "fine-tuned" else {}),
+            }
+            for name, table in answers.items()
+        ]  # fmt: skip

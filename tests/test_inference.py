@@ -1,0 +1,258 @@
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoTokenizer, GPT2ForSequenceClassification, pipeline
+
+from ftlab.data import sources
+from ftlab.errors import BadInput
+from ftlab.inference import Classifier
+from ftlab.models import loading
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny models are quicker with one: on a busy machine two threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def classifier(classifier_folder) -> Classifier:
+    return Classifier(str(classifier_folder), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """Short and long by turns, some of them twice, two of them longer than the model reads."""
+    reviews = sources.read("mini_reviews")["text"].tolist()
+    long = [" ".join(reviews[:30]), " ".join(reviews[30:90])]
+    return ["ok", long[0], *reviews[:25], "Ünïcode, 日本語 🙂", reviews[3], long[1], "ok", "x" * 500, *reviews[25:40]]
+
+
+def refusal(*arguments, **options) -> str:
+    with pytest.raises(BadInput) as raised:
+        Classifier(*map(str, arguments), **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def one_by_one(folder, texts, labels, **options) -> np.ndarray:
+    """What transformers' own pipeline answers to each text alone."""
+    pipe = pipeline("text-classification", model=str(folder), top_k=None, device="cpu")
+    answers = [{each["label"]: each["score"] for each in pipe([text], truncation=True, **options)[0]} for text in texts]
+    return np.array([[answer[label] for label in labels] for answer in answers])
+
+
+def test_the_answers_are_those_of_a_pipeline_one_text_at_a_time(classifier, classifier_folder, texts):
+    answers = classifier(texts)
+    expected = one_by_one(classifier_folder, texts, classifier.labels)
+    assert classifier.labels == ["bad", "fine", "good"]
+    assert answers["text"].tolist() == texts
+    np.testing.assert_allclose(answers[["p_bad", "p_fine", "p_good"]], expected, atol=1e-5)
+    assert answers["label"].tolist() == [classifier.labels[index] for index in expected.argmax(axis=1)]
+    np.testing.assert_allclose(answers["probability"], expected.max(axis=1), atol=1e-5)
+    assert answers["label"].nunique() > 1
+    assert np.ptp(expected, axis=0).min() > 0.1  # texts that are all alike would prove nothing about their order
+
+
+def test_a_cut_text_is_the_same_as_in_a_pipeline(classifier_folder, texts):
+    short = Classifier(str(classifier_folder), max_length=7, device="cpu")
+    expected = one_by_one(classifier_folder, texts, short.labels, max_length=7)
+    np.testing.assert_allclose(short.probabilities(texts), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        short.probabilities(["a film with a long beginning and this end"]),
+        short.probabilities(["a film with a long beginning and another one"]),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 300, 10**6])
+def test_the_size_of_the_batches_changes_no_answer(classifier, texts, tokens):
+    expected = classifier.probabilities(texts)
+    np.testing.assert_allclose(classifier.probabilities(texts, tokens=tokens), expected, atol=1e-5)
+    np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_order_of_the_texts_is_that_of_the_answers(classifier, texts):
+    order = np.random.default_rng(0).permutation(len(texts))
+    shuffled = classifier.probabilities([texts[place] for place in order])
+    np.testing.assert_allclose(shuffled, classifier.probabilities(texts)[order], atol=1e-5)
+
+
+def test_no_texts_are_no_answers(classifier):
+    assert classifier.probabilities([]).shape == (0, 3)
+    answers = classifier([])
+    assert len(answers) == 0
+    assert list(answers.columns) == list(classifier(["a film"]).columns)
+
+
+@pytest.mark.parametrize("nothing", ["", "  \n\t ", None, 5, float("nan")], ids=repr)
+def test_a_text_with_nothing_in_it_is_refused_with_its_place(classifier, nothing):
+    with pytest.raises(BadInput) as raised:
+        classifier(["a film", "another", nothing, "", "more"])
+    assert str(raised.value) == f"text 2 is {nothing!r}; expected a text with something in it"
+
+
+def test_one_text_alone_is_refused_and_not_read_letter_by_letter(classifier):
+    with pytest.raises(BadInput, match="texts is one text, 'a film'; expected a list of texts"):
+        classifier("a film")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("tiny-gpt2", "tiny-gpt2 is no classifier (GPT2LMHeadModel)"),
+        ("tiny-distilbert", "tiny-distilbert is no classifier (DistilBertModel)"),
+        ("bert", "there is no model 'bert'; there are "),
+        ("./nowhere", "the model folder nowhere does not exist"),
+    ],
+)
+def test_what_is_no_classifier_is_refused(model, message):
+    assert message in refusal(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architectures": None}, "it names no architecture"),
+        ({"model_type": "hopfield9"}, "cannot be loaded"),
+        ({"problem_type": "multi_label_classification"}, "answers with several labels at once"),
+        ({"id2label": {"0": "stars"}, "label2id": {"stars": 0}}, "answers with one number"),
+        (
+            {"problem_type": "regression", "id2label": {"0": "stars"}, "label2id": {"stars": 0}},
+            "answers with one number",
+        ),
+    ],
+    ids=["no architecture", "unknown", "several labels", "one output", "regression"],
+)
+def test_a_model_that_answers_otherwise_is_refused_before_its_weights_are_read(
+    classifier_folder, tmp_path, change, message
+):
+    other = tmp_path / "other"
+    shutil.copytree(classifier_folder, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | change))
+    said = refusal(other)
+    assert message in said
+    assert said.startswith(str(other))
+
+
+@pytest.mark.parametrize("max_length", [-1, 0, 2, 129, 10**9])
+def test_a_max_length_that_the_model_cannot_take_is_refused(classifier_folder, max_length):
+    assert refusal(classifier_folder, max_length=max_length) == (
+        f"max_length is {max_length}, and {classifier_folder} takes 3 to 128 tokens"
+    )
+
+
+@pytest.mark.parametrize("max_length", [3, 128])
+def test_a_max_length_may_touch_its_bounds(classifier_folder, max_length):
+    assert len(Classifier(str(classifier_folder), max_length=max_length, device="cpu")(["a film " * 200])) == 1
+
+
+def test_texts_are_cut_where_the_saved_tokenizer_says(classifier_folder, tmp_path, texts):
+    other = tmp_path / "other"
+    shutil.copytree(classifier_folder, other)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.model_max_length = 9
+    tokenizer.save_pretrained(other)
+    trained_short = Classifier(str(other), device="cpu")
+    assert trained_short.max_length == 9
+    expected = one_by_one(other, texts, trained_short.labels)
+    np.testing.assert_allclose(trained_short.probabilities(texts), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pad", [None, "<|endoftext|>"], ids=["no pad token", "EOS as the pad token"])
+def test_a_decoder_finds_the_end_of_each_text_of_a_batch(tmp_path, texts, pad):
+    tokenizer = AutoTokenizer.from_pretrained(loading.folder("tiny-gpt2"))
+    torch.manual_seed(0)
+    model = GPT2ForSequenceClassification.from_pretrained(loading.folder("tiny-gpt2"), num_labels=3)
+    if pad:
+        tokenizer.pad_token = pad
+        model.config.pad_token_id = tokenizer.pad_token_id
+    with torch.no_grad():
+        model.score.weight.mul_(20)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    decoder = Classifier(str(tmp_path), device="cpu")
+    expected = one_by_one(tmp_path, texts, decoder.labels)
+    np.testing.assert_allclose(decoder.probabilities(texts), expected, atol=1e-5)
+
+
+def test_a_copied_folder_answers_the_same_in_another_process_with_nothing_else(classifier, classifier_folder, tmp_path):
+    moved = tmp_path / "elsewhere" / "model"
+    shutil.copytree(classifier_folder, moved)
+    code = (
+        "import json, sys; from ftlab.inference import Classifier; "
+        "print(json.dumps(Classifier('model', device='cpu').probabilities(sys.argv[1:]).tolist()))"
+    )
+    switches = {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "FTLAB_HOME": str(tmp_path / "home"),
+        "HF_HOME": str(tmp_path / "hf"),
+    }
+    texts = ["a film", "a very much longer text about another film"]
+    command = [sys.executable, "-c", code, *texts]
+    done = subprocess.run(
+        command, cwd=moved.parent, env=os.environ | switches, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(json.loads(done.stdout), classifier.probabilities(texts), atol=1e-5)
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.fixture
+def part() -> pd.DataFrame:
+    rows = {"n": [1, 2, 3, 4], "text": ["a film", None, "  ", "two hours that I will never get back"], "label": "mine"}
+    return pd.DataFrame(rows, index=[7, 5, 9, 2])
+
+
+def test_rows_keep_their_columns_and_get_the_answers_to_their_texts(classifier, part):
+    (answered,) = classifier.label_rows([part])
+    pd.testing.assert_frame_equal(answered[list(part.columns)], part)
+    there = [0, 3]
+    expected = classifier(part["text"].iloc[there].tolist())
+    assert answered["prediction"].iloc[there].tolist() == expected["label"].tolist()
+    for name in ("probability", "p_bad", "p_fine", "p_good"):
+        np.testing.assert_allclose(answered[name].iloc[there], expected[name], atol=1e-5)
+    without = answered.drop(columns=part.columns).iloc[[1, 2]]
+    assert list(without.columns) == ["prediction", "probability", "p_bad", "p_fine", "p_good"]
+    assert without.isna().all(axis=None)
+
+
+def test_rows_without_any_text_get_no_label_and_need_none(classifier):
+    (answered,) = classifier.label_rows([pd.DataFrame({"text": [None, ""]}, dtype=object)])
+    assert answered["prediction"].isna().all()
+
+
+@pytest.mark.parametrize("name", ["prediction", "probability", "p_fine"])
+def test_a_column_that_an_answer_would_overwrite_is_refused(classifier, part, name):
+    with pytest.raises(BadInput) as raised:
+        list(classifier.label_rows([part.assign(**{name: 1})]))
+    assert str(raised.value) == f"the rows already have a column {name!r}, which the answers would go to; rename it"
+
+
+def test_no_more_than_two_tables_are_alive_whatever_the_number_of_rows(classifier):
+    alive: list[weakref.ref] = []
+
+    def parts():
+        for number in range(12):
+            made = pd.DataFrame({"text": [f"film {number}"]})
+            alive.append(weakref.ref(made))
+            yield made
+
+    for answered in itertools.islice(classifier.label_rows(parts()), 12):
+        alive.append(weakref.ref(answered))
+        assert sum(each() is not None for each in alive) <= 4  # this one and the one before, with and without answers
+    assert len(alive) == 24

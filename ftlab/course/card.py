@@ -122,7 +122,7 @@ def _limits(
     """What the measurements do not show, in sentences."""
     disagree = (difference.only_first + difference.only_second) / len(table)
     smallest = comparison.smallest_difference(len(table), disagree)
-    classes = {name.removeprefix("f1_"): score for name, score in scores.items() if name not in COMMON}
+    classes = {name[len("f1[") : -1]: score for name, score in scores.items() if name not in COMMON}
     worst = min(classes, key=lambda name: classes[name].value)
     limits = [
         "The scores hold for texts like the test rows. Other sources, years or languages were not measured.",

@@ -34,7 +34,7 @@ def accuracy(predictions: pd.DataFrame, *, level: float = 0.95) -> Interval:
 
 
 def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
-    """Accuracy, macro F1, weighted F1, MCC and the F1 of each class ("f1_<label>"), each with its interval.
+    """Accuracy, macro F1, weighted F1, MCC and the F1 of each class ("f1[<label>]"), each with its interval.
 
     Accuracy has Wilson's interval, the others a percentile bootstrap over rows. A bootstrap knows no mistake that the
     rows do not hold: where there are few mistakes its interval is too narrow, and where there is none it is a point.
@@ -48,7 +48,7 @@ def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> 
         found[name] = _interval(measure(counts[np.newaxis])[0], measure(drawn), level)
     by_class, drawn_by_class = _f1(counts[np.newaxis])[0], _f1(drawn)
     for index, name in enumerate(names):
-        found[f"f1_{name}"] = _interval(by_class[index], drawn_by_class[:, index], level)
+        found[f"f1[{name}]"] = _interval(by_class[index], drawn_by_class[:, index], level)
     return found
 
 
@@ -132,7 +132,7 @@ def report(predictions: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     from sklearn.metrics import classification_report
 
     names = _labels(predictions)
-    keys = [f"f1_{name}" for name in names]  # as in `scores`; a label named "accuracy" is then not taken for the score
+    keys = [f"f1[{name}]" for name in names]  # as in `scores`; a label named "accuracy" is then not taken for the score
     result = classification_report(
         predictions["label"], predictions["prediction"], labels=names, target_names=keys, output_dict=True,
         zero_division=0.0,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,9 +127,9 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
     """Where `trainer.train(resume_from_checkpoint=...)` goes on, or None to start at the first step.
 
     `identity` is what a training depends on (model, label names, rows, settings), as JSON can hold it; it is kept
-    beside the checkpoints. Without `resume` older checkpoints are removed. With it the last one that can be gone on from
-    is returned, and later ones are removed. Raises BadInput when they were made with another identity: going on from
-    them would mix two trainings.
+    beside the checkpoints. Without `resume` older checkpoints are removed. With it the last one that training can go on
+    from is returned, and later ones are removed. Raises BadInput when they were made with another identity (going on
+    from them would mix two trainings), or do not say with which.
 
     The weights at the end are those of a training that was never cut off, bit for bit on the same machine, if Trainer
     saves at the end of epochs (within one, it would draw another order of the rows) and restores its callbacks' states
@@ -179,7 +179,8 @@ def _shown(value: Any) -> str:
 
 def _cut(text: str, other: str, width: int = 80) -> str:
     """A long `text`, cut to where it begins to differ from `other`."""
-    start = max(0, min(len(os.path.commonprefix([text, other])) - width // 2, len(text) - width))
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False)))
+    start = max(0, min(same - width // 2, len(text) - width))
     return ("..." if start else "") + text[start : start + width] + ("..." if start + width < len(text) else "")
 
 

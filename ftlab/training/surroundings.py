@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from transformers import TrainerCallback
 
@@ -70,7 +71,7 @@ class StopWhenNotFinite(TrainerCallback):
     what the last step did.
     """
 
-    hook: Any = None
+    hooks: ClassVar[WeakKeyDictionary[Any, Any]] = WeakKeyDictionary()  # by model: an interrupted training leaves one
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **more: Any
@@ -80,7 +81,7 @@ class StopWhenNotFinite(TrainerCallback):
 
         def look(module: torch.nn.Module, inputs: Any, output: Any) -> None:
             if not torch.isfinite(output.logits).all():
-                self._look_no_more()  # Trainer ends here, and does not say so to its callbacks
+                self._look_no_more(module)  # Trainer ends here, and does not say so to its callbacks
                 step = state.global_step + 1 if module.training else state.global_step
                 raise TrainingFailed(
                     f"training diverged at step {step} of {state.max_steps}: the logits are not numbers any more (NaN "
@@ -88,16 +89,18 @@ class StopWhenNotFinite(TrainerCallback):
                     f"({args.learning_rate / 10:g}) is a good next try"
                 )
 
-        self._look_no_more()
-        self.hook = model.register_forward_hook(look)
+        self._look_no_more(model)
+        self.hooks[model] = model.register_forward_hook(look)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **more: Any
+    ) -> None:
         """Look no more."""
-        self._look_no_more()
+        self._look_no_more(model)
 
-    def _look_no_more(self) -> None:
-        if self.hook is not None:
-            self.hook.remove()
+    def _look_no_more(self, model: Any) -> None:
+        if model in self.hooks:
+            self.hooks.pop(model).remove()
 
 
 @contextmanager

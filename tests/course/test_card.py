@@ -223,7 +223,7 @@ def test_the_limits_name_the_worst_label_the_power_and_what_is_cut(lesson, tmp_p
     text, _, answers = write(tmp_path / "model", lesson)
     limits = section(text, "Limits")
     scores = comparison.scores(answers["fine-tuned"], seed=3)
-    worst = min(("negative", "positive"), key=lambda label: scores[f"f1_{label}"].value)
+    worst = min(("negative", "positive"), key=lambda label: scores[f"f1[{label}]"].value)
     assert f"does worst on is {worst} (F1 {scores[f'f1_{worst}']})" in limits
     gain = comparison.compare(answers["fine-tuned"], answers["word counts"])
     smallest = comparison.smallest_difference(40, (gain.only_first + gain.only_second) / 40)
@@ -257,7 +257,7 @@ def test_four_labels_from_a_file_of_your_own_are_all_on_the_card(surroundings, t
     text, metrics, _ = write(tmp_path / "model", lesson, report=report)
     assert "one of 4 labels: authentication, billing, bug_report, how_to." in text
     shown = table_of(section(text, "Results"), "| | value | 95 % interval |")
-    assert {"f1_authentication", "f1_billing", "f1_bug_report", "f1_how_to"} <= set(shown) & set(metrics["scores"])
+    assert {"f1[authentication]", "f1[billing]", "f1[bug_report]", "f1[how_to]"} <= set(shown) & set(metrics["scores"])
     read = ModelCard.load(tmp_path / "model" / "README.md")
     assert read.data.eval_results[0].dataset_name == "my: tickets & co.csv"
     assert "fine-tuned to label my: tickets & co.csv" in read.text

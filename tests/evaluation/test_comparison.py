@@ -55,7 +55,7 @@ def test_scores_are_those_of_scikit_learn(name, seed):
     found = comparison.scores(table)
     expected = {measure: compute(true, predicted) for measure, compute in MEASURES.items()}
     by_class = f1_score(true, predicted, labels=names, average=None, zero_division=0.0)
-    expected |= {f"f1_{label}": value for label, value in zip(names, by_class, strict=True)}
+    expected |= {f"f1[{label}]": value for label, value in zip(names, by_class, strict=True)}
     assert {measure: interval.value for measure, interval in found.items()} == pytest.approx(expected)
     for measure, interval in found.items():
         assert (-1 if measure == "mcc" else 0) <= interval.low <= interval.high <= 1
@@ -72,7 +72,7 @@ def test_the_report_is_that_of_scikit_learn_with_an_interval_for_each_f1(name):
     pd.testing.assert_frame_equal(report[expected.columns], expected, check_dtype=False)
     assert report["support"].dtype == int
     keys = {"macro avg": "f1_macro", "weighted avg": "f1_weighted"}
-    for line, key in ((line, keys.get(line, f"f1_{line}")) for line in report.index):
+    for line, key in ((line, keys.get(line, f"f1[{line}]")) for line in report.index):
         assert tuple(report.loc[line, ["f1_low", "f1_high"]]) == (found[key].low, found[key].high)
 
 

@@ -38,8 +38,9 @@ def train(folder, *, resume=False, scores=SCORES, patience=3, callbacks=()):
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
-            output_dir=str(folder), num_train_epochs=len(scores), per_device_train_batch_size=BATCH_SIZE, learning_rate=1e-3,
-            lr_scheduler_type="cosine", warmup_steps=0.1, weight_decay=0.01, train_sampling_strategy="group_by_length",
+            output_dir=str(folder), num_train_epochs=len(scores), per_device_train_batch_size=BATCH_SIZE,
+            learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=0.1, weight_decay=0.01,
+            train_sampling_strategy="group_by_length",
             eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True, save_total_limit=1,
             metric_for_best_model="score", logging_steps=5,
             restore_callback_states_from_checkpoint=True, seed=0, report_to="none", disable_tqdm=True,

@@ -187,7 +187,9 @@ def test_without_resume_old_checkpoints_are_removed_whatever_they_were_made_with
         checkpoint(folder, IDENTITY, resume=True)
 
 
-@pytest.mark.parametrize("name", ["checkpoint-final", "checkpoint-", "checkpoint-9-old", "checkpoint-١", "checkpoints"])
+@pytest.mark.parametrize(
+    "name", ["checkpoint-final", "checkpoint-", "checkpoint-9-old", "checkpoint-\u0661", "checkpoints"]
+)
 def test_folders_with_other_names_are_left_alone(folder, name):
     (folder / name).mkdir()
     (folder / "checkpoint-77").write_text("a file")

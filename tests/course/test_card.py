@@ -224,7 +224,7 @@ def test_the_limits_name_the_worst_label_the_power_and_what_is_cut(lesson, tmp_p
     limits = section(text, "Limits")
     scores = comparison.scores(answers["fine-tuned"], seed=3)
     worst = min(("negative", "positive"), key=lambda label: scores[f"f1[{label}]"].value)
-    assert f"does worst on is {worst} (F1 {scores[f'f1_{worst}']})" in limits
+    assert f"does worst on is {worst} (F1 {scores[f'f1[{worst}]']})" in limits
     gain = comparison.compare(answers["fine-tuned"], answers["word counts"])
     smallest = comparison.smallest_difference(40, (gain.only_first + gain.only_second) / 40)
     assert f"On 40 test rows a difference in accuracy of less than {smallest:.3f} from a model" in limits

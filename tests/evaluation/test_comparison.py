@@ -1,4 +1,4 @@
-import time
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -128,7 +128,7 @@ def test_the_intervals_cover_the_truth_about_as_often_as_they_say():
     whole = np.round(shares * 100).astype(int)
     population = answers(np.repeat(names, whole.sum(axis=1)), np.concatenate([np.repeat(names, row) for row in whole]))
     truth = {measure: compute(population["label"], population["prediction"]) for measure, compute in MEASURES.items()}
-    truth["f1_c"] = f1_score(population["label"], population["prediction"], labels=["c"], average=None)[0]
+    truth["f1[c]"] = f1_score(population["label"], population["prediction"], labels=["c"], average=None)[0]
     rng = np.random.default_rng(0)
     covered = dict.fromkeys(truth, 0)
     for seed in range(100):
@@ -225,9 +225,11 @@ def test_the_difference_of_two_accuracies_has_the_interval_that_compare_gives():
 
 def test_many_classes_need_no_table_of_all_their_combinations():
     first, second = two_models(rows=500, classes=80)  # 80 cubed, 4000 times, would take 16 GB
-    began = time.monotonic()
+    tracemalloc.start()
     found = comparison.difference(first, second)
-    assert time.monotonic() - began < 10
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e9
     assert found.low < found.value < found.high
 
 
@@ -368,10 +370,8 @@ def test_too_few_disagreements_can_show_nothing():
     assert comparison.smallest_difference(100, 0.06) == pytest.approx(0.06)  # six to none, each time
 
 
-def test_many_rows_take_no_time():
-    began = time.monotonic()
+def test_many_rows_show_small_differences():
     assert 0.015 < comparison.smallest_difference(25_000, 1.0) < 0.02
-    assert time.monotonic() - began < 0.5
 
 
 @pytest.mark.parametrize("name", ["disagree", "power", "level"])

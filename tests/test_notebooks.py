@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import pytest
 
 from ftlab.course import lessons, profiles, runner
+from ftlab.data import sources
 
 IGNORED = "nbval-ignore-output"
 LESSONS = lessons.lessons()
@@ -182,6 +184,19 @@ def test_your_own_file_with_gaps_is_audited_and_not_refused(tmp_path):
     _, (result,) = runner.run(["01"], profile="cpu", parameters=parameters, out=tmp_path / "out", watch=False)
     assert result.metrics["metrics"]["rows"] == 62
     assert "3 findings, 2 of them errors; 60 rows after repair" in result.headline
+
+
+def test_your_own_file_with_a_rare_class_trains_with_class_weights(tmp_path):
+    tickets = sources.read("tickets")[["text", "label"]]
+    rare = tickets["label"] == "billing"
+    pd.concat([tickets[~rare], tickets[rare].head(12)]).to_csv(tmp_path / "mine.csv", index=False)
+    parameters = {"dataset": str(tmp_path / "mine.csv")}
+    folder, (result,) = runner.run(["02"], profile="smoke", parameters=parameters, out=tmp_path / "out", watch=False)
+    said = str([cell.get("outputs") for cell in nbformat.read(result.notebook, as_version=4).cells])
+    assert "class weights: [" in said
+    card = (folder / "02_text_classification" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "one of 4 labels" in card
+    assert str(tmp_path) not in card
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to cut the network off")

@@ -86,6 +86,7 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise BadInput(files.explain(problem, folder)) from problem
+    files.sweep(folder)
     results: list[Result] = []
     with display(watch) as live:
         for lesson, budget in zip(chosen, budgets, strict=True):

@@ -102,7 +102,7 @@ def _with_column(parts: Iterator[pd.DataFrame], where: Path | str, column: str) 
         raise BadInput(f"{where} has no rows; expected at least one text")
 
 
-def require_writable(out: Path, source: str) -> None:
+def require_writable(out: Path, source: str = STDIN) -> None:
     """Raise BadInput when `out` is no type of file that can be written, or the file that is being read."""
     if out.suffix.lower() not in OUTPUT_TYPES:
         raise BadInput(f"{out} is not a file type that can be written; expected one of {', '.join(OUTPUT_TYPES)}")
@@ -114,7 +114,8 @@ def require_writable(out: Path, source: str) -> None:
 def writer(out: Path | None) -> Iterator[Any]:
     """A function that writes the rows of a table as they come: to `out` (.csv, .tsv or .jsonl), else JSONL to stdout.
 
-    A file appears when everything is written, and not before. Raises BadInput when it cannot be written.
+    A file appears when everything is written, and not before. Raises BadInput for another type of file, and when it
+    cannot be written.
     """
     if out is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -122,6 +123,7 @@ def writer(out: Path | None) -> Iterator[Any]:
         yield lambda part: sys.stdout.write(_as_lines(part))
         sys.stdout.flush()
         return
+    require_writable(out)
     suffix = out.suffix.lower()
     with files.whole(out, error=BadInput) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         columns: list[str] = []

@@ -297,3 +297,11 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, suffix):
         assert len((tmp_path / "out.jsonl").read_text().splitlines()) == rows
     assert peaks[8_000] < 1.2 * peaks[2_000]
     assert peaks[8_000] < 0.5 * (tmp_path / f"8000{suffix}").stat().st_size
+
+
+def test_the_answers_never_overwrite_what_is_read(tmp_path):
+    (tmp_path / "in.csv").write_text("text\na\n")
+    with pytest.raises(BadInput) as raised:
+        streams.require_writable(tmp_path / "in.csv", str(tmp_path / "in.csv"))
+    assert "is the file that is read; give the answers a file of their own" in str(raised.value)
+    streams.require_writable(tmp_path / "out.csv", str(tmp_path / "in.csv"))

@@ -143,7 +143,7 @@ def test_lesson_02_runs_in_the_gpu_profile_from_the_hub(ask, tmp_path):
     done = ask("", arguments=arguments)
     assert done.returncode == 0, done.stderr
     (lesson,) = json.loads(done.stdout)["lessons"]
-    assert 0 <= lesson["metrics"]["accuracy"] <= 1
+    assert 0 <= lesson["metrics"]["accuracy_value"] <= 1
     record = json.loads((tmp_path / "out" / "02_text_classification" / "record.json").read_text())
     assert record["model"]["name"] == "distilbert-base-uncased"
     assert record["data"]["test"]["rows"] == 80

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ftlab.errors import CourseError
+from ftlab.errors import BadInput, CourseError
 
 PARTIAL = ".partial-"
 NO_SPACE = "No space left on device"
@@ -51,6 +51,15 @@ def whole(path: Path, *, folder: bool = False, error: type[CourseError] = Course
     finally:
         if temporary is not None:
             remove(temporary)
+
+
+def look_at(name: str, instead: str) -> tuple[Path, bool]:
+    """The path that a person named, and whether anything is there; BadInput says what to give instead."""
+    try:
+        path = Path(name).expanduser()
+        return path, path.exists()
+    except (OSError, RuntimeError) as problem:  # a name too long, a user that there is not, a folder that is closed
+        raise BadInput(f"{name[:80]} cannot be looked at ({problem}); give {instead}") from problem
 
 
 def explain(problem: OSError, path: Path) -> str:

@@ -55,3 +55,14 @@ def classifier_folder(tmp_path_factory) -> Path:
     model.save_pretrained(folder)
     loading.tokenizer("tiny-distilbert").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def one_thread():
+    """Models this small gain nothing from more threads, and wait for each other where others compute too."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -17,14 +17,7 @@ from ftlab.errors import BadInput
 from ftlab.inference import Classifier
 from ftlab.models import loading
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tiny models are quicker with one: on a busy machine two threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -218,12 +218,9 @@ def check(dataset: str, *, text_column: str = "text", label_column: str = "label
 
 
 def _as_path(dataset: str) -> Path:
-    try:
-        path = Path(dataset).expanduser()
-        if path.exists() or path.suffix or "/" in dataset:
-            return path
-    except (OSError, RuntimeError) as problem:  # a name too long, a user that there is not, a folder that is closed
-        raise BadInput(f"{dataset[:80]} cannot be looked at ({problem}); give the path of a file") from problem
+    path, there = files.look_at(dataset, "the path of a file")
+    if there or path.suffix or "/" in dataset:
+        return path
     raise BadInput(
         f"there is no data set {dataset!r}; there are {', '.join(SOURCES)}, or give the path of a file "
         f"({', '.join(FILE_TYPES)})"

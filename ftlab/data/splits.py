@@ -203,9 +203,8 @@ def _wanted(sizes: list[int | None], classes: int) -> int:
 
 def _fitting(there: int, splits: int) -> list[int]:
     """Sizes that fit into so many rows, for one split, two or three."""
-    return (
-        [there * 3 // 5, *[there // 5] * 2] if splits == 3 else [there * 4 // 5, there // 5] if splits == 2 else [there]
-    )
+    fifths = {1: (5,), 2: (4, 1), 3: (3, 1, 1)}[splits]
+    return [there * part // 5 for part in fifths]
 
 
 def _require_enough(counts: list[int], names: list[str], sizes: list[int | None]) -> None:

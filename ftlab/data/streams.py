@@ -43,11 +43,7 @@ def chunks(file: str, column: str = "text", *, rows: int = CHUNK) -> Iterator[pd
 
 
 def _as_path(file: str) -> Path:
-    try:
-        path = Path(file).expanduser()
-        there = path.exists()
-    except (OSError, RuntimeError) as problem:  # a name too long, a user that there is not, a folder that is closed
-        raise BadInput(f"{file[:80]} cannot be looked at ({problem}); give the path of a file") from problem
+    path, there = files.look_at(file, "the path of a file")
     if not path.is_file():
         what = "is a folder" if there else "does not exist"
         raise BadInput(f"{file} {what}; give a {', '.join(INPUT_TYPES)} file, or - for one text a line on stdin")

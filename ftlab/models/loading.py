@@ -190,11 +190,7 @@ def match_pad_token(model: PreTrainedModel, loaded: PreTrainedTokenizerBase) -> 
 
 
 def _is_folder_name(model: str) -> bool:
-    try:
-        path = Path(model).expanduser()
-        there = path.exists()
-    except (OSError, RuntimeError) as problem:  # a name too long, a user that there is not, a folder that is closed
-        raise BadInput(f"{model[:80]} cannot be looked at ({problem}); give a model's name or folder") from problem
+    path, there = files.look_at(model, "a model's name or folder")
     return there or path.is_absolute() or model.startswith((".", "~", os.sep)) or model.count("/") > 1
 
 

@@ -6,14 +6,7 @@ from transformers import AutoModel, BertConfig, BertForSequenceClassification
 from ftlab.data import sources
 from ftlab.models import batches, loading
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """A model this small gains nothing from more threads, and waits for them where others compute too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

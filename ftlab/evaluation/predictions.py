@@ -9,6 +9,7 @@ import pandas as pd
 
 from ftlab.errors import BadInput
 from ftlab.models import batches
+from ftlab.models.features import Features
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,8 +41,8 @@ def prediction_table(rows: Dataset, probabilities: np.ndarray) -> pd.DataFrame:
     return table.assign(**{f"p_{name}": probabilities[:, index] for index, name in enumerate(names)})
 
 
-def predict_rows(trainer: Trainer, rows: Dataset, tokenized: Dataset) -> pd.DataFrame:
-    """The trainer's model on `tokenized`, as `prediction_table` of `rows`.
+def predict_rows(trainer: Trainer, rows: Dataset, tokenized: Dataset | Features) -> pd.DataFrame:
+    """The trainer's model on `tokenized`, or on their cached features, as `prediction_table` of `rows`.
 
     `trainer.predict` returns rows in the order of its sampler, and with length-grouped batches that is not the order
     of the data set. Here each answer goes back to its row.
@@ -50,12 +51,14 @@ def predict_rows(trainer: Trainer, rows: Dataset, tokenized: Dataset) -> pd.Data
         raise BadInput(
             f"there are {len(tokenized):,} tokenized rows for {len(rows):,} rows; tokenize the rows that you predict"
         )
+    # Without the mixed precision that the Trainer wraps around it: as the saved model will answer.
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    if isinstance(tokenized, Features):
+        return prediction_table(rows, tokenized.run(model, batches.softmax))
     if "id" in tokenized.column_names and list(tokenized["id"]) != list(rows["id"]):
         raise BadInput("the tokenized rows stand in another order than the rows; tokenize the rows that you predict")
     if trainer.processing_class is None:
         raise BadInput("the Trainer has no tokenizer to pad the rows with; make it with processing_class=tokenizer")
-    # Without the mixed precision that the Trainer wraps around it: as the saved model will answer.
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     names = [name for name in batches.MODEL_INPUTS if name in tokenized.column_names]
     encodings = {name: list(tokenized[name]) for name in names}
     probabilities = batches.run(model, trainer.processing_class, encodings, batches.softmax)

@@ -48,18 +48,34 @@ def run(
     `encodings` is what the tokenizer gave for the rows (at least one), without padding. The model is put into
     evaluation mode, and runs in its own precision and without gradients.
     """
-    import torch
-
     names = [name for name in MODEL_INPUTS if name in encodings]
     columns = {name: list(encodings[name]) for name in names}
-    lengths = [len(ids) for ids in columns["input_ids"]]
+
+    def batch(places: Sequence[int]) -> Mapping[str, torch.Tensor]:
+        rows = {name: [column[place] for place in places] for name, column in columns.items()}
+        return tokenizer.pad(rows, return_tensors="pt")
+
+    return run_batches(model, [len(ids) for ids in columns["input_ids"]], batch, read, tokens=tokens, what=what)
+
+
+def run_batches(
+    model: PreTrainedModel,
+    lengths: Sequence[int],
+    batch: Callable[[list[int]], Mapping[str, torch.Tensor]],
+    read: Callable[[Any, torch.Tensor], torch.Tensor],
+    *,
+    tokens: int = TOKENS,
+    what: str = "predicting",
+) -> np.ndarray:
+    """As `run`, for rows of these `lengths` in tokens whose batches `batch(places)` makes; it may hold labels."""
+    import torch
+
     answers: dict[int, np.ndarray] = {}
     model.eval()
     with torch.inference_mode(), Bar(desc=what, total=len(lengths), unit="rows") as progress:
         for places in by_length(lengths, tokens):
-            rows = {name: [column[place] for place in places] for name, column in columns.items()}
-            batch = tokenizer.pad(rows, return_tensors="pt").to(model.device)
-            found = read(model(**batch), batch["attention_mask"]).float().cpu().numpy()
+            inputs = {name: tensor.to(model.device) for name, tensor in batch(places).items() if name != "labels"}
+            found = read(model(**inputs), inputs["attention_mask"]).float().cpu().numpy()
             for place, answer in zip(places, found, strict=True):
                 answers[place] = answer
             progress.update(len(places))

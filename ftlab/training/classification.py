@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ from ftlab.errors import BadInput
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import Trainer
+    from transformers import PreTrainedTokenizerBase, Trainer
+
+    from ftlab.models.features import Features
 
 IDENTITY = "identity.json"
 LEAST_STEPS = 60  # fewer leave a fresh head where it began
@@ -36,50 +39,70 @@ def fine_tune(
     weight_decay: float = 0.01,
     seed: int = 0,
     least_steps: int = LEAST_STEPS,
+    policy: str = "full",
+    frozen_layers: int | None = None,
+    features: Features | None = None,
+    precision: Mapping[str, bool] | None = None,
 ) -> Trainer:
     """Lesson 02's training in one call, for when it is made many times: the Trainer, after training on `train`.
 
     `train` has columns text and label (a ClassLabel). No validation rows and no choice of an epoch: the last counts. On
     few rows the epochs grow until there are `least_steps` steps. `folder` is for Trainer's files; none is written.
+    `policy` and `frozen_layers` say what trains (`freezing.freeze`); `features` are those of the frozen layers for the
+    rows of `train`, in their order, and take their place. `precision` is `mixed_precision()` unless given.
     """
+    import torch
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments, set_seed
 
-    from ftlab.models import loading
+    from ftlab.models import freezing, loading
+    from ftlab.training import policies
     from ftlab.training.surroundings import StopWhenNotFinite, mixed_precision
 
     batch_size = min(batch_size, len(train))
     set_seed(seed)
     encoder = loading.encoder(model, train.features["label"].names, **loading.without_attention_dropout(model))
     encoder.accepts_loss_kwargs = False  # see `invariants.accumulation`
+    freezing.freeze(encoder, policy, frozen_layers)
     tokenizer = loading.tokenizer(model)
-    trainer = Trainer(
-        model=encoder,
-        args=TrainingArguments(
-            output_dir=str(folder),
-            num_train_epochs=max(epochs, least_steps * batch_size / len(train)),
-            per_device_train_batch_size=batch_size,
-            learning_rate=learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=0.1,
-            weight_decay=weight_decay,
-            train_sampling_strategy="group_by_length",
-            save_strategy="no",
-            logging_strategy="no",
-            seed=seed,
-            report_to="none",
-            disable_tqdm=True,
-            **mixed_precision(),
-        ),
-        train_dataset=train.map(
-            lambda rows: tokenizer(rows["text"], truncation=True, max_length=max_length), batched=True
-        ),
-        processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        callbacks=[StopWhenNotFinite()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    optimizer = None
+    if policy == "layerwise":
+        groups = policies.layerwise_groups(encoder, learning_rate=learning_rate, weight_decay=weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=learning_rate)
+    rows = tokenized(train, tokenizer, max_length) if features is None else features.rows
+    with nullcontext() if features is None else features.in_place(encoder):
+        trainer = Trainer(
+            model=encoder,
+            args=TrainingArguments(
+                output_dir=str(folder),
+                num_train_epochs=max(epochs, least_steps * batch_size / len(train)),
+                per_device_train_batch_size=batch_size,
+                learning_rate=learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=0.1,
+                weight_decay=weight_decay,
+                train_sampling_strategy="group_by_length",
+                save_strategy="no",
+                logging_strategy="no",
+                seed=seed,
+                report_to="none",
+                disable_tqdm=True,
+                remove_unused_columns=features is None,
+                **(mixed_precision() if precision is None else precision),
+            ),
+            train_dataset=rows,
+            processing_class=tokenizer,
+            data_collator=DataCollatorWithPadding(tokenizer) if features is None else features.collate,
+            callbacks=[StopWhenNotFinite(), *([policies.GradualUnfreezing()] if policy == "gradual" else [])],
+            optimizers=(optimizer, None),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
     return trainer
+
+
+def tokenized(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """`rows` with what the model takes beside them, cut at `max_length`, without padding."""
+    return rows.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=max_length), batched=True)
 
 
 def require_batches(rows: int, batch_size: int) -> None:

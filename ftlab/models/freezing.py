@@ -1,0 +1,293 @@
+"""What trains and what stays: a plan, carried out on the model, and the proof that it was kept.
+
+A model is taken apart along the way that a row takes through it: embeddings, layer 1 to n, what stands behind the
+layers (BERT's pooler, GPT-2's last normalisation), and the head. The parts are found by letting a row run through, so
+that it does not matter what an architecture calls them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ftlab.errors import BadInput, TrainingFailed
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+POLICIES = ("full", "first_layers", "head", "gradual", "layerwise")
+EMBEDDINGS, BEHIND, HEAD = "embeddings", "behind the layers", "head"
+OPTIMIZER_BYTES = 12  # fp32 for each trained parameter: its gradient, and AdamW's two moments
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The parts of a model, in the order in which a row passes them: {part: {parameter's name: parameter}}."""
+
+    layers: torch.nn.ModuleList
+    parts: dict[str, dict[str, torch.nn.Parameter]]
+    modules: dict[str, list[torch.nn.Module]]  # the same parts as modules, for those that can be frozen
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What trains: made, and carried out on the model, by `freeze`."""
+
+    policy: str
+    architecture: str
+    frozen_layers: int  # with the embeddings; -1: not even those
+    parts: dict[str, int]  # parameters of each part
+    trains: dict[str, bool]
+    frozen: frozenset[str]  # names of parameters
+    trained: frozenset[str]
+
+    @property
+    def total(self) -> int:
+        """The parameters of the model."""
+        return sum(self.parts.values())
+
+    @property
+    def trainable(self) -> int:
+        """How many of them train."""
+        return sum(count for part, count in self.parts.items() if self.trains[part])
+
+    @property
+    def share(self) -> float:
+        """The share of the parameters that trains."""
+        return self.trainable / self.total
+
+    @property
+    def memory_saved(self) -> int:
+        """Bytes that frozen parameters do not need in fp32: no gradient, and none of AdamW's two moments.
+
+        Activations come on top: what a frozen layer computed below the first trained one is kept for no backward pass.
+        """
+        return OPTIMIZER_BYTES * (self.total - self.trainable)
+
+    @property
+    def depth(self) -> int:
+        """The layers of the model."""
+        return len(self.parts) - len({EMBEDDINGS, BEHIND, HEAD} & self.parts.keys())
+
+    def table(self) -> pd.DataFrame:
+        """One line a part: parameters and whether it trains."""
+        lines = [{"part": part, "parameters": count, "trains": self.trains[part]} for part, count in self.parts.items()]
+        return pd.DataFrame(lines).set_index("part")
+
+    def __str__(self) -> str:
+        return f"{self.policy}: {self.trainable:,} of {self.total:,} parameters train ({self.share:.1%})"
+
+    def verify(
+        self,
+        before: Mapping[str, str],
+        after: Mapping[str, str],
+        optimizer: torch.optim.Optimizer | None = None,
+        model: PreTrainedModel | None = None,
+    ) -> pd.DataFrame:
+        """The proof, from the `fingerprints` before and after training: one line a claim, with its tensors counted.
+
+        Raises TrainingFailed, with the first tensors that contradict it, when a frozen tensor moved, when one meant to
+        train did not, or, given the optimizer and the model, when a frozen tensor is in the optimizer's hands.
+        """
+        for name, seen in (("before", before), ("after", after)):
+            if lacking := sorted((self.frozen | self.trained) - seen.keys()):
+                raise BadInput(f"the fingerprints {name} training lack {lacking[0]}; take them of the planned model")
+        moved = {name for name in self.frozen | self.trained if before[name] != after[name]}
+        claims = [
+            ("frozen, and unchanged to the last bit", self.frozen, self.frozen & moved, "moved"),
+            ("meant to train, and moved", self.trained, self.trained - moved, "did not move"),
+        ]
+        if optimizer is not None and model is not None:
+            held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+            inside = {name for name, tensor in model.named_parameters() if id(tensor) in held}
+            claims.append(
+                ("frozen, and not in the optimizer", self.frozen, self.frozen & inside, "is in the optimizer")
+            )
+        for claim, tensors, wrong, what in claims:
+            if wrong:
+                shown = ", ".join(sorted(wrong)[:3]) + (", ..." if len(wrong) > 3 else "")
+                raise TrainingFailed(
+                    f"the freezing was not kept: of {len(tensors)} tensors that should be {claim}, {len(wrong)} "
+                    f"{what} ({shown}); freeze before the optimizer is made, and let nothing else set requires_grad"
+                )
+        return pd.DataFrame(
+            [{"tensors": len(tensors), "of them": claim} for claim, tensors, _, _ in claims if tensors]
+        ).set_index("of them")
+
+
+def freeze(model: PreTrainedModel, policy: str = "full", frozen_layers: int | None = None) -> Plan:
+    """Decide what of `model` trains, set `requires_grad` accordingly, and return the plan. Call it before the Trainer.
+
+    - "full": everything trains.
+    - "first_layers": the embeddings and the first `frozen_layers` layers stay; what is behind them trains.
+    - "head": only what stands outside the pretrained model trains (feature extraction).
+    - "gradual": the head first, then a layer more at each epoch, from the last to the first; the embeddings at the end
+      (ULMFiT, Howard and Ruder 2018). Here everything may train; `training.policies.GradualUnfreezing` sets the pace.
+    - "layerwise": everything trains, earlier layers at a lower rate (`training.policies.layerwise_groups`).
+
+    Frozen parts are put into evaluation mode and stay in it, whatever `model.train()` says: no dropout in them, so what
+    they make of a row is the same each time. Calling it again makes a new plan of the same model.
+
+    Raises BadInput for an unknown policy, too many or negative `frozen_layers`, a policy that leaves nothing to train,
+    and a model in which no layers are found.
+    """
+    if policy not in POLICIES:
+        raise BadInput(f"there is no policy {policy!r}; there are {', '.join(POLICIES)}")
+    found = structure(model)
+    depth, architecture = len(found.layers), type(model).__name__
+    if policy != "first_layers" and frozen_layers is not None:
+        raise BadInput(f"policy {policy!r} takes no frozen_layers; leave it out, or choose policy 'first_layers'")
+    if policy == "first_layers" and frozen_layers is None:
+        raise BadInput(
+            f"policy 'first_layers' needs frozen_layers; expected 0 to {depth}, the layers of {architecture}"
+        )
+    if frozen_layers is not None and not 0 <= frozen_layers <= depth:
+        raise BadInput(
+            f"frozen_layers is {frozen_layers}, and {architecture} has {depth} layers; expected 0 to {depth}"
+        )
+    layers = {"first_layers": frozen_layers, "head": depth}.get(policy)
+    stays = set() if layers is None else {EMBEDDINGS, *(layer_name(number) for number in range(1, layers + 1))}
+    if policy == "head":
+        stays.add(BEHIND)
+    for part, parameters in found.parts.items():
+        for parameter in parameters.values():
+            parameter.requires_grad = part not in stays
+    for part, modules in found.modules.items():
+        for module in modules:
+            _stay_in_evaluation(module) if part in stays else _follow_the_model(module, model.training)
+    trains = {part: part not in stays for part in found.parts}
+    if not any(trains.values()):
+        raise BadInput(
+            f"policy {policy!r} leaves nothing of {architecture} to train: it has no head of its own (a language "
+            "model's head is often its embedding); choose another policy, or a model with a classification head"
+        )
+    return Plan(
+        policy=policy,
+        architecture=architecture,
+        frozen_layers=-1 if layers is None else layers,
+        parts={part: sum(tensor.numel() for tensor in tensors.values()) for part, tensors in found.parts.items()},
+        trains=trains,
+        frozen=frozenset(name for part in stays for name in found.parts.get(part, ())),
+        trained=frozenset(name for part, tensors in found.parts.items() if part not in stays for name in tensors),
+    )
+
+
+def fingerprints(model: torch.nn.Module) -> dict[str, str]:
+    """A hash (SHA-256) of the bytes of each parameter, by its name. Equal hashes: not one bit differs."""
+    import torch
+
+    return {
+        name: hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+        for name, tensor in model.named_parameters()
+    }
+
+
+def layer_name(number: int) -> str:
+    """The name of a layer's part; the first layer is number 1."""
+    return f"layer {number}"
+
+
+def structure(model: PreTrainedModel) -> Structure:
+    """The parts of a model (see `Structure`). Raises BadInput, with what it found, where there is no stack of layers.
+
+    A few tokens run through the model; a module that ran before the first layer belongs to the embeddings, one that
+    ran after the last stands behind the layers, and what is not in the pretrained body is the head. A parameter that
+    two parts share (a tied embedding) belongs to the first.
+    """
+    body = getattr(model, "base_model", None)
+    layers = _layers(model, body)
+    inside = {id(module) for layer in layers for module in layer.modules()}
+    before, behind = _around(model, body, layers)
+    of_head = [module for module in model.children() if module is not body] if body is not model else []
+    modules = {EMBEDDINGS: before} | {layer_name(n): [layer] for n, layer in enumerate(layers, start=1)}
+    modules |= {BEHIND: behind, HEAD: of_head}
+    if stray := [
+        name for name, module in body.named_modules()
+        if id(module) not in inside and next(module.parameters(recurse=False), None) is not None
+        and not any(module is known for known in (*before, *behind))
+    ]:  # fmt: skip
+        raise BadInput(f"{type(model).__name__} cannot be taken apart: {stray[0]} did not run with its layers")
+    names: dict[int, str] = {id(parameter): name for name, parameter in model.named_parameters()}
+    parts: dict[str, dict[str, Any]] = {}
+    for part, those in modules.items():
+        owned = {}
+        for parameter in (parameter for module in those for parameter in module.parameters()):
+            if (name := names.pop(id(parameter), None)) is not None:
+                owned[name] = parameter
+        if owned:
+            parts[part] = owned
+    return Structure(layers, parts, modules)
+
+
+def _layers(model: Any, body: Any) -> torch.nn.ModuleList:
+    """The one stack of layers in the body: a list of modules as long as the config says that the model is deep."""
+    import torch
+
+    depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    there = [] if body is None else [(n, m) for n, m in body.named_modules() if isinstance(m, torch.nn.ModuleList)]
+    stacks = [(name, module) for name, module in there if len(module) == depth]
+    outer = [(name, module) for name, module in stacks if not any(name.startswith(f"{other}.") for other, _ in stacks)]
+    if len(outer) != 1:
+        found = ", ".join(f"{name} ({len(module)})" for name, module in there[:4]) or "no list of modules at all"
+        raise BadInput(
+            f"{type(model).__name__} is an architecture whose layers are not found: expected one list of "
+            f"{depth or 'its'} layers, as in BERT, GPT-2 or Llama, and it has {found}; freeze it by hand, with "
+            "requires_grad"
+        )
+    return outer[0][1]
+
+
+def _around(model: Any, body: Any, layers: torch.nn.ModuleList) -> tuple[list[torch.nn.Module], list[torch.nn.Module]]:
+    """The body's modules that run before the layers, and those that run after them; their dropout too."""
+    import torch
+
+    order: list[torch.nn.Module] = []
+    inside = {id(module) for layer in layers for module in layer.modules()}
+    watched = [
+        module
+        for module in body.modules()
+        if id(module) not in inside and not any(m is layers for m in module.modules())
+    ]
+    hooks = [m.register_forward_pre_hook(lambda module, _: order.append(module)) for m in (*watched, layers[0])]
+    was_training = model.training
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            body.eval()
+            body(input_ids=torch.ones((1, 4), dtype=torch.long, device=next(body.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+    if layers[0] not in order:
+        raise BadInput(
+            f"{type(model).__name__} is an architecture whose layers do not run in a list; freeze it by hand"
+        )
+    first = order.index(layers[0])
+    return _distinct(order[:first]), _distinct(m for m in order[first + 1 :] if m is not layers[0])
+
+
+def _distinct(modules: Iterable[Any]) -> list[Any]:
+    return list({id(module): module for module in modules}.values())
+
+
+def _stay_in_evaluation(module: torch.nn.Module) -> None:
+    """Switch dropout off in `module` for as long as it is frozen; Trainer calls `model.train()` before each step."""
+    for inner in module.modules():
+        inner.eval()
+        inner.train = types.MethodType(_no_change, inner)  # type: ignore[method-assign]
+
+
+def _no_change(module: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
+    return module
+
+
+def _follow_the_model(module: torch.nn.Module, training: bool) -> None:
+    for inner in module.modules():
+        vars(inner).pop("train", None)
+    module.train(training)

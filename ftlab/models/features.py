@@ -73,9 +73,8 @@ class Features:
         from transformers import DataCollatorWithPadding
 
         places = [row["place"] for row in rows]
-        batch = DataCollatorWithPadding(self.tokenizer)(
-            [{k: v for k, v in row.items() if k != "place"} for row in rows]
-        )
+        columns = [{name: value for name, value in row.items() if name != "place"} for row in rows]
+        batch = DataCollatorWithPadding(self.tokenizer)(columns)
         features = np.zeros((len(rows), batch["input_ids"].shape[1], self.values.shape[1]), dtype=np.float32)
         for line, place in zip(features, places, strict=True):
             start, length = self.starts[place], self.lengths[place]
@@ -95,8 +94,8 @@ class Features:
         def take(module: Any, arguments: Any, batch: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             if "features" not in batch:
                 raise BadInput(
-                    "this batch has no features, and the frozen layers do not run here; use the rows and the collate of "
-                    "the same Features, or leave the block"
+                    "this batch has no features, and the frozen layers do not run here; use rows and collate of the same "
+                    "Features, or leave the block"
                 )
             given["features"] = batch.pop("features")
             return arguments, batch
@@ -116,11 +115,12 @@ class Features:
         self, model: PreTrainedModel, read: Callable[[Any, torch.Tensor], torch.Tensor], *, what: str = "predicting"
     ) -> np.ndarray:
         """As `batches.run`, from the features on: `read(output, attention_mask)` of each row, in their order."""
+        lengths = [int(self.lengths[place]) for place in self.rows["place"]]
         with self.in_place(model):
-            return batches.run_batches(
-                model, self.lengths[list(self.rows["place"])], lambda places: self.collate([self.rows[p] for p in places]),
-                read, what=what,
-            )  # fmt: skip
+            return batches.run_batches(model, lengths, self._batch, read, what=what)
+
+    def _batch(self, places: Sequence[int]) -> dict[str, torch.Tensor]:
+        return self.collate([self.rows[place] for place in places])
 
 
 def compute(
@@ -145,7 +145,7 @@ def compute(
     """
     if plan.frozen_layers < 1:
         raise BadInput(
-            f"policy {plan.policy!r} freezes no layer, so there is nothing to compute once; train without cached features"
+            f"policy {plan.policy!r} freezes no layer, so there is nothing to compute once; train without features"
         )
     if tokenizer.padding_side != "right":
         raise BadInput(
@@ -171,9 +171,7 @@ def compute(
     if not (place / INDEX).is_file():
         with files.whole(place, folder=True) as partial:
             with (partial / VALUES).open("wb") as file:  # and not a memory map: writing to one kills on a full disk
-                dtype = _fill(
-                    model, plan, kept, tokenizer, lengths, bf16, lambda at, found: file.write(found.tobytes())
-                )
+                dtype = _fill(model, plan, kept, tokenizer, lengths, bf16, lambda _, found: file.write(found.tobytes()))
             files.write_json(partial / INDEX, {**identity, "dtype": str(dtype), "bytes": size})
     dtype = _require_same(place, identity, size)
     values = np.memmap(place / VALUES, dtype=np.float32, mode="r", shape=(int(lengths.sum()), width))
@@ -204,7 +202,7 @@ def _fill(
     model.eval()
     try:
         with torch.no_grad(), autocast, Bar(desc="frozen layers", total=len(rows), unit="rows") as progress:
-            for places in batches.by_length(lengths):
+            for places in batches.by_length(lengths.tolist()):
                 picked = {name: [column[place] for place in places] for name, column in columns.items()}
                 model.base_model(**tokenizer.pad(picked, return_tensors="pt").to(model.device))
                 output = seen.pop()
@@ -271,7 +269,7 @@ def _require_same(folder: Path, identity: Mapping[str, str], size: int) -> torch
             )
     if there != size:
         raise BadInput(
-            f"the cached features in {folder} are not whole ({there:,} bytes of {size:,}); remove that folder, and they "
-            "are computed again"
+            f"the cached features in {folder} are not whole ({there:,} bytes of {size:,}); remove that folder, and "
+            "they are computed again"
         )
     return getattr(torch, index["dtype"].removeprefix("torch."))

@@ -18,22 +18,22 @@ BYTES_PER_UNIT = {"cuda": 66, "cpu": 112}
 BYTES_PER_ATTENTION_WEIGHT = 15  # measured as 13 to 14
 
 
-def training_memory(model: PreTrainedModel, *, batch_size: int, length: int) -> int:
+def training_memory(model: PreTrainedModel, *, batch_size: int, length: int, trained_layers: int | None = None) -> int:
     """Bytes that training holds at its peak with AdamW in fp32: weights, gradients, optimizer, activations.
 
-    For encoders; `length` is the longest row in tokens. Mixed precision takes less.
+    For encoders; `length` is the longest row in tokens. Only layers that train keep activations, all of them unless
+    `trained_layers` says how many from the last. Mixed precision takes less.
     """
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     weights = sum(parameter.numel() for parameter in model.parameters())
     config = model.config
     tokens = batch_size * length
+    layers = config.num_hidden_layers if trained_layers is None else trained_layers
     on_cuda = model.device.type == "cuda"
-    activations = BYTES_PER_UNIT["cuda" if on_cuda else "cpu"] * tokens * config.num_hidden_layers * config.hidden_size
+    activations = BYTES_PER_UNIT["cuda" if on_cuda else "cpu"] * tokens * layers * config.hidden_size
     names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
     if any(getattr(config, name, 0.0) or 0.0 for name in names) and not on_cuda:
-        activations += (
-            BYTES_PER_ATTENTION_WEIGHT * tokens * length * config.num_attention_heads * config.num_hidden_layers
-        )
+        activations += BYTES_PER_ATTENTION_WEIGHT * tokens * length * config.num_attention_heads * layers
     return 4 * weights + 12 * trained + activations
 
 

@@ -106,9 +106,7 @@ class Plan:
         if optimizer is not None and model is not None:
             held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
             inside = {name for name, tensor in model.named_parameters() if id(tensor) in held}
-            claims.append(
-                ("frozen, and not in the optimizer", self.frozen, self.frozen & inside, "is in the optimizer")
-            )
+            claims.append(("frozen, and not in the optimizer", self.frozen, self.frozen & inside, "are in it"))
         for claim, tensors, wrong, what in claims:
             if wrong:
                 shown = ", ".join(sorted(wrong)[:3]) + (", ..." if len(wrong) > 3 else "")
@@ -145,12 +143,10 @@ def freeze(model: PreTrainedModel, policy: str = "full", frozen_layers: int | No
         raise BadInput(f"policy {policy!r} takes no frozen_layers; leave it out, or choose policy 'first_layers'")
     if policy == "first_layers" and frozen_layers is None:
         raise BadInput(
-            f"policy 'first_layers' needs frozen_layers; expected 0 to {depth}, the layers of {architecture}"
+            f"policy 'first_layers' needs frozen_layers; {architecture} has {depth} layers: expected 0 to {depth}"
         )
     if frozen_layers is not None and not 0 <= frozen_layers <= depth:
-        raise BadInput(
-            f"frozen_layers is {frozen_layers}, and {architecture} has {depth} layers; expected 0 to {depth}"
-        )
+        raise BadInput(f"frozen_layers is {frozen_layers}; {architecture} has {depth} layers: expected 0 to {depth}")
     layers = {"first_layers": frozen_layers, "head": depth}.get(policy)
     stays = set() if layers is None else {EMBEDDINGS, *(layer_name(number) for number in range(1, layers + 1))}
     if policy == "head":
@@ -200,7 +196,7 @@ def structure(model: PreTrainedModel) -> Structure:
     ran after the last stands behind the layers, and what is not in the pretrained body is the head. A parameter that
     two parts share (a tied embedding) belongs to the first.
     """
-    body = getattr(model, "base_model", None)
+    body: Any = getattr(model, "base_model", None)
     layers = _layers(model, body)
     inside = {id(module) for layer in layers for module in layer.modules()}
     before, behind = _around(model, body, layers)
@@ -265,9 +261,7 @@ def _around(model: Any, body: Any, layers: torch.nn.ModuleList) -> tuple[list[to
             hook.remove()
         model.train(was_training)
     if layers[0] not in order:
-        raise BadInput(
-            f"{type(model).__name__} is an architecture whose layers do not run in a list; freeze it by hand"
-        )
+        raise BadInput(f"{type(model).__name__} is an architecture whose layers did not run; freeze it by hand")
     first = order.index(layers[0])
     return _distinct(order[:first]), _distinct(m for m in order[first + 1 :] if m is not layers[0])
 
@@ -280,7 +274,7 @@ def _stay_in_evaluation(module: torch.nn.Module) -> None:
     """Switch dropout off in `module` for as long as it is frozen; Trainer calls `model.train()` before each step."""
     for inner in module.modules():
         inner.eval()
-        inner.train = types.MethodType(_no_change, inner)  # type: ignore[method-assign]
+        inner.train = types.MethodType(_no_change, inner)
 
 
 def _no_change(module: torch.nn.Module, mode: bool = True) -> torch.nn.Module:

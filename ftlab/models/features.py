@@ -94,7 +94,7 @@ class Features:
         def take(module: Any, arguments: Any, batch: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             if "features" not in batch:
                 raise BadInput(
-                    "this batch has no features, and the frozen layers do not run here; use rows and collate of the same "
+                    "this batch has no features, and the frozen layers do not run here; use rows and collate of one "
                     "Features, or leave the block"
                 )
             given["features"] = batch.pop("features")

@@ -190,6 +190,59 @@ def learning_curve(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Fi
     return figure
 
 
+def score_by_seconds(table: pd.DataFrame, score: str = "macro F1") -> Figure:
+    """Mean score against mean seconds of training, a panel for each number of rows; what nothing beats is joined.
+
+    `table` is a `policies.summary` with columns model, rows, score, low, high and seconds (lines without are left out).
+    Joined are the models that no other one beats in both score and time (the Pareto front).
+    """
+    import matplotlib.pyplot as plt
+
+    table = table.dropna(subset=["seconds"])
+    sizes = sorted(table["rows"].unique())
+    figure, axes = plt.subplots(1, len(sizes), figsize=(4.2 * len(sizes), 4), sharey=True, squeeze=False)
+    for axis, rows in zip(axes[0], sizes, strict=True):
+        here = table[table["rows"] == rows].sort_values("seconds")
+        front = here[here["score"] >= here["score"].cummax()]
+        axis.plot(front["seconds"], front["score"], color=ACCENT, linewidth=1.2, alpha=0.7)
+        axis.errorbar(here["seconds"], here["score"], yerr=[here["score"] - here["low"], here["high"] - here["score"]],
+                      fmt="o", color=INK, ecolor=MUTED, capsize=2, elinewidth=1)  # fmt: skip
+        for place, (_, line) in enumerate(here.iterrows()):
+            axis.annotate(line["model"], (line["seconds"], line["score"]), xytext=(5, (-11, 5)[place % 2]),
+                          textcoords="offset points", fontsize=8)  # fmt: skip
+        axis.set(xscale="log", xlabel="seconds of training (logarithmic)", title=f"{rows:,} training rows")
+        axis.margins(x=0.35)
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel(f"{score}, mean over seeds")
+    figure.tight_layout()
+    return figure
+
+
+def score_by_rows(table: pd.DataFrame, live: pd.DataFrame | None = None, score: str = "macro F1") -> Figure:
+    """Mean score against training rows, a line for each model, and this run's means as crosses.
+
+    `table` and `live` are summaries (`policies.summary`) with columns model, rows and score.
+    """
+    import matplotlib.pyplot as plt
+    import seaborn
+
+    names = list(dict.fromkeys([*table["model"], *(live["model"] if live is not None else ())]))
+    colours = dict(zip(names, seaborn.color_palette("colorblind", len(names)), strict=True))
+    figure, axis = plt.subplots(figsize=(8.5, 4.5))
+    for place, name in enumerate(names):
+        line = table[table["model"] == name].sort_values("rows")
+        axis.plot(line["rows"], line["score"], color=colours[name], marker="osD^vP<>X"[place % 9], label=name)
+        if live is not None and len(here := live[live["model"] == name]):
+            axis.plot(here["rows"], here["score"], "x", color=colours[name], markersize=11, markeredgewidth=2.5)
+    rows = sorted(table["rows"].unique())
+    axis.set(xscale="log", xlabel="training rows (logarithmic)", ylabel=f"{score}, mean over seeds")
+    axis.set_xticks(rows, [f"{number:,}" for number in rows])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, bbox_to_anchor=(1.01, 1), loc="upper left", title="crosses: this run")
+    return figure
+
+
 def _dark_to_light(names: Sequence[str]) -> str:
     """What the colours stand for, where the labels have them in the order of their names."""
     return f"{names[0]} (dark){',' if len(names) == 2 else ' to'} {names[-1]} (light)"

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,24 +159,27 @@ def compute(
     order = np.argsort(-lengths, kind="stable")
     starts = np.empty(len(lengths), dtype=np.int64)
     starts[order] = np.concatenate([[0], np.cumsum(lengths[order])[:-1]])
-    identity = _identity(model, plan, rows, lengths, bf16)
     width = model.config.hidden_size
-    described = (kept.add_column("place", list(range(len(kept)))), starts, lengths, plan.frozen_layers)
     size = 4 * int(lengths.sum()) * width
+
+    def made(values: np.ndarray, dtype: torch.dtype, holder: Any = None) -> Features:
+        placed = kept.add_column("place", list(range(len(kept))))
+        return Features(placed, values, starts, lengths, plan.frozen_layers, dtype, tokenizer, holder)
+
     if folder is None and size <= memory:
         values = np.empty((int(lengths.sum()), width), dtype=np.float32)
-        dtype = _fill(model, plan, kept, tokenizer, lengths, bf16, lambda at, found: _put(values, at, found))
-        return Features(described[0], values, *described[1:], dtype, tokenizer)
+        return made(values, _fill(model, plan, kept, tokenizer, lengths, bf16, partial(_put, values)))
+    identity = _identity(model, plan, rows, lengths, bf16)
     temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="ftlab-features-")
     place = folder if folder is not None else Path(temporary.name) / "features"  # type: ignore[union-attr]
     if not (place / INDEX).is_file():
-        with files.whole(place, folder=True) as partial:
-            with (partial / VALUES).open("wb") as file:  # and not a memory map: writing to one kills on a full disk
+        with files.whole(place, folder=True) as unfinished:
+            with (unfinished / VALUES).open("wb") as file:  # and not a memory map: writing to one kills on a full disk
                 dtype = _fill(model, plan, kept, tokenizer, lengths, bf16, lambda _, found: file.write(found.tobytes()))
-            files.write_json(partial / INDEX, {**identity, "dtype": str(dtype), "bytes": size})
+            files.write_json(unfinished / INDEX, {**identity, "dtype": str(dtype), "bytes": size})
     dtype = _require_same(place, identity, size)
     values = np.memmap(place / VALUES, dtype=np.float32, mode="r", shape=(int(lengths.sum()), width))
-    return Features(described[0], values, *described[1:], dtype, tokenizer, temporary)
+    return made(values, dtype, temporary)
 
 
 def _fill(

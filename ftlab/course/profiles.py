@@ -16,7 +16,7 @@ from typing import Any
 
 from ftlab.data import sources
 from ftlab.errors import BadInput
-from ftlab.models import loading
+from ftlab.models import freezing, loading
 
 PROFILES = ("smoke", "cpu", "gpu")
 
@@ -90,6 +90,13 @@ PARAMETERS: dict[str, Parameter] = {
     "batch_size": Parameter(int, "rows in a step", low=1, high=4096),
     "learning_rate": Parameter(float, "the highest learning rate, after warm-up", above=0, high=1),
     "weight_decay": Parameter(float, "AdamW's pull of the weights towards zero", low=0, high=1),
+    "policy": Parameter(str, f"what trains, one of {', '.join(freezing.POLICIES)}"),
+    "frozen_layers": Parameter(int, "the first so many layers that stay as they are, with the embeddings", low=1),
+    "seeds": Parameter(int, "how many times each way is trained, on rows of its own", low=2, high=100),
+    "head_epochs": Parameter(float, "passes over the training rows where the head trains alone", above=0, high=1000),
+    "head_learning_rate": Parameter(float, "the highest learning rate where the head trains alone", above=0, high=10),
+    "timed_rows": Parameter(int, "rows that are trained on for the clock", low=16),
+    "least_steps": Parameter(int, "the least steps of a training on few rows", low=1),
     "patience": Parameter(int, "epochs without a better validation score before training stops", low=1),
     "resume": Parameter(bool, "whether to go on from the checkpoints of a run that was cut off"),
     "at_least_accuracy": Parameter(float, "the claimed lower bound of test accuracy", low=0, high=1),
@@ -201,11 +208,19 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
     for dataset in filter(None, (values["dataset"], values.get("test_dataset"))):
         sources.check(dataset, **{name: values[name] for name in COLUMNS})
     loading.check(values["model"])
+    if values.get("policy") not in (None, *freezing.POLICIES):
+        raise BadInput(f"there is no policy {values['policy']!r}; there are {', '.join(freezing.POLICIES)}")
     return Budget(lesson, profile, seed, values, given)
 
 
 def require_fitting(budget: Budget) -> None:
     """Raise BadInput when the budget asks for more than its model takes. Fetches the model if it is not there."""
+    if "frozen_layers" in budget.settings:
+        depth = loading.depth(budget.model)
+        if budget.frozen_layers > depth:
+            raise BadInput(
+                f"frozen_layers is {budget.frozen_layers}, and {budget.model} has {depth} layers; expected 1 to {depth}"
+            )
     if "max_length" in budget.settings:
         most = loading.max_positions(budget.model)
         if budget.max_length > most:

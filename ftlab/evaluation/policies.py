@@ -137,14 +137,3 @@ def gaps(runs: pd.DataFrame, against: str, score: str = "f1_macro") -> pd.DataFr
                 {"model": model, "rows": rows, "gap": gap.value, "low": gap.low, "high": gap.high, "clear": clear}
             )
     return pd.DataFrame(lines)
-
-
-def arithmetic(plan: freezing.Plan, epochs: float, *, cached: bool) -> float:
-    """The work of a training, in passes forward through one layer, for each row.
-
-    A layer costs 1 forward and 2 backward (one for the gradient of its weights, one for that of its input), and a
-    frozen layer below the first trained one goes forward only: each epoch, or once if it is `cached`. Embeddings, head
-    and optimizer are left out.
-    """
-    frozen = max(0, plan.frozen_layers)
-    return frozen * (1 if cached else epochs) + 3 * (plan.depth - frozen) * epochs

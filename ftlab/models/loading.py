@@ -100,9 +100,24 @@ def max_positions(model: str) -> int:
 
 def hidden_size(model: str) -> int:
     """The width of the model's layers."""
-    config = json.loads((folder(model) / "config.json").read_text(encoding="utf-8"))
-    names = ("hidden_size", "dim", "n_embd", "d_model")  # BERT, DistilBERT, GPT-2 and T5 each have their own
-    return next(int(config[name]) for name in names if name in config)
+    return int(_config(model).hidden_size)
+
+
+def depth(model: str) -> int:
+    """How many layers the model has."""
+    return int(_config(model).num_hidden_layers)
+
+
+def _config(model: str) -> Any:
+    """The model's config, in which architectures that have names of their own answer to the common ones too."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder(model))
+    except (ValueError, KeyError) as problem:
+        raise BadInput(
+            f"{model} has a config.json that transformers does not know ({problem}); use another model"
+        ) from problem
 
 
 def without_attention_dropout(model: str) -> dict[str, float]:

@@ -101,7 +101,7 @@ def _timed(dataset: str, name: str) -> dict[str, Any]:
         encoder = loading.encoder(MODEL, drawn.train.features["label"].names)
         plan = freezing.freeze(encoder, policy, frozen_layers)
         tokenized = classification.tokenized(drawn.train, tokenizer, max_length)
-        of_rows = features.compute(encoder, plan, tokenized, tokenizer, bf16=mixed_precision()["bf16"])
+        of_rows = features.compute(encoder, plan, tokenized, tokenizer, precision=mixed_precision())
         del encoder
     classification.fine_tune(
         drawn.train, Path(tempfile.mkdtemp()), epochs=epochs, least_steps=1, features=of_rows, **settings

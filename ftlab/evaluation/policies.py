@@ -88,8 +88,7 @@ class Contest:
         began = time.perf_counter()
         if plan.frozen_layers > 0:
             tokenized = classification.tokenized(train, self.tokenizer, self.settings["max_length"])
-            bf16 = mixed_precision()["bf16"]
-            of_train = features.compute(encoder, plan, tokenized, self.tokenizer, bf16=bf16)
+            of_train = features.compute(encoder, plan, tokenized, self.tokenizer, precision=mixed_precision())
         passed = time.perf_counter() - began
         with tempfile.TemporaryDirectory() as folder:
             trainer = classification.fine_tune(

@@ -7,8 +7,6 @@ arXiv 2102.01386), section 4.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,12 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from ftlab import files
 from ftlab.errors import BadInput
-from ftlab.models import batches, freezing
+from ftlab.models import batches, feature_folder, freezing
 from ftlab.progress import Bar
 
 if TYPE_CHECKING:
@@ -30,7 +29,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MEMORY = 1_000_000_000  # bytes of features that are held in memory; more go to the disk
-VALUES, INDEX = "features.f32", "index.json"
+BESIDE = ("place", "id")  # columns of a row that are not for the model
+
+_replaced: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # models that take features now, and for how many layers
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Features:
     @property
     def bytes(self) -> int:
         """The size of the features."""
-        return int(self.lengths.sum()) * self.values.shape[1] * self.values.itemsize
+        return int(self.lengths[list(self.rows["place"])].sum()) * self.values.shape[1] * self.values.itemsize
 
     def part(self, places: Sequence[int]) -> Features:
         """The features of some of the rows, in the order of `places`; nothing is copied but the row's own columns."""
@@ -74,7 +75,13 @@ class Features:
         from transformers import DataCollatorWithPadding
 
         places = [row["place"] for row in rows]
-        columns = [{name: value for name, value in row.items() if name != "place"} for row in rows]
+        for row, place in zip(rows, places, strict=True):
+            if len(row["input_ids"]) != self.lengths[place]:
+                raise BadInput(
+                    f"a row of {len(row['input_ids'])} tokens is none of these features' (theirs has "
+                    f"{self.lengths[place]}); use rows and collate of one Features"
+                )
+        columns = [{name: value for name, value in row.items() if name not in BESIDE} for row in rows]
         batch = DataCollatorWithPadding(self.tokenizer)(columns)
         features = np.zeros((len(rows), batch["input_ids"].shape[1], self.values.shape[1]), dtype=np.float32)
         for line, place in zip(features, places, strict=True):
@@ -89,6 +96,14 @@ class Features:
         The names of its parameters and what `save_pretrained` writes stay as they are. After the block it computes the
         frozen layers again. A batch without features is refused inside the block.
         """
+        if model in _replaced:
+            if _replaced[model] != self.frozen_layers:
+                raise BadInput(
+                    f"{_replaced[model]} layers of this model are replaced already, and these features stand for "
+                    f"{self.frozen_layers}; leave the outer block first"
+                )
+            yield model
+            return
         layers = freezing.structure(model).layers[: self.frozen_layers]
         given: dict[str, torch.Tensor] = {}
 
@@ -101,14 +116,21 @@ class Features:
             given["features"] = batch.pop("features")
             return arguments, batch
 
+        def hand_out(*arguments: Any, **options: Any) -> torch.Tensor:
+            if "features" not in given:
+                raise BadInput("frozen layers do not run where features are in their place; leave the block first")
+            return given["features"]
+
         hook = model.register_forward_pre_hook(take, with_kwargs=True)
+        _replaced[model] = self.frozen_layers
         for layer in layers[:-1]:
             layer.forward = _pass_on
-        layers[-1].forward = lambda *arguments, **options: given["features"]
+        layers[-1].forward = hand_out
         try:
             yield model
         finally:
             hook.remove()
+            del _replaced[model]
             for layer in layers:
                 del layer.forward
 
@@ -130,19 +152,21 @@ def compute(
     rows: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    bf16: bool = False,
+    precision: Mapping[str, bool] | None = None,
     memory: int = MEMORY,
     folder: Path | None = None,
 ) -> Features:
     """One pass of tokenized `rows` through the frozen layers of `plan`, which `freeze` has made for `model`.
 
-    `bf16` as in TrainingArguments, so that they are what training itself would compute. Features of more than `memory`
+    `precision` holds bf16 and fp16 as TrainingArguments takes them (`surroundings.mixed_precision`), so that they are
+    what training itself would compute; fp32 if it is left out. Features of more than `memory`
     bytes lie on the disk, memory-mapped; with `folder` they do in any case, and stay there for the next call, which
     reads them if rows, tokens, frozen weights and precision are the same, and refuses them (BadInput) if not. Rows are
     stored by length, the longest first, so that what is read together lies together.
 
-    Raises BadInput where no layer is frozen, for padding on the left (a token's position would depend on the batch),
-    and for a full disk, which leaves nothing half-written.
+    Raises BadInput where no layer is frozen or there are no rows, for padding on the left (a token's position would
+    depend on the batch), for a folder that holds something else, and for layers that hand on more than hidden states;
+    CourseError for a full disk, which leaves nothing half-written.
     """
     if plan.frozen_layers < 1:
         raise BadInput(
@@ -153,8 +177,10 @@ def compute(
             "the tokenizer pads on the left, where a token's position, and so its features, depend on the other rows "
             "of the batch; set tokenizer.padding_side = 'right'"
         )
-    names = [name for name in batches.MODEL_INPUTS if name in rows.column_names]
-    kept = rows.select_columns([*names, *(name for name in ("label", "labels") if name in rows.column_names)])
+    if not len(rows):
+        raise BadInput("there are no rows to compute features of; expected at least one")
+    wanted = (*batches.MODEL_INPUTS, "label", "labels", "id")
+    kept = rows.select_columns([name for name in wanted if name in rows.column_names])
     lengths = np.array([len(ids) for ids in kept["input_ids"]])
     order = np.argsort(-lengths, kind="stable")
     starts = np.empty(len(lengths), dtype=np.int64)
@@ -168,17 +194,22 @@ def compute(
 
     if folder is None and size <= memory:
         values = np.empty((int(lengths.sum()), width), dtype=np.float32)
-        return made(values, _fill(model, plan, kept, tokenizer, lengths, bf16, partial(_put, values)))
-    identity = _identity(model, plan, rows, lengths, bf16)
+        return made(values, _fill(model, plan, kept, tokenizer, lengths, precision, partial(_put, values)))
+    identity = feature_folder.identity(model, plan, rows, lengths, _name(precision))
     temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="ftlab-features-")
     place = folder if folder is not None else Path(temporary.name) / "features"  # type: ignore[union-attr]
-    if not (place / INDEX).is_file():
+    if not (place / feature_folder.INDEX).is_file():
+        feature_folder.require_empty(place)
         with files.whole(place, folder=True) as unfinished:
-            with (unfinished / VALUES).open("wb") as file:  # and not a memory map: writing to one kills on a full disk
-                dtype = _fill(model, plan, kept, tokenizer, lengths, bf16, lambda _, found: file.write(found.tobytes()))
-            files.write_json(unfinished / INDEX, {**identity, "dtype": str(dtype), "bytes": size})
-    dtype = _require_same(place, identity, size)
-    values = np.memmap(place / VALUES, dtype=np.float32, mode="r", shape=(int(lengths.sum()), width))
+            with (unfinished / feature_folder.VALUES).open(
+                "wb"
+            ) as file:  # and not a memory map: writing to one kills on a full disk
+                dtype = _fill(
+                    model, plan, kept, tokenizer, lengths, precision, lambda _, found: file.write(found.tobytes())
+                )
+            files.write_json(unfinished / feature_folder.INDEX, {**identity, "dtype": str(dtype), "bytes": size})
+    dtype = feature_folder.require_same(place, identity, size)
+    values = np.memmap(place / feature_folder.VALUES, dtype=np.float32, mode="r", shape=(int(lengths.sum()), width))
     return made(values, dtype, temporary)
 
 
@@ -188,20 +219,22 @@ def _fill(
     rows: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     lengths: np.ndarray,
-    bf16: bool,
+    precision: Mapping[str, bool] | None,
     write: Callable[[int, np.ndarray], Any],
 ) -> torch.dtype:
     """Hand out the features of row after row, the longest first, with the token at which they begin; their dtype."""
     import torch
 
     layers = freezing.structure(model).layers
+    _require_hidden_states(model, layers)
     frozen, rest = layers[: plan.frozen_layers], layers[plan.frozen_layers :]
     seen: list[torch.Tensor] = []
     hook = frozen[-1].register_forward_hook(lambda module, arguments, output: seen.append(output))
     for layer in rest:
         layer.forward = _pass_on  # what comes after is not asked for
     columns = {name: list(rows[name]) for name in batches.MODEL_INPUTS if name in rows.column_names}
-    autocast = torch.autocast(model.device.type, torch.bfloat16) if bf16 else nullcontext()
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(_name(precision))
+    autocast = nullcontext() if dtype is None else torch.autocast(model.device.type, dtype)
     was_training, at = model.training, 0
     model.eval()
     try:
@@ -232,48 +265,22 @@ def _pass_on(hidden_states: torch.Tensor, *arguments: Any, **options: Any) -> to
     return hidden_states
 
 
-def _identity(
-    model: PreTrainedModel, plan: freezing.Plan, rows: Dataset, lengths: np.ndarray, bf16: bool
-) -> dict[str, Any]:
-    """What features depend on. The names are those that a refusal uses."""
-    prints = freezing.fingerprints(model)
-    in_front = {name: prints[name] for name in sorted(plan.frozen)}
-    return {
-        "model": f"{plan.architecture}, weights {_hash(in_front)[:12]}",
-        "frozen layers": str(plan.frozen_layers),
-        "texts": _hash(list(rows["text"]))[:12] if "text" in rows.column_names else "unknown",
-        "rows": str(len(rows)),
-        "longest row (see max_length)": f"{lengths.max()} tokens",
-        "tokens": _hash([list(rows[name]) for name in batches.MODEL_INPUTS if name in rows.column_names])[:12],
-        "precision": "bf16" if bf16 else "fp32",
-    }
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
-
-
-def _require_same(folder: Path, identity: Mapping[str, str], size: int) -> torch.dtype:
-    """The dtype of stored features. Raises BadInput if they are not those of `identity`, or not whole."""
+def _require_hidden_states(model: PreTrainedModel, layers: Sequence[Any]) -> None:
+    """Raise BadInput unless a layer gives one tensor: what it gives besides would be lost."""
     import torch
 
+    seen: list[Any] = []
+    hook = layers[0].register_forward_hook(lambda module, arguments, output: seen.append(output))
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        there = (folder / VALUES).stat().st_size
-    except (OSError, ValueError) as problem:
+        freezing.run_few_tokens(model.base_model)
+    finally:
+        hook.remove()
+    if not isinstance(seen[0], torch.Tensor):
         raise BadInput(
-            f"the cached features in {folder} cannot be read ({type(problem).__name__}); remove that folder, and they "
-            "are computed again"
-        ) from problem
-    for name, now in identity.items():
-        if index.get(name) != now:
-            raise BadInput(
-                f"the cached features in {folder} were made with {name}: {index.get(name)}, and this training has "
-                f"{now}; remove that folder or choose another, and they are computed anew"
-            )
-    if there != size:
-        raise BadInput(
-            f"the cached features in {folder} are not whole ({there:,} bytes of {size:,}); remove that folder, and "
-            "they are computed again"
+            f"the layers of {type(model).__name__} hand on more than hidden states, which cannot be stored; train "
+            "without features"
         )
-    return getattr(torch, index["dtype"].removeprefix("torch."))
+
+
+def _name(precision: Mapping[str, bool] | None) -> str:
+    return next((name for name in ("bf16", "fp16") if (precision or {}).get(name)), "fp32")

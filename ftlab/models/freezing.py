@@ -44,7 +44,8 @@ class Plan:
     frozen_layers: int  # with the embeddings; -1: not even those
     parts: dict[str, int]  # parameters of each part
     trains: dict[str, bool]
-    frozen: frozenset[str]  # names of parameters
+    in_front: frozenset[str]  # names of the parameters of the embeddings and the frozen layers
+    frozen: frozenset[str]  # those, and what else stays
     trained: frozenset[str]
 
     @property
@@ -95,6 +96,10 @@ class Plan:
         Raises TrainingFailed, with the first tensors that contradict it, when a frozen tensor moved, when one meant to
         train did not, or, given the optimizer and the model, when a frozen tensor is in the optimizer's hands.
         """
+        if (optimizer is None) != (model is None):
+            raise BadInput(
+                "give the optimizer and the model, or neither; one alone does not say whose tensors it holds"
+            )
         for name, seen in (("before", before), ("after", after)):
             if lacking := sorted((self.frozen | self.trained) - seen.keys()):
                 raise BadInput(f"the fingerprints {name} training lack {lacking[0]}; take them of the planned model")
@@ -145,30 +150,31 @@ def freeze(model: PreTrainedModel, policy: str = "full", frozen_layers: int | No
         raise BadInput(
             f"policy 'first_layers' needs frozen_layers; {architecture} has {depth} layers: expected 0 to {depth}"
         )
-    if frozen_layers is not None and not 0 <= frozen_layers <= depth:
-        raise BadInput(f"frozen_layers is {frozen_layers}; {architecture} has {depth} layers: expected 0 to {depth}")
+    if frozen_layers is not None and not (type(frozen_layers) is int and 0 <= frozen_layers <= depth):
+        raise BadInput(f"frozen_layers is {frozen_layers!r}; {architecture} has {depth} layers: expected 0 to {depth}")
     layers = {"first_layers": frozen_layers, "head": depth}.get(policy)
     stays = set() if layers is None else {EMBEDDINGS, *(layer_name(number) for number in range(1, layers + 1))}
     if policy == "head":
         stays.add(BEHIND)
-    for part, parameters in found.parts.items():
-        for parameter in parameters.values():
-            parameter.requires_grad = part not in stays
-    for part, modules in found.modules.items():
-        for module in modules:
-            _stay_in_evaluation(module) if part in stays else _follow_the_model(module, model.training)
     trains = {part: part not in stays for part in found.parts}
     if not any(trains.values()):
         raise BadInput(
             f"policy {policy!r} leaves nothing of {architecture} to train: it has no head of its own (a language "
             "model's head is often its embedding); choose another policy, or a model with a classification head"
         )
+    for part, parameters in found.parts.items():
+        for parameter in parameters.values():
+            parameter.requires_grad = trains[part]
+    for part, modules in found.modules.items():
+        for module in modules:
+            _stay_in_evaluation(module) if part in stays else _follow_the_model(module, model.training)
     return Plan(
         policy=policy,
         architecture=architecture,
         frozen_layers=-1 if layers is None else layers,
         parts={part: sum(tensor.numel() for tensor in tensors.values()) for part, tensors in found.parts.items()},
         trains=trains,
+        in_front=frozenset(name for part in stays - {BEHIND} for name in found.parts.get(part, ())),
         frozen=frozenset(name for part in stays for name in found.parts.get(part, ())),
         trained=frozenset(name for part, tensors in found.parts.items() if part not in stays for name in tensors),
     )
@@ -208,7 +214,9 @@ def structure(model: PreTrainedModel) -> Structure:
         if id(module) not in inside and next(module.parameters(recurse=False), None) is not None
         and not any(module is known for known in (*before, *behind))
     ]:  # fmt: skip
-        raise BadInput(f"{type(model).__name__} cannot be taken apart: {stray[0]} did not run with its layers")
+        raise BadInput(
+            f"{type(model).__name__} cannot be taken apart: {stray[0] or 'its body'} did not run with its layers"
+        )
     names: dict[int, str] = {id(parameter): name for name, parameter in model.named_parameters()}
     parts: dict[str, dict[str, Any]] = {}
     for part, those in modules.items():
@@ -216,6 +224,8 @@ def structure(model: PreTrainedModel) -> Structure:
         for parameter in (parameter for module in those for parameter in module.parameters()):
             if (name := names.pop(id(parameter), None)) is not None:
                 owned[name] = parameter
+        if part == HEAD:  # what the model holds by itself is of its head too
+            owned |= {name: parameter for name, parameter in model.named_parameters() if id(parameter) in names}
         if owned:
             parts[part] = owned
     return Structure(layers, parts, modules)
@@ -241,7 +251,6 @@ def _layers(model: Any, body: Any) -> torch.nn.ModuleList:
 
 def _around(model: Any, body: Any, layers: torch.nn.ModuleList) -> tuple[list[torch.nn.Module], list[torch.nn.Module]]:
     """The body's modules that run before the layers, and those that run after them; their dropout too."""
-    import torch
 
     order: list[torch.nn.Module] = []
     inside = {id(module) for layer in layers for module in layer.modules()}
@@ -251,19 +260,30 @@ def _around(model: Any, body: Any, layers: torch.nn.ModuleList) -> tuple[list[to
         if id(module) not in inside and not any(m is layers for m in module.modules())
     ]
     hooks = [m.register_forward_pre_hook(lambda module, _: order.append(module)) for m in (*watched, layers[0])]
-    was_training = model.training
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            body.eval()
-            body(input_ids=torch.ones((1, 4), dtype=torch.long, device=next(body.parameters()).device))
+        run_few_tokens(body)
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(was_training)
     if layers[0] not in order:
         raise BadInput(f"{type(model).__name__} is an architecture whose layers did not run; freeze it by hand")
     first = order.index(layers[0])
     return _distinct(order[:first]), _distinct(m for m in order[first + 1 :] if m is not layers[0])
+
+
+def run_few_tokens(body: Any) -> None:
+    """Run a few tokens through a body, without dropout, gradients or a trace left behind."""
+    import torch
+
+    modes = [(module, module.training) for module in body.modules()]
+    try:
+        with torch.no_grad():
+            for module, _ in modes:
+                module.training = False
+            body(input_ids=torch.ones((1, 4), dtype=torch.long, device=next(body.parameters()).device))
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _distinct(modules: Iterable[Any]) -> list[Any]:

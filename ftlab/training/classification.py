@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer
 
     from ftlab.models.features import Features
+    from ftlab.models.freezing import Plan
 
 IDENTITY = "identity.json"
 LEAST_STEPS = 60  # fewer leave a fresh head where it began
@@ -62,7 +63,9 @@ def fine_tune(
     set_seed(seed)
     encoder = loading.encoder(model, train.features["label"].names, **loading.without_attention_dropout(model))
     encoder.accepts_loss_kwargs = False  # see `invariants.accumulation`
-    freezing.freeze(encoder, policy, frozen_layers)
+    plan = freezing.freeze(encoder, policy, frozen_layers)
+    if features is not None:
+        _require_features_of(features, plan, train)
     tokenizer = loading.tokenizer(model)
     optimizer = None
     if policy == "layerwise":
@@ -98,6 +101,20 @@ def fine_tune(
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     return trainer
+
+
+def _require_features_of(features: Features, plan: Plan, train: Dataset) -> None:
+    if plan.frozen_layers != features.frozen_layers:
+        frozen = f"{plan.frozen_layers} layers" if plan.frozen_layers > 0 else "no layer"
+        raise BadInput(
+            f"the features stand for {features.frozen_layers} frozen layers, and policy {plan.policy!r} freezes "
+            f"{frozen} here; compute them by the same plan, or train without features"
+        )
+    if len(features) != len(train) or ("id" in features.rows.column_names and features.rows["id"][:] != train["id"][:]):
+        raise BadInput(
+            f"the features are those of {len(features):,} other rows, and there are {len(train):,} to train on; "
+            "compute them of these rows, or take `features.part`"
+        )
 
 
 def tokenized(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:

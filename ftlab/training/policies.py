@@ -45,7 +45,8 @@ class GradualUnfreezing(TrainerCallback):
         self._thaw(len(self.groups))
 
     def _due(self, state: TrainerState) -> int:
-        share = state.global_step / max(1, state.max_steps) / self.over
+        last = max(1.0, min(self.over * state.max_steps, state.max_steps - 1))  # the step from which everything trains
+        share = state.global_step / last + 1e-9  # 0.1 x 40 is a little more than 4
         return min(len(self.groups), 1 + int(share * (len(self.groups) - 1)))
 
     def _thaw(self, groups: int) -> None:

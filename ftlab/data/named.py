@@ -57,6 +57,12 @@ SOURCES: dict[str, Source] = {
             licence="Apache-2.0",
             label_names=("medical", "finance", "legal"),
         ),
+        Source(
+            name="clinical_notes",
+            what="notes by what they are there to record, shipped with the course",
+            licence="Apache-2.0",
+            label_names=("diagnosis", "treatment", "symptom"),
+        ),
     )
 }
 SOURCES["reviews"] = SOURCES["rotten_tomatoes"]  # what the lessons mean by "reviews"

@@ -12,7 +12,11 @@ from sklearn.tree import DecisionTreeClassifier
 from ftlab.data import sources
 from ftlab.data.audit import audit
 
-SETS = {"tickets": (480, 110, 4), "domains": (360, 110, 3)}  # at least so many rows, rows a class, classes
+SETS = {
+    "tickets": (480, 110, 4),
+    "domains": (360, 110, 3),
+    "clinical_notes": (360, 110, 3),
+}  # at least so many rows, rows a class, classes
 REPEATS = {"exact_duplicates", "normalised_duplicates", "near_duplicates", "conflicting_labels",
            "conflicting_near_labels"}  # fmt: skip
 WORD = re.compile(r"[\w']+")

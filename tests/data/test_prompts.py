@@ -1,0 +1,181 @@
+"""What is read, what is learned, and where it ends: labels that teach the answer and the stop, and nothing else."""
+
+import pytest
+from datasets import Dataset
+from transformers import DataCollatorForSeq2Seq
+
+from ftlab.data import prompts
+from ftlab.data.prompts import ALPACA, IGNORED, Template, encode, encode_row, prompt_ids, token_view
+from ftlab.errors import BadInput
+from ftlab.models import loading
+
+ROW = {"instruction": "Say which film this is about.", "input": "a long and lovely film", "output": "the good one"}
+
+
+@pytest.fixture(scope="module", params=["tiny-gpt2", "tiny-phi"])
+def tokenizer(request):
+    return loading.tokenizer(request.param)
+
+
+def test_the_prompt_has_an_input_only_where_the_row_has_one():
+    assert "### Input:\na long and lovely film\n\n### Response:\n" in ALPACA.prompt(ROW)
+    for empty in ("", " ", None):
+        assert "### Input" not in ALPACA.prompt({**ROW, "input": empty})
+    assert "### Input" not in ALPACA.prompt({"instruction": "Say it."})
+
+
+def test_braces_in_a_row_are_text():
+    assert "{name}" in ALPACA.prompt({**ROW, "input": "f'{name}' and {0}"})
+
+
+def test_only_the_completion_and_its_end_are_labels(tokenizer):
+    row = encode_row(ROW, tokenizer, max_length=200)
+    learned = [label for label in row["labels"] if label != IGNORED]
+    assert learned[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(learned[:-1]) == "the good one"
+    assert row["input_ids"][-len(learned) :] == learned
+    assert tokenizer.decode(row["input_ids"][: -len(learned)]) == ALPACA.prompt(ROW)
+    assert len(row["input_ids"]) == len(row["labels"]) == len(row["attention_mask"])
+    assert row["cut"] == 0
+
+
+def test_the_ids_begin_with_what_generation_sees_even_where_tokens_would_reach_across(tokenizer):
+    """A prompt that ends in a space, and an answer that begins with a letter: together they would be one token."""
+    template = Template("Q: {instruction} {input} A: ", "Q: {instruction} A: ")
+    row = {"instruction": "film", "output": "the film was good"}
+    joined = tokenizer(template.prompt(row) + row["output"])["input_ids"]
+    seen = prompt_ids(template.prompt(row), tokenizer)
+    assert joined[: len(seen)] != seen  # the trap
+    assert encode_row(row, tokenizer, max_length=99, template=template)["input_ids"][: len(seen)] == seen
+
+
+@pytest.mark.parametrize("less", [1, 5, 20])
+def test_what_does_not_fit_is_taken_from_the_left_of_the_prompt(tokenizer, less):
+    whole = encode_row(ROW, tokenizer, max_length=500)
+    length = len(whole["input_ids"]) - less
+    cut = encode_row(ROW, tokenizer, max_length=length)
+    assert cut["cut"] == less
+    assert cut["input_ids"] == whole["input_ids"][less:]
+    assert [n for n in cut["labels"] if n != IGNORED] == [n for n in whole["labels"] if n != IGNORED]
+
+
+def test_a_token_that_begins_every_text_is_kept_when_the_prompt_is_cut():
+    class Beginning:
+        """A tokenizer that puts token 1 before a text, as Llama's does: a token a character."""
+
+        bos_token_id, eos_token_id = 1, 2
+
+        def __call__(self, text, add_special_tokens=True):
+            return {"input_ids": ([1] if add_special_tokens else []) + [ord(c) for c in text]}
+
+    row = encode_row({"instruction": "x" * 50, "output": "abc"}, Beginning(), max_length=20)
+    assert row["input_ids"][0] == 1
+    assert row["input_ids"][-4:] == [ord("a"), ord("b"), ord("c"), 2]
+    assert len(row["input_ids"]) == 20
+    assert row["labels"][:-4] == [IGNORED] * 16
+
+
+def test_an_end_that_the_tokenizer_puts_behind_a_prompt_is_taken_off():
+    class Ending:
+        bos_token_id, eos_token_id = None, 2
+
+        def __call__(self, text, add_special_tokens=True):
+            return {"input_ids": [ord(c) for c in text] + ([2] if add_special_tokens else [])}
+
+    assert prompt_ids("ab", Ending()) == [ord("a"), ord("b")]
+
+
+def test_encode_counts_what_was_cut_and_keeps_the_rows_columns(tokenizer):
+    rows = Dataset.from_list([ROW, {**ROW, "input": "word " * 80}])
+    encoded, cut = encode(rows, tokenizer, max_length=90)
+    assert encoded.column_names == ["instruction", "input", "output", "input_ids", "attention_mask", "labels"]
+    assert (cut.rows, cut.cut_rows) == (2, 1)
+    assert cut.cut_tokens == encode_row(rows[1], tokenizer, max_length=90)["cut"]
+    assert len(encoded[1]["input_ids"]) == 90
+    assert "1 of 2 rows lost" in str(cut)
+    assert 0 < prompts.supervised_share(encoded["labels"]) < 0.5
+
+
+def test_padding_is_never_learned(tokenizer):
+    rows = [encode_row({**ROW, "input": text}, tokenizer, max_length=200) for text in ("short", "a rather longer text")]
+    rows = [{name: value for name, value in row.items() if name != "cut"} for row in rows]
+    batch = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED)(rows)
+    assert (batch["labels"][batch["attention_mask"] == 0] == IGNORED).all()
+    for row, labels in zip(rows, batch["labels"], strict=True):
+        assert [n for n in labels.tolist() if n != IGNORED] == [n for n in row["labels"] if n != IGNORED]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"instruction": ""}, "row 7 has no instruction"),
+        ({"instruction": None}, "row 7 has no instruction"),
+        ({"output": "  "}, "row 7 has no output"),
+        ({"output": None}, "row 7 has no output"),
+        ({"output": "good film " * 60}, "the output of row 7 has .* tokens with EOS, and max_length is 64"),
+    ],
+)
+def test_a_row_that_cannot_be_learned_from_is_one_sentence(tokenizer, change, message):
+    with pytest.raises(BadInput, match=message) as raised:
+        encode_row({**ROW, "id": 7, **change}, tokenizer, max_length=64)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_row_without_an_id_is_named_by_its_number(tokenizer):
+    with pytest.raises(BadInput, match="row 1 has no output"):
+        encode(Dataset.from_list([ROW, {**ROW, "output": ""}]), tokenizer, max_length=64)
+
+
+def test_a_placeholder_that_the_row_lacks_is_named_with_the_columns_that_there_are():
+    with pytest.raises(
+        BadInput, match=r"the template asks for \{question\}, and the row has instruction, input, output"
+    ):
+        Template("{question}", "{question}").prompt(ROW)
+
+
+def test_a_tokenizer_without_an_end_is_refused():
+    class Endless:
+        eos_token_id = None
+
+    with pytest.raises(BadInput, match="no EOS token"):
+        encode_row(ROW, Endless(), max_length=64)
+
+
+def test_the_view_tells_prompt_supervised_end_and_padding_apart_in_text_and_html(tokenizer):
+    row = encode_row(ROW, tokenizer, max_length=200)
+    ids = [*row["input_ids"], tokenizer.pad_token_id]
+    view = token_view(
+        {"input_ids": ids, "labels": [*row["labels"], IGNORED], "attention_mask": [*row["attention_mask"], 0]},
+        tokenizer,
+    )
+    assert view.kinds[0] == "prompt"
+    assert view.kinds[-3:] == ["supervised", "end", "padding"]
+    assert view.teaches_stopping
+    assert "it teaches to stop" in view.verdict
+    assert f"{sum(n != IGNORED for n in row['labels'])} of {len(ids)} tokens are supervised" in str(view)
+    page = view._repr_html_()
+    assert f"title='end: id {tokenizer.eos_token_id}, label {tokenizer.eos_token_id}'" in page
+    assert page.count("<span style") == len(ids) + 4
+
+
+def test_the_view_escapes_what_a_row_holds(tokenizer):
+    row = encode_row({"instruction": "<script>alert(1)</script>", "output": "<b>"}, tokenizer, max_length=200)
+    assert "<script" not in token_view(row, tokenizer)._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([IGNORED] * 4, "it teaches nothing; it does not teach to stop"),
+        ([IGNORED, 5, 6, IGNORED], "it does not teach to stop"),  # EOS lost to a mask of pad ids
+        ([IGNORED, 5, 6, 7], "it does not teach to stop"),  # cut before EOS
+    ],
+)
+def test_the_verdict_sees_the_traps(tokenizer, labels, says):
+    ids = [4, 5, 6, tokenizer.eos_token_id]
+    assert token_view({"input_ids": ids, "labels": labels}, tokenizer).verdict.endswith(says)
+
+
+def test_the_verdict_counts_padding_in_the_loss(tokenizer):
+    row = {"input_ids": [4, 5, 6, 6], "labels": [4, 5, 6, 6], "attention_mask": [1, 1, 0, 0]}
+    assert "2 of them are padding" in token_view(row, tokenizer).verdict

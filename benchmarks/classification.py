@@ -8,11 +8,12 @@ The same rows, model, max_length, batch size and learning rate. Each timing is a
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
+
+from ftlab.course.bench import alone
 
 LONG = 512  # tokens, the tutorials' max_length
 ROWS = 480  # IMDB reviews that are trained on for the timing
@@ -26,11 +27,13 @@ SEEDS = (0, 1, 2)
 
 def measure() -> dict[str, Any]:
     """Examples a second, floating-point rates, inference, accuracy over seeds, and which bars they meet."""
-    padded = _alone("speed", "padded")
-    grouped, ours = _alone("speed", "fp32"), _alone("speed", "ours")
-    rates = _alone("rates")
-    inference = _alone("inference")
-    accuracy = {way: [_alone("accuracy", way, seed)["accuracy"] for seed in SEEDS] for way in ("padded", "ours")}
+    padded = alone(__file__, "speed", "padded")
+    grouped, ours = alone(__file__, "speed", "fp32"), alone(__file__, "speed", "ours")
+    rates = alone(__file__, "rates")
+    inference = alone(__file__, "inference")
+    accuracy = {
+        way: [alone(__file__, "accuracy", way, seed)["accuracy"] for seed in SEEDS] for way in ("padded", "ours")
+    }
     faster = round(ours["examples_per_second"] / padded["examples_per_second"], 2)
     gap = sum(accuracy["ours"]) / len(SEEDS) - sum(accuracy["padded"]) / len(SEEDS)
     return {
@@ -53,14 +56,6 @@ def measure() -> dict[str, Any]:
             "accuracy within 1 point": abs(gap) <= 0.01,
         },
     }  # fmt: skip
-
-
-def _alone(what: str, *arguments: Any) -> dict[str, Any]:
-    """Run one measurement in a fresh process and return what it printed last."""
-    command = [sys.executable, __file__, what, *map(str, arguments)]
-    print(f"ftlab: measuring {' '.join(command[2:])} ...", file=sys.stderr)
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _trainer(way: str, train: Any, max_length: int, seed: int, **options: Any) -> Any:

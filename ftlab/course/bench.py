@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +40,17 @@ def run(name: str, *, save: bool = False) -> dict[str, Any]:
     if save:
         files.write_json(results_folder() / f"{name}.json", result)
     return result
+
+
+def alone(script: str, *arguments: Any) -> dict[str, Any]:
+    """Run one measurement of a benchmark in a fresh process, and return the JSON that it printed last.
+
+    Nothing that an earlier measurement left in memory, or warmed up, is then in a later one.
+    """
+    print(f"ftlab: measuring {' '.join(map(str, arguments))} ...", file=sys.stderr, flush=True)
+    command = [sys.executable, script, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def stored(name: str) -> dict[str, Any]:

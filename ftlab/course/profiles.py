@@ -93,6 +93,7 @@ PARAMETERS: dict[str, Parameter] = {
     "policy": Parameter(str, f"what trains, one of {', '.join(freezing.POLICIES)}"),
     "frozen_layers": Parameter(int, "the first so many layers that stay as they are, with the embeddings", low=1),
     "seeds": Parameter(int, "how many times each way is trained, on rows of its own", low=2, high=100),
+    "policy_learning_rate": Parameter(float, "the highest learning rate of the policy set beside", above=0, high=1),
     "head_epochs": Parameter(float, "passes over the training rows where the head trains alone", above=0, high=1000),
     "head_learning_rate": Parameter(float, "the highest learning rate where the head trains alone", above=0, high=10),
     "timed_rows": Parameter(int, "rows that are trained on for the clock", low=16),

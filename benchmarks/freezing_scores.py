@@ -1,0 +1,114 @@
+"""What to freeze: every policy at several numbers of rows and over several seeds, with its seconds.
+
+Each policy's learning rate is chosen on validation rows of a draw that the comparison does not use. The comparison
+then draws its own rows for each seed, and the test rows judge. Each policy is a process of its own, so
+that none is warmed up by another.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from ftlab.course.bench import alone
+
+MODEL, DATASET, MAX_LENGTH, BATCH_SIZE = "minilm", "rotten_tomatoes", 64, 16
+SIZES, SEEDS, TEST_ROWS = (1500, 500, 100), (0, 1, 2), 2000
+CHOOSING = {"seed": 100, "rows": 500, "validation_rows": 1000}
+# policy, frozen layers, epochs, the learning rates to choose from
+POLICIES: dict[str, tuple[str, int | None, int, tuple[float, ...]]] = {
+    "full": ("full", None, 3, (5e-5, 1e-4, 2e-4)),
+    "first4": ("first_layers", 4, 3, (1e-4, 2e-4, 4e-4)),
+    "first5": ("first_layers", 5, 3, (1e-4, 2e-4, 4e-4)),
+    "first6": ("first_layers", 6, 20, (3e-4, 1e-3)),
+    "head": ("head", None, 20, (1e-3, 1e-2)),
+    "gradual": ("gradual", None, 3, (1e-4, 2e-4)),
+    "layerwise": ("layerwise", None, 3, (1e-4, 2e-4, 4e-4)),
+}
+
+
+def measure() -> dict[str, Any]:
+    """Scores, seconds and sizes by policy, rows and seed; and the learning rates that were chosen."""
+    found = {name: alone(__file__, "policy", name) for name in POLICIES}
+    return {
+        "settings": {
+            "model": MODEL, "dataset": DATASET, "max_length": MAX_LENGTH, "batch_size": BATCH_SIZE,
+            "test_rows": TEST_ROWS,
+        },
+        "chosen": {name: entry["chosen"] for name, entry in found.items()},
+        "runs": [run for entry in (*found.values(), alone(__file__, "baselines")) for run in entry["runs"]],
+    }  # fmt: skip
+
+
+def _policy(name: str) -> dict[str, Any]:
+    """The learning rate of a policy, chosen on validation rows; then its runs, the largest number of rows first."""
+    from ftlab.data import sources, splits
+    from ftlab.evaluation import comparison
+    from ftlab.evaluation.policies import Contest, Recipe
+
+    policy, frozen_layers, epochs, rates = POLICIES[name]
+    options: dict[str, Any] = {"model": MODEL, "max_length": MAX_LENGTH, "batch_size": BATCH_SIZE}
+    data = sources.load(DATASET, seed=CHOOSING["seed"])
+    drawn = splits.split(
+        data, rows=CHOOSING["rows"], validation_rows=CHOOSING["validation_rows"], test_rows=2, seed=CHOOSING["seed"]
+    )
+    contest = Contest(drawn.validation, **options)
+    tried = {}
+    for rate in rates:
+        outcome = contest.run(Recipe(policy, frozen_layers, epochs, rate), drawn.train, seed=CHOOSING["seed"])
+        tried[rate] = round(comparison.scores(outcome.predictions)["f1_macro"].value, 4)
+    chosen = max(tried, key=lambda rate: tried[rate])
+    recipe = Recipe(policy, frozen_layers, epochs, chosen)
+    runs = []
+    for seed in SEEDS:
+        drawn = splits.split(
+            sources.load(DATASET, seed=seed), rows=max(SIZES), validation_rows=2, test_rows=TEST_ROWS, seed=seed
+        )
+        contest = Contest(drawn.open_test("judge each policy, and choose nothing"), **options)
+        for rows in SIZES:
+            outcome = contest.run(recipe, splits.part(drawn.train, rows), seed=seed)
+            runs.append({"model": recipe.name, "rows": rows, "seed": seed, **outcome.line()})
+    return {
+        "chosen": {"epochs": epochs, "learning_rate": chosen, "validation_f1": tried}, "runs": runs
+    }  # fmt: skip
+
+
+def _baselines() -> dict[str, Any]:
+    """TF-IDF, and logistic regression on what the whole frozen encoder makes of a text, on the same rows."""
+    from ftlab.data import sources, splits
+    from ftlab.evaluation import baselines, comparison
+
+    runs = []
+    for seed in SEEDS:
+        drawn = splits.split(
+            sources.load(DATASET, seed=seed), rows=max(SIZES), validation_rows=2, test_rows=TEST_ROWS, seed=seed
+        )
+        test = drawn.open_test("judge the baselines, and choose nothing")
+        vectors = baselines.embed(test["text"], MODEL, max_length=MAX_LENGTH)
+        of_all = baselines.embed(drawn.train["text"], MODEL, max_length=MAX_LENGTH)
+        places = {row: place for place, row in enumerate(drawn.train["id"])}
+        for rows in SIZES:
+            train = splits.part(drawn.train, rows)
+            of_train = of_all[[places[row] for row in train["id"]]]
+            answers = {
+                "TF-IDF": baselines.tfidf(train, test, seed=seed),
+                "sentence vectors": baselines.on_vectors(train, of_train, test, vectors, seed=seed),
+            }
+            for name, table in answers.items():
+                found = comparison.scores(table)
+                runs.append(
+                    {
+                        "model": name, "rows": rows, "seed": seed, "f1_macro": round(found["f1_macro"].value, 4),
+                        "accuracy": round(found["accuracy"].value, 4),
+                    }
+                )  # fmt: skip
+    return {"runs": runs}
+
+
+if __name__ == "__main__":
+    from ftlab.progress import quiet
+
+    quiet()
+    what, *rest = sys.argv[1:]
+    print(json.dumps({"policy": _policy, "baselines": _baselines}[what](*rest)))

@@ -57,9 +57,10 @@ def fine_tune(
 
     from ftlab.models import freezing, loading
     from ftlab.training import policies
-    from ftlab.training.surroundings import StopWhenNotFinite, mixed_precision
+    from ftlab.training.surroundings import StopWhenNotFinite, mixed_precision, quick_attention
 
     batch_size = min(batch_size, len(train))
+    precision = mixed_precision() if precision is None else precision
     set_seed(seed)
     encoder = loading.encoder(model, train.features["label"].names, **loading.without_attention_dropout(model))
     encoder.accepts_loss_kwargs = False  # see `invariants.accumulation`
@@ -90,7 +91,7 @@ def fine_tune(
                 report_to="none",
                 disable_tqdm=True,
                 remove_unused_columns=features is None,
-                **(mixed_precision() if precision is None else precision),
+                **precision,
             ),
             train_dataset=rows,
             processing_class=tokenizer,
@@ -99,7 +100,11 @@ def fine_tune(
             optimizers=(optimizer, None),
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        trains_attention = plan.frozen_layers < plan.depth
+        with (
+            quick_attention(encoder, max_length=max_length, precision=precision) if trains_attention else nullcontext()
+        ):
+            trainer.train()
     return trainer
 
 

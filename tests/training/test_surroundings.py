@@ -5,6 +5,7 @@ from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, Trai
 from ftlab.data import sources
 from ftlab.errors import BadInput, TrainingFailed
 from ftlab.models import footprint, loading
+from ftlab.training import surroundings
 from ftlab.training.surroundings import LiveProgress, StopWhenNotFinite, enough_memory, mixed_precision
 
 
@@ -246,3 +247,30 @@ def test_other_errors_pass(model, problem, monkeypatch):
     with pytest.raises(type(problem)) as raised, enough_memory(model, batch_size=2, length=8):
         raise problem
     assert raised.value is problem
+
+
+@pytest.mark.parametrize(
+    ("precision", "max_length", "inside"),
+    [
+        ({"bf16": True, "use_cpu": True}, 64, "eager"),
+        ({"bf16": True, "use_cpu": True}, 129, "sdpa"),
+        ({"bf16": True}, 64, "sdpa"),  # a GPU
+        ({"bf16": False}, 64, "sdpa"),
+    ],
+)
+def test_attention_is_plain_only_where_that_is_quicker_and_as_before_behind_the_block(precision, max_length, inside):
+    model = loading.encoder("tiny-distilbert", ["a", "b"])
+    assert model.config._attn_implementation == "sdpa"
+    with surroundings.quick_attention(model, max_length=max_length, precision=precision):
+        assert model.config._attn_implementation == inside
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_plain_attention_answers_the_same():
+    model, tokenizer = loading.encoder("tiny-distilbert", ["a", "b"]).eval(), loading.tokenizer("tiny-distilbert")
+    batch = tokenizer(["a long and lovely film", "bad"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        before = model(**batch).logits
+        with surroundings.quick_attention(model, max_length=64, precision={"bf16": True, "use_cpu": True}):
+            inside = model(**batch).logits
+    torch.testing.assert_close(before, inside, atol=1e-6, rtol=1e-5)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from matplotlib.figure import Figure
 
@@ -200,20 +200,24 @@ def score_by_seconds(table: pd.DataFrame, score: str = "macro F1") -> Figure:
 
     table = table.dropna(subset=["seconds"])
     sizes = sorted(table["rows"].unique())
-    figure, axes = plt.subplots(1, len(sizes), figsize=(4.2 * len(sizes), 4), sharey=True, squeeze=False)
+    styles = _styles(table["model"].unique())
+    figure, axes = plt.subplots(1, len(sizes), figsize=(3.6 * len(sizes) + 1.5, 3.8), sharey=True, squeeze=False)
     for axis, rows in zip(axes[0], sizes, strict=True):
         here = table[table["rows"] == rows].sort_values("seconds")
         front = here[here["score"] >= here["score"].cummax()]
-        axis.plot(front["seconds"], front["score"], color=ACCENT, linewidth=1.2, alpha=0.7)
-        axis.errorbar(here["seconds"], here["score"], yerr=[here["score"] - here["low"], here["high"] - here["score"]],
-                      fmt="o", color=INK, ecolor=MUTED, capsize=2, elinewidth=1)  # fmt: skip
-        for place, (_, line) in enumerate(here.iterrows()):
-            axis.annotate(line["model"], (line["seconds"], line["score"]), xytext=(5, (-11, 5)[place % 2]),
-                          textcoords="offset points", fontsize=8)  # fmt: skip
+        axis.plot(front["seconds"], front["score"], color=MUTED, linewidth=1.2)
+        for _, line in here.iterrows():
+            reach = [[line["score"] - line["low"]], [line["high"] - line["score"]]]
+            colour, marker = styles[line["model"]]
+            axis.errorbar(line["seconds"], line["score"], yerr=reach, fmt=marker, color=colour, label=line["model"],
+                          capsize=2, elinewidth=1)  # fmt: skip
         axis.set(xscale="log", xlabel="seconds of training (logarithmic)", title=f"{rows:,} training rows")
-        axis.margins(x=0.35)
+        axis.set_xticks(ticks := [1, 3, 10, 30, 100, 300], [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.set_xlim(here["seconds"].min() / 1.8, here["seconds"].max() * 1.8)
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel(f"{score}, mean over seeds")
+    axes[0][-1].legend(fontsize=8, bbox_to_anchor=(1.02, 1), loc="upper left")
     figure.tight_layout()
     return figure
 
@@ -224,16 +228,14 @@ def score_by_rows(table: pd.DataFrame, live: pd.DataFrame | None = None, score: 
     `table` and `live` are summaries (`policies.summary`) with columns model, rows and score.
     """
     import matplotlib.pyplot as plt
-    import seaborn
 
-    names = list(dict.fromkeys([*table["model"], *(live["model"] if live is not None else ())]))
-    colours = dict(zip(names, seaborn.color_palette("colorblind", len(names)), strict=True))
+    styles = _styles([*table["model"], *(live["model"] if live is not None else ())])
     figure, axis = plt.subplots(figsize=(8.5, 4.5))
-    for place, name in enumerate(names):
+    for name, (colour, marker) in styles.items():
         line = table[table["model"] == name].sort_values("rows")
-        axis.plot(line["rows"], line["score"], color=colours[name], marker="osD^vP<>X"[place % 9], label=name)
+        axis.plot(line["rows"], line["score"], color=colour, marker=marker, label=name)
         if live is not None and len(here := live[live["model"] == name]):
-            axis.plot(here["rows"], here["score"], "x", color=colours[name], markersize=11, markeredgewidth=2.5)
+            axis.plot(here["rows"], here["score"], "x", color=colour, markersize=11, markeredgewidth=2.5)
     rows = sorted(table["rows"].unique())
     axis.set(xscale="log", xlabel="training rows (logarithmic)", ylabel=f"{score}, mean over seeds")
     axis.set_xticks(rows, [f"{number:,}" for number in rows])
@@ -241,6 +243,16 @@ def score_by_rows(table: pd.DataFrame, live: pd.DataFrame | None = None, score: 
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, bbox_to_anchor=(1.01, 1), loc="upper left", title="crosses: this run")
     return figure
+
+
+def _styles(models: Iterable[str]) -> dict[str, tuple[Any, str]]:
+    """A colour and a marker for each model, in order: told apart by either."""
+    import seaborn
+
+    names = list(dict.fromkeys(models))
+    return dict(
+        zip(names, zip(seaborn.color_palette("colorblind", len(names)), "osD^vP<>X*", strict=False), strict=False)
+    )
 
 
 def _dark_to_light(names: Sequence[str]) -> str:

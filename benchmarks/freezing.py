@@ -1,6 +1,7 @@
 """What freezing saves, and what cached features save on top: seconds and peak memory of each way to train.
 
-Each timing is a process of its own, after a warm-up, so that its peak memory is its own too. A training on cached
+Each timing is a process of its own, after a warm-up, so that its peak memory is its own too. All of them are made in
+turn, twice over, and the faster of two counts: what else a machine does only ever adds to a time. A training on cached
 features includes the pass that computes them.
 """
 
@@ -17,6 +18,7 @@ from ftlab.course import records
 from ftlab.course.bench import alone
 
 MODEL, BATCH_SIZE = "minilm", 16
+ROUNDS = 2
 # What is timed: data set -> rows and max_length. The bars are for IMDB: on rows this short as the reviews are, what a
 # step costs whatever it trains (the optimizer, Trainer's own work) is a good part of it.
 TIMED_ON = {"imdb": (480, 128), "rotten_tomatoes": (960, 64)}
@@ -36,7 +38,16 @@ RATIOS = {  # slower, faster, bar
 
 def measure() -> dict[str, Any]:
     """Seconds and peak memory of each way to train, their ratios, and which bars they meet."""
-    timed = {dataset: {name: alone(__file__, dataset, name) for name in TIMED} for dataset in TIMED_ON}
+    rounds = [
+        {dataset: {name: alone(__file__, dataset, name) for name in TIMED} for dataset in TIMED_ON}
+        for _ in range(ROUNDS)
+    ]
+    timed = {
+        dataset: {
+            name: min((one[dataset][name] for one in rounds), key=lambda found: found["seconds"]) for name in TIMED
+        }
+        for dataset in TIMED_ON
+    }
     ratios = {
         dataset: {
             name: round(timed[dataset][slower]["seconds"] / timed[dataset][faster]["seconds"], 2)
@@ -47,6 +58,10 @@ def measure() -> dict[str, Any]:
     return {
         "settings": {"model": MODEL, "batch_size": BATCH_SIZE, "timed_on": TIMED_ON},
         "timed": timed,
+        "seconds_of_each_round": [
+            {dataset: {name: found["seconds"] for name, found in of.items()} for dataset, of in one.items()}
+            for one in rounds
+        ],
         "ratios": ratios,
         "bars": {f"{name}: at least {bar}": ratios["imdb"][name] >= bar for name, (_, _, bar) in RATIOS.items()},
     }

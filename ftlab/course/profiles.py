@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ftlab.data import sources
+from ftlab.data import sources, tasks
 from ftlab.errors import BadInput
 from ftlab.models import freezing, loading
 
@@ -77,6 +77,7 @@ PARAMETERS: dict[str, Parameter] = {
     "text_column": Parameter(str, "the column of your own file that holds the texts"),
     "label_column": Parameter(str, "the column of your own file that holds the labels"),
     "test_dataset": Parameter(str, "the path of a file with the rows that judge; empty: they are drawn from dataset"),
+    "task": Parameter(str, f"one of {', '.join(tasks.TASKS)}, or the path of a file with instruction and output"),
     "from_hub": Parameter(bool, "whether the data set comes from the model hub"),
     "model": Parameter(str, f"one of {', '.join(loading.MODELS)}, a folder, or a hub id"),
     "rows": Parameter(int, "training rows; leave it out for the profile's own number", low=1),
@@ -98,10 +99,23 @@ PARAMETERS: dict[str, Parameter] = {
     "head_learning_rate": Parameter(float, "the highest learning rate where the head trains alone", above=0, high=10),
     "timed_rows": Parameter(int, "rows that are trained on for the clock", low=16),
     "least_steps": Parameter(int, "the least steps of a training on few rows", low=1),
+    "reckless_learning_rate": Parameter(
+        float, "a learning rate that is too high, to see what it does", above=0, high=1
+    ),
+    "max_new_tokens": Parameter(int, "the longest answer in tokens", low=1, high=4096),
+    "rated_rows": Parameter(int, "prompts whose answers are rated", low=1, high=200),
+    "ratings": Parameter(str, "the path of a filled-in form of ratings; empty: they are given in Jupyter"),
     "patience": Parameter(int, "epochs without a better validation score before training stops", low=1),
     "resume": Parameter(bool, "whether to go on from the checkpoints of a run that was cut off"),
     "at_least_accuracy": Parameter(float, "the claimed lower bound of test accuracy", low=0, high=1),
     "at_least_gain": Parameter(float, "the claimed lower bound of the gain over TF-IDF", low=-1, high=1),
+    "at_least_exact_match": Parameter(float, "the claimed lower bound of exact match", low=0, high=1),
+    "at_least_more_exact": Parameter(float, "the claimed lower bound of the gain in exact match", low=-1, high=1),
+    "at_least_stopped": Parameter(float, "the claimed lower bound of the share of answers that end", low=0, high=1),
+    "at_least_recklessness": Parameter(
+        float, "the claimed lower bound of how much more the reckless one forgets", low=0
+    ),
+    "passages": Parameter(int, "passages of the general text that are read", low=2),
     "at_least_findings": Parameter(int, "the claimed lower bound of the number of findings", low=0),
     "at_least_inflation": Parameter(float, "the claimed lower bound of what a leak adds to accuracy", low=-1, high=1),
     "at_most_left": Parameter(int, "the claimed upper bound of rows that a repair leaves", low=0),
@@ -139,7 +153,7 @@ class Budget:
         """The pinned packages that this run needs in the cache."""
         from_hub = self.settings.get("from_hub", False)
         needed = loading.required_assets(self.settings["model"])
-        for dataset in filter(None, (self.settings["dataset"], self.settings.get("test_dataset"))):
+        for dataset in filter(None, (self.settings.get("dataset"), self.settings.get("test_dataset"))):
             needed += sources.required_assets(dataset, from_hub=from_hub)
         return list(dict.fromkeys(needed))
 
@@ -179,9 +193,14 @@ def table() -> dict[str, dict[str, dict[str, Any]]]:
 
 def for_dataset(lesson: str, profile: str, dataset: str) -> dict[str, Any]:
     """What a data set changes in the budget of a profile that was not written for it; smoke stays as small as it is."""
-    if profile == "smoke" or dataset == table()[lesson][profile]["dataset"]:
+    if profile == "smoke" or dataset == table()[lesson][profile].get(rows_from(lesson)):
         return {}
     return _file()["for_dataset"].get(lesson, {}).get(dataset, {})
+
+
+def rows_from(lesson: str) -> str:
+    """The parameter that says where a lesson's rows come from: `task` for instructions, else `dataset`."""
+    return "task" if "task" in table()[lesson]["cpu"] else "dataset"
 
 
 def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Budget:
@@ -196,17 +215,20 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
     if profile not in PROFILES:
         raise BadInput(f"there is no profile {profile!r}; there are {', '.join(PROFILES)}")
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    values = {**table()[lesson][profile], **COLUMNS}
+    values = {**table()[lesson][profile], **(COLUMNS if rows_from(lesson) == "dataset" else {})}
     for name, value in given.items():
         if name != "seed" and name not in values:
             raise BadInput(f"lesson {lesson} has no parameter {name!r}; it has {', '.join(['seed', *values])}")
         given[name] = PARAMETERS[name].parse(name, value)
     seed = given.pop("seed", 0)
-    values.update(for_dataset(lesson, profile, given.get("dataset", values["dataset"])))
+    rows = rows_from(lesson)
+    values.update(for_dataset(lesson, profile, given.get(rows, values[rows])))
     values.update(given)
     if given.get("dataset") in sources.SOURCES and not sources.SOURCES[given["dataset"]].hub_id:
         values["from_hub"] = False
-    for dataset in filter(None, (values["dataset"], values.get("test_dataset"))):
+    if rows == "task":
+        tasks.check(values["task"])
+    for dataset in filter(None, (values.get("dataset"), values.get("test_dataset"))):
         sources.check(dataset, **{name: values[name] for name in COLUMNS})
     loading.check(values["model"])
     if values.get("policy") not in (None, *freezing.POLICIES):

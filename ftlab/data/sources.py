@@ -200,9 +200,10 @@ def provenance(dataset: Dataset) -> Provenance:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A SHA-256 over the ids, texts and labels of a Dataset, in order: equal means the same rows."""
+    """A SHA-256 over ids, texts and labels (a task: instructions, inputs, outputs), in order: equal for equal rows."""
     digest = hashlib.sha256()
-    for row in zip(dataset["id"], dataset["text"], dataset["label"], strict=True):
+    columns = ("text", "label") if "text" in dataset.column_names else ("instruction", "input", "output")
+    for row in zip(*(dataset[column] for column in ("id", *columns)), strict=True):
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()
 

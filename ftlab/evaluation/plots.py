@@ -12,6 +12,7 @@ from ftlab.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, ACCENT, MUTED = "#1f77b4", "#d95f02", "#9aa0a6"  # told apart in the common colour blindnesses, and in grey
@@ -85,17 +86,51 @@ def training_curves(log_history: list[dict[str, float]], metric: str = "f1") -> 
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    train = [(entry["epoch"], entry["loss"]) for entry in log_history if "loss" in entry]
     evals = [entry for entry in log_history if "eval_loss" in entry]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
-    left.plot(*zip(*train, strict=True), color=MUTED, label="training")
-    left.plot([e["epoch"] for e in evals], [e["eval_loss"] for e in evals], "o-", color=INK, label="validation")
-    left.set(xlabel="epoch", ylabel="cross-entropy loss", title="Loss")
-    left.legend()
+    _draw_losses(left, log_history)
     right.plot([e["epoch"] for e in evals], [e[f"eval_{metric}"] for e in evals], "o-", color=INK)
     right.set(xlabel="epoch", ylabel=f"{metric} on validation", title="The score that chooses the epoch", ylim=(0, 1))
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.tight_layout()
+    return figure
+
+
+def losses(log_history: list[dict[str, float]]) -> Figure:
+    """Loss on training and validation rows by epoch, from `trainer.state.log_history`."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 3.2))
+    _draw_losses(axis, log_history)
+    return figure
+
+
+def _draw_losses(axis: Axes, log_history: list[dict[str, float]]) -> None:
+    train = [(entry["epoch"], entry["loss"]) for entry in log_history if "loss" in entry]
+    evals = [(entry["epoch"], entry["eval_loss"]) for entry in log_history if "eval_loss" in entry]
+    axis.plot(*zip(*train, strict=True), color=MUTED, label="training")
+    axis.plot(*zip(*evals, strict=True), "o-", color=INK, label="validation")
+    axis.set(xlabel="epoch", ylabel="cross-entropy loss", title="Loss")
+    axis.legend()
+
+
+def before_and_after(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """The loss of each passage under each model against that under the first one, which is the line.
+
+    `tables` holds a table of `forgetting.passage_losses` for each model.
+    """
+    import matplotlib.pyplot as plt
+
+    (first, before), *others = tables.items()
+    styles = [(INK, "o"), (ACCENT, "^"), (MUTED, "s")]
+    _require_at_most(len(styles), [name for name, _ in others])
+    figure, axis = plt.subplots(figsize=(6, 4.5))
+    ends = [before["loss"].min(), before["loss"].max()]
+    axis.plot(ends, ends, color=MUTED, linestyle="--", label="nothing forgotten")
+    for (name, table), (colour, marker) in zip(others, styles, strict=False):
+        axis.scatter(before["loss"], table["loss"], color=colour, marker=marker, s=22, alpha=0.8, label=name)
+    axis.set(xlabel=f"loss of a passage, {first}", ylabel="the same after training", title="What was forgotten")
+    axis.legend()
     return figure
 
 

@@ -1,0 +1,120 @@
+"""A step of instruction tuning: the LM head on supervised positions only, against plain Trainer and TRL's SFTTrainer.
+
+The same rows in the same batches and order, the same full fine-tuning of SmolLM2 in fp32 (and in the precision that
+the course picks on this machine), the same learning rate. Each timing is a process of its own, after a warm-up step.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from typing import Any
+
+from ftlab.course import records
+from ftlab.course.bench import alone
+
+MODEL, TASK = "smollm2", "clinical_notes"
+ROWS, BATCH_SIZE, MAX_LENGTH, LEARNING_RATE = 96, 8, 160, 2e-5
+WAYS = ("plain", "ours", "trl")
+ROUNDS = 2  # each in turn; the faster one counts: what else a machine does only ever adds to a time
+
+
+def measure() -> dict[str, Any]:
+    """Seconds of a step and peak memory of each way, how far their losses differ, and which bars they meet."""
+    found: dict[str, Any] = {}
+    for precision in ("fp32", "as the course trains here"):
+        rounds = [{way: alone(__file__, way, precision) for way in WAYS} for _ in range(ROUNDS)]
+        best = {way: min((one[way] for one in rounds), key=lambda one: one["seconds_a_step"]) for way in WAYS}
+        ratios = {
+            f"{way} over ours": round(best[way]["seconds_a_step"] / best["ours"]["seconds_a_step"], 3)
+            for way in ("plain", "trl")
+        }
+        gaps = {
+            f"{way} and ours": max(
+                abs(one - other) for one, other in zip(best[way]["losses"], best["ours"]["losses"], strict=True)
+            )
+            for way in ("plain", "trl")
+        }
+        found[precision] = {"ways": best, "ratios": ratios, "largest difference in loss": gaps}
+    fp32 = found["fp32"]
+    return {
+        "settings": {
+            "model": MODEL, "task": TASK, "rows": ROWS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE,
+        },
+        **found,
+        "bars": {
+            "at least 1.25 times plain Trainer's speed": fp32["ratios"]["plain over ours"] >= 1.25,
+            "at least 1.25 times SFTTrainer's speed": fp32["ratios"]["trl over ours"] >= 1.25,
+            "losses equal to 1e-5": max(fp32["largest difference in loss"].values()) <= 1e-5,
+        },
+    }  # fmt: skip
+
+
+def _timed(way: str, precision: str) -> dict[str, Any]:
+    from datasets import disable_progress_bars
+    from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments, set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    from ftlab.data import prompts, tasks
+    from ftlab.models import loading
+    from ftlab.training.instruction import SupervisedTrainer
+    from ftlab.training.surroundings import mixed_precision
+
+    disable_progress_bars()
+    set_seed(0)
+    tokenizer = loading.tokenizer(MODEL)
+    drawn = tasks.load(TASK, rows=ROWS, validation_rows=3, test_rows=3, seed=0)
+    rows, _ = prompts.encode(drawn.train, tokenizer, max_length=MAX_LENGTH)
+    share = prompts.supervised_share(rows["labels"])
+    rows = rows.select_columns(["input_ids", "attention_mask", "labels"])
+    kind, arguments = {
+        "plain": (Trainer, TrainingArguments),
+        "ours": (SupervisedTrainer, TrainingArguments),
+        "trl": (SFTTrainer, SFTConfig),
+    }[way]
+    options: dict[str, Any] = (
+        {"fp16": False, "bf16": False, "use_cpu": True} if precision == "fp32" else mixed_precision()
+    )
+    if way == "trl":
+        options |= {"max_length": MAX_LENGTH, "activation_checkpointing": False}
+        rows = rows.remove_columns("attention_mask")  # SFTTrainer's collator makes its own
+    trainer = kind(
+        model=loading.causal_lm(MODEL),
+        args=arguments(
+            output_dir=tempfile.mkdtemp(), per_device_train_batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
+            num_train_epochs=1, train_sampling_strategy="sequential", logging_steps=1, save_strategy="no",
+            report_to="none", disable_tqdm=True, lr_scheduler_type="constant", **options,
+        ),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        **({} if way == "trl" else {"data_collator": DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100)}),
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    times: list[float] = []
+    step = trainer.training_step
+
+    def timed(*given: Any, **named: Any) -> Any:
+        times.append(time.perf_counter())
+        return step(*given, **named)
+
+    trainer.training_step = timed
+    trainer.train()
+    times.append(time.perf_counter())
+    return {
+        # From the start of the second step to the end: the first one is the warm-up.
+        "seconds_a_step": round((times[-1] - times[1]) / (len(times) - 2), 4),
+        "steps": len(times) - 2,
+        "peak_mb": records.peak_memory_mb(),
+        "supervised_share": round(share, 4),
+        "precision": "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32",
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+    }
+
+
+if __name__ == "__main__":
+    from ftlab.progress import quiet
+
+    quiet()
+    print(json.dumps(_timed(*sys.argv[1:])))

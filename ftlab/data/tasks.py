@@ -1,0 +1,176 @@
+"""Instruction tasks: rows of an instruction, perhaps an input, and the output to learn, with test rows unseen."""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ftlab import files
+from ftlab.data import docstrings, duplicates, sources, tables
+from ftlab.data.splits import Splits
+from ftlab.errors import BadInput
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TASKS = ("clinical_notes", "tutor", "summaries")
+# kind: what sort of answer it is, in proportion in each split; test: code that judges a written function, or nothing;
+# group: rows of one group stand in one split.
+COLUMNS = ("id", "instruction", "input", "output", "kind", "test", "group")
+CLASSIFY = "Classify this note as one of: diagnosis, treatment, symptom. Answer with that one word."
+SUMMARIZE = "Summarize this text in one sentence."
+MOST_OF_A_GROUP = 0.1  # of a split: a test of one module alone would say little of others
+
+
+def read(task: str) -> pd.DataFrame:
+    """The rows of a task, in the order of its source: columns id, instruction, input, output, kind, test and group.
+
+    `task` is one of TASKS, or a JSONL, CSV, TSV or Parquet file with columns instruction, output and perhaps input and
+    kind. `tutor` is the course's own pairs and what Python's standard library says of itself (`docstrings.pairs`),
+    grouped by module. Raises BadInput for an unknown name, and for a file that cannot be read, or has a row without
+    instruction or output.
+    """
+    if task == "clinical_notes":
+        notes = sources.read(task)
+        rows = pd.DataFrame({"id": notes["id"], "instruction": CLASSIFY, "input": notes["text"]})
+        rows = rows.assign(output=notes["label"], kind=notes["label"])
+    elif task == "summaries":
+        pairs = _shipped(task).rename(columns={"text": "input", "summary": "output"})
+        rows = pairs.assign(instruction=SUMMARIZE, kind="summary")
+    elif task == "tutor":
+        library = docstrings.pairs().rename(columns={"module": "group"}).assign(kind="library")
+        rows = pd.concat([_shipped(task), library], ignore_index=True)
+    else:
+        rows = _own(task)
+    for column in COLUMNS:
+        rows[column] = rows[column].fillna("").astype(str) if column in rows else ""
+    return rows[list(COLUMNS)]
+
+
+def load(
+    task: str, *, rows: int | None, validation_rows: int, test_rows: int, seed: int = 0, at_most: bool = False
+) -> Splits:
+    """Training, validation and test rows of a task, without overlap; None takes all that the others leave.
+
+    Rows of one group (a module of the standard library) and near-copies of each other stand in one split, or are left
+    out of the others; each kind has its share of each split. With `at_most` the sizes are bounds, which shrink to
+    three, one and one fifth of what there is. Raises BadInput when there are too few rows.
+    """
+    table = read(task)
+    texts = (table["instruction"] + "\n" + table["input"]).tolist()
+    firsts = np.unique(duplicates.same(texts), return_index=True)[1]
+    kept = table.iloc[np.sort(firsts)].reset_index(drop=True)
+    apart = _components(kept)
+    sizes: list[int | None] = [rows, validation_rows, test_rows]
+    if at_most and sum(size or 1 for size in sizes) > len(kept):
+        bounds = (3 * len(kept) // 5, len(kept) // 5, len(kept) // 5)
+        sizes = [None if size is None else min(size, most) for size, most in zip(sizes, bounds, strict=True)]
+    if (wanted := sum(size or 1 for size in sizes)) > len(kept):
+        raise BadInput(f"{task} has {len(kept):,} rows, and {wanted:,} are asked for in all; ask for fewer")
+    rng = np.random.default_rng(seed)
+    free = np.ones(len(kept), dtype=bool)
+    drawn: list[np.ndarray] = []
+    # From the last to the first: the test rows stay the same whatever number of training rows is asked for.
+    for name, size in zip(("test_rows", "validation_rows", "rows"), reversed(sizes), strict=True):
+        places = _draw(kept, apart, free, size, rng)
+        if size is not None and len(places) < size:
+            raise BadInput(
+                f"{task} leaves {len(places):,} rows for {name}, which is {size:,}: groups and near-copies stand in "
+                "one split; ask for fewer rows"
+            )
+        drawn.append(places)
+        free &= ~np.isin(apart, apart[places])
+    provenance = _provenance(task)
+    train, validation, test = (_dataset(kept.iloc[places], provenance) for places in reversed(drawn))
+    return Splits(train, validation, test, len(table) - len(kept))
+
+
+def as_pairs(rows: Dataset) -> pd.DataFrame:
+    """Rows as `audit_instructions` takes them: columns id, prompt and completion."""
+    frame = rows.to_pandas()
+    prompts = (frame["instruction"] + "\n" + frame["input"]).str.strip()
+    return pd.DataFrame({"id": frame["id"], "prompt": prompts, "completion": frame["output"]})
+
+
+def _components(table: pd.DataFrame) -> np.ndarray:
+    """A number for each row, equal where two rows share a group or are near-copies, or are linked by such rows."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    texts = (table["instruction"] + "\n" + table["input"]).tolist()
+    # An instruction that all rows share makes short inputs look alike.
+    if table["instruction"].nunique() == 1:
+        texts = table["input"].tolist()
+    near = duplicates.together(texts)
+    own = pd.Series([f"row {number}" for number in range(len(table))])
+    groups = pd.factorize(table["group"].where(table["group"] != "", own))[0]
+    size = int(near.max()) + 1
+    links = coo_matrix((np.ones(len(table)), (near, size + groups)), shape=(size + groups.max() + 1,) * 2)
+    return connected_components(links, directed=False)[1][near]
+
+
+def _draw(
+    table: pd.DataFrame, apart: np.ndarray, free: np.ndarray, size: int | None, rng: np.random.Generator
+) -> np.ndarray:
+    """The places of `size` free rows (None: all), each kind in its share and no component with too many of them."""
+    if size is None:
+        return rng.permutation(np.flatnonzero(free))
+    kinds = table["kind"].to_numpy()
+    names, counts = np.unique(kinds[free], return_counts=True)
+    exact = counts / counts.sum() * size
+    quota = np.floor(exact).astype(int)
+    quota[np.argsort(quota - exact, kind="stable")[: size - quota.sum()]] += 1
+    most = max(1, int(MOST_OF_A_GROUP * size))
+    chosen: list[int] = []
+    for name, wanted in zip(names, quota, strict=True):
+        places = rng.permutation(np.flatnonzero(free & (kinds == name)))
+        rank = pd.Series(apart[places]).groupby(apart[places]).cumcount().to_numpy()
+        few = np.concatenate([places[rank < most], places[rank >= most]])  # more of a component only where it must be
+        chosen.extend(few[:wanted])
+    return rng.permutation(np.array(chosen, dtype=int))
+
+
+def _shipped(task: str) -> pd.DataFrame:
+    lines = (sources.ROWS / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = pd.DataFrame([json.loads(line) for line in lines])
+    return rows.assign(id=[f"{task}-{number:05d}" for number in range(len(rows))])
+
+
+def _own(task: str) -> pd.DataFrame:
+    path, there = files.look_at(task, "a task's name or the path of a file")
+    if not (there or path.suffix or "/" in task):
+        raise BadInput(f"there is no task {task!r}; there are {', '.join(TASKS)}, or give the path of a file")
+    rows = tables.read_table(path, ["instruction", "output"])
+    for column in ("instruction", "output"):
+        empty = sources.blank(rows[column])
+        if empty.any():
+            raise BadInput(f"row {int(empty.argmax())} of {path} has no {column}; give it one, or leave the row out")
+    return rows.assign(id=[f"{path.name}-{number:05d}" for number in range(len(rows))])
+
+
+def _dataset(rows: pd.DataFrame, provenance: sources.Provenance) -> Dataset:
+    from datasets import Dataset
+
+    dataset = Dataset.from_pandas(rows.reset_index(drop=True), preserve_index=False)
+    dataset.info.dataset_name = provenance.name
+    dataset.info.description = json.dumps(provenance._asdict())
+    return dataset
+
+
+def _provenance(task: str) -> sources.Provenance:
+    if task not in TASKS:
+        path = files.look_at(task, "the path of a file")[0]
+        return sources.Provenance(path.name, str(path), "your own", files.sha256(path))
+    shipped = sources.ROWS / f"{task}.{'csv' if task in sources.SOURCES else 'jsonl'}"
+    more = f", and the docstrings of Python {platform.python_version()}" if task == "tutor" else ""
+    return sources.Provenance(task, f"shipped with ftlab{more}", "Apache-2.0", files.sha256(shipped))
+
+
+def check(task: str) -> None:
+    """Raise BadInput unless `task` is a known name or a file with rows to learn from."""
+    if task not in TASKS:
+        _own(task)

@@ -1,0 +1,194 @@
+"""What a language model answers to held-out instructions, and how good that is: measures that need no judge."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ftlab.data import prompts
+from ftlab.errors import BadInput
+from ftlab.intervals import Comparison, Interval, mean_interval, paired, proportion
+from ftlab.models import generation
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BINARY = ("exact match", "stopped", "format", "tests passed", "prints it")
+SECONDS = 5  # that a written function and its test may take
+
+
+def answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    *,
+    max_new_tokens: int,
+    template: prompts.Template = prompts.ALPACA,
+    sampling: generation.Sampling | None = None,
+    what: str = "answering",
+) -> pd.DataFrame:
+    """The model's answer to each row of a task: columns id to test, and answer, tokens, stopped.
+
+    Greedy unless `sampling` is given (see `generation.generate`).
+    """
+    ids = [prompts.prompt_ids(template.prompt(row), tokenizer) for row in rows]
+    found = generation.generate(model, tokenizer, ids, max_new_tokens=max_new_tokens, sampling=sampling, what=what)
+    table = rows.select_columns(["id", "kind", "instruction", "input", "output", "test"]).to_pandas()
+    return table.assign(
+        answer=[one.text for one in found], tokens=[one.tokens for one in found], stopped=[one.stopped for one in found]
+    )
+
+
+def measured(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The answers with a column for each measure of `names` (see MEASURES), 0 to 1; NaN where it does not apply."""
+    if unknown := [name for name in names if name not in MEASURES]:
+        raise BadInput(f"there is no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
+    return table.assign(**{name: MEASURES[name](table).astype(float) for name in names})
+
+
+def scores(table: pd.DataFrame, *, seed: int = 0) -> dict[str, Interval]:
+    """The mean of each measure of a table from `measured`, with its interval: Wilson's for shares, else a bootstrap."""
+    found = {}
+    for name in (name for name in MEASURES if name in table):
+        values = table[name].dropna().to_numpy()
+        if len(values):
+            found[name] = proportion(values) if name in BINARY else mean_interval(values, seed=seed)
+    return found
+
+
+def compare(first: pd.DataFrame, second: pd.DataFrame, name: str, *, seed: int = 0) -> Comparison | Interval:
+    """A measure of `first` less that of `second` on the same rows: with McNemar's test for shares, else a bootstrap."""
+    if sorted(first["id"]) != sorted(second["id"]):
+        raise BadInput("the two models answered different rows; compare them on the same ones")
+    one = first[name]
+    other = second.set_index("id").loc[first["id"], name].set_axis(first.index)
+    both = one.notna() & other.notna()
+    values = one[both].to_numpy(), other[both].to_numpy()
+    return paired(*values, seed=seed) if name in BINARY else mean_interval(values[0] - values[1], seed=seed)
+
+
+def beside(tables: Mapping[str, pd.DataFrame], names: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
+    """One line a model, one column a measure, each with its interval."""
+    lines = {
+        name: {measure: str(found) for measure, found in scores(measured(table, names), seed=seed).items()}
+        for name, table in tables.items()
+    }
+    return pd.DataFrame(lines).T.rename_axis("model")
+
+
+def _exact(table: pd.DataFrame) -> pd.Series:
+    return table["answer"].str.strip() == table["output"].str.strip()
+
+
+def _stopped(table: pd.DataFrame) -> pd.Series:
+    return table["stopped"]
+
+
+def _format(table: pd.DataFrame) -> pd.Series:
+    """Whether the answer has the form that its kind asks for, whatever it says, and ends there.
+
+    A label: one of the labels and nothing else. Code: Python that can be parsed and defines a function. Prose: no empty
+    answer and no heading of the template, which would be the next instruction of its own making.
+    """
+    labels = set(table["output"].str.strip()) if table["output"].nunique() <= MOST_LABELS else set()
+
+    def adheres(row: pd.Series) -> bool:
+        text = row["answer"].strip()
+        if not row["stopped"] or not text:
+            return False
+        if row["kind"] == "write":
+            return _defines_a_function(text)
+        return text in labels if labels else "###" not in text
+
+    return table.apply(adheres, axis=1)
+
+
+MOST_LABELS = 20
+
+
+def _defines_a_function(text: str) -> bool:
+    import ast
+
+    try:
+        return any(isinstance(node, ast.FunctionDef) for node in ast.parse(text).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def _rouge_l(table: pd.DataFrame) -> pd.Series:
+    return pd.Series([rouge_l(*pair) for pair in zip(table["answer"], table["output"], strict=True)], table.index)
+
+
+def rouge_l(text: str, reference: str) -> float:
+    """F1 of the longest common subsequence of words, lower case. Source: Lin, ROUGE, 2004, section 3.1.
+
+    It asks whether the words of the reference come in its order. That means something for a summary or an explanation,
+    and nothing for a label (which is right or wrong) or for code (which runs or does not).
+    """
+    one, other = (re.findall(r"[a-z0-9]+", part.lower()) for part in (text, reference))
+    if not one or not other:
+        return 0.0
+    lengths = np.zeros(len(other) + 1, dtype=int)
+    for word in one:
+        before = lengths.copy()
+        for place, there in enumerate(other, start=1):
+            lengths[place] = before[place - 1] + 1 if word == there else max(before[place], lengths[place - 1])
+    common = int(lengths[-1])
+    return 2 * common / (len(one) + len(other))
+
+
+def _tests(table: pd.DataFrame) -> pd.Series:
+    """Whether a written function passes its row's test; NaN for rows that have none."""
+    pairs = zip(table["answer"], table["test"], strict=True)
+    return pd.Series([float(passes(*pair)) if pair[1] else np.nan for pair in pairs], table.index, dtype=float)
+
+
+def passes(code: str, test: str, *, seconds: float = SECONDS) -> bool:
+    """Whether `code` runs and `test`, its asserts, holds: in a process of its own, in an empty folder, within seconds.
+
+    A model's code can do anything that Python can: a process and a clock keep it from hanging the lesson, and are no
+    prison. Do not run a model that you do not trust.
+    """
+    with tempfile.TemporaryDirectory(prefix="ftlab-answer-") as folder:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-c", f"{code}\n\n{test}\n"], cwd=folder, timeout=seconds, capture_output=True,
+                stdin=subprocess.DEVNULL, check=False,
+            )  # fmt: skip
+        except (subprocess.TimeoutExpired, ValueError):  # a NUL in the code
+            return False
+    return done.returncode == 0
+
+
+def _prints(table: pd.DataFrame) -> pd.Series:
+    """For rows that ask what code prints: whether the answer holds it (what the reference has between backticks)."""
+    values = []
+    for kind, output, answer in zip(table["kind"], table["output"], table["answer"], strict=True):
+        shown = re.search(r"`([^`]+)`", output) if kind == "read" else None
+        values.append(float(shown[1] in answer) if shown else np.nan)
+    return pd.Series(values, table.index, dtype=float)
+
+
+MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "exact match": _exact,
+    "stopped": _stopped,
+    "format": _format,
+    "rouge-l": _rouge_l,
+    "tests passed": _tests,
+    "prints it": _prints,
+}
+# What tells something about the answers of a task; your own file is measured as prose.
+OF_TASK = {
+    "clinical_notes": ("exact match", "stopped", "format"),
+    "tutor": ("stopped", "format", "rouge-l", "tests passed", "prints it"),
+    "summaries": ("stopped", "format", "rouge-l"),
+}
+OF_OWN = ("exact match", "stopped", "format", "rouge-l")

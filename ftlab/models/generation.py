@@ -1,0 +1,112 @@
+"""Answers of a causal language model: prompts in batches, padded on the left, each ended at its EOS.
+
+A decoder goes on from the last position of a row, so padding stands on the left, and positions are counted from the
+first real token (transformers does this from the attention mask). A batch then gives what one prompt at a time gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ftlab.errors import BadInput
+from ftlab.models import batches
+from ftlab.progress import Bar
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote after a prompt: its text without special tokens, its tokens, and whether EOS ended it."""
+
+    text: str
+    tokens: int
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw the next token: from the smallest set that holds `top_p` of the probability (nucleus sampling).
+
+    `temperature` divides the logits: below 1 the likely becomes likelier. Source: Holtzman et al., arXiv 1904.09751.
+    """
+
+    seed: int = 0
+    temperature: float = 0.7
+    top_p: float = 0.95
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    tokens: int = batches.TOKENS,
+    what: str = "answering",
+) -> list[Answer]:
+    """An answer to each prompt (token ids, `prompts.prompt_ids`), in their order; greedy unless `sampling` is given.
+
+    Greedy: the likeliest token each time, so that equal models give equal answers. A batch holds at most `tokens`
+    tokens, answers included. What the model's own generation config says of sampling and penalties is left aside, so
+    that two models are compared by the same rules. Raises BadInput for an empty prompt, and for more tokens than the
+    model has positions.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    _require_room(model, prompts, max_new_tokens)
+    how = {"do_sample": False} if sampling is None else {
+        "do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0,
+    }  # fmt: skip
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, **how,
+    )  # fmt: skip
+    answers: dict[int, Answer] = {}
+    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng(), torch.inference_mode(), Bar(desc=what, total=len(prompts), unit="answers") as bar:
+            torch.manual_seed(0 if sampling is None else sampling.seed)
+            for places in batches.by_length(lengths, tokens):
+                rows = {"input_ids": [list(prompts[place]) for place in places]}
+                inputs = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(model.device)
+                found = model.generate(**inputs, generation_config=config)
+                for place, ids in zip(places, found[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+                    answers[place] = _answer(ids, tokenizer)
+                bar.update(len(places))
+    finally:
+        model.train(was_training)
+    return [answers[place] for place in range(len(prompts))]
+
+
+def _answer(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Answer:
+    """What stands before EOS; after it there is padding."""
+    stopped = tokenizer.eos_token_id in ids
+    own = list(ids[: ids.index(tokenizer.eos_token_id)]) if stopped else list(ids)
+    return Answer(tokenizer.decode(own, skip_special_tokens=True), len(own) + stopped, stopped)
+
+
+def _require_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    if max_new_tokens < 1:
+        raise BadInput(f"max_new_tokens is {max_new_tokens}; expected at least 1")
+    for number, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise BadInput(f"prompt {number} is empty; give the model something to go on from")
+    if not len(prompts):
+        raise BadInput("there are no prompts to answer; give at least one")
+    most = getattr(model.config, "max_position_embeddings", None)
+    longest = int(np.argmax([len(prompt) for prompt in prompts]))
+    if most is not None and (wanted := len(prompts[longest]) + max_new_tokens) > most:
+        raise BadInput(
+            f"prompt {longest} has {len(prompts[longest]):,} tokens, and with {max_new_tokens:,} new ones that makes "
+            f"{wanted:,}; the model has positions for {most:,}: shorten the prompt or lower max_new_tokens"
+        )

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ftlab import files
 from ftlab.evaluation.rating import SCALE, Sheet
 from ftlab.progress import HEADLESS
 
@@ -25,6 +24,8 @@ class Rater:
         self.sheet = sheet
         self.ratings: list[int | None] = [None] * len(sheet.items)
         self._at = 0
+        self._box: Any = None
+        self._form = form
         if form:
             self.ratings = list(sheet.read_form(form))
 
@@ -35,24 +36,26 @@ class Rater:
 
     def save(self, path: Path) -> None:
         """Write the ratings as a form, which a headless run can read."""
-        self.sheet.write_form(path)
-        import pandas as pd
-
-        frame = pd.read_csv(path, keep_default_na=False)
-        frame["rating"] = ["" if value is None else str(value) for value in self.ratings]
-        with files.whole(path) as temporary:
-            frame.to_csv(temporary, index=False)
+        self.sheet.write_form(path, self.ratings)
 
     def show(self) -> Any:
         """The widgets; a sentence where there is nothing to click: ratings from a form, or nobody at the screen."""
-        if not self.missing:
+        if self._form:
             return print(f"{len(self.ratings)} ratings were read from the form")
         if HEADLESS in os.environ:
             return print(f"{len(self.ratings)} answers wait for a rating: run this cell in Jupyter, or give a form")
         return self.widget()
 
     def widget(self) -> Any:
-        """The widgets. Tab moves between the buttons, Enter or the space bar presses one; 'back' mends a slip."""
+        """The widgets. Tab moves between the buttons, Enter or the space bar presses one; 'back' mends a slip.
+
+        They are made once: two sets would share the ratings, and one of them show an answer that is not being rated.
+        """
+        if self._box is None:
+            self._box = self._build()
+        return self._box
+
+    def _build(self) -> Any:
         import ipywidgets as widgets
 
         low, high = SCALE
@@ -84,13 +87,15 @@ class Rater:
                 f"{html.escape(item.answer) or '<i>(an empty answer)</i>'}</div>"
             )
 
+        # A double click is on its way before its button can be disabled: the bounds hold here too.
         def rate(value: int) -> None:
-            self.ratings[self._at] = value
-            self._at += 1
-            draw()
+            if self._at < len(self.ratings):
+                self.ratings[self._at] = value
+                self._at += 1
+                draw()
 
         def go_back(_: Any) -> None:
-            self._at -= 1
+            self._at = max(0, self._at - 1)
             draw()
 
         for value, button in enumerate(buttons, start=low):

@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 BINARY = ("exact match", "stopped", "format", "tests passed", "prints it")
 SECONDS = 5  # that a written function and its test may take
+# The exit status of a process that came to the end of the test; code that calls sys.exit() before it leaves with 0.
+CAME_TO_THE_END = 97
+QUOTED = re.compile(r"(`+)(.+?)\1", re.DOTALL)  # code in prose: between backticks, or in a fenced block
 
 
 def answer(
@@ -68,9 +73,13 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, name: str, *, seed: int =
     """A measure of `first` less that of `second` on the same rows: with McNemar's test for shares, else a bootstrap."""
     if sorted(first["id"]) != sorted(second["id"]):
         raise BadInput("the two models answered different rows; compare them on the same ones")
+    if name not in first or name not in second:
+        raise BadInput(f"{name!r} has not been measured for both models; add it with `measured`, then compare")
     one = first[name]
     other = second.set_index("id").loc[first["id"], name].set_axis(first.index)
     both = one.notna() & other.notna()
+    if not both.any():
+        raise BadInput(f"{name!r} applies to none of these rows; compare another measure")
     values = one[both].to_numpy(), other[both].to_numpy()
     return paired(*values, seed=seed) if name in BINARY else mean_interval(values[0] - values[1], seed=seed)
 
@@ -78,7 +87,11 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, name: str, *, seed: int =
 def beside(tables: Mapping[str, pd.DataFrame], names: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
     """One line a model, one column a measure, each with its interval."""
     lines = {
-        name: {measure: str(found) for measure, found in scores(measured(table, names), seed=seed).items()}
+        name: {
+            measure: str(found)
+            for measure, found in scores(measured(table, names), seed=seed).items()
+            if measure in names  # whether an answer stopped is in the table anyway
+        }
         for name, table in tables.items()
     }
     return pd.DataFrame(lines).T.rename_axis("model")
@@ -95,32 +108,31 @@ def _stopped(table: pd.DataFrame) -> pd.Series:
 def _format(table: pd.DataFrame) -> pd.Series:
     """Whether the answer has the form that its kind asks for, whatever it says, and ends there.
 
-    A label: one of the labels and nothing else. Code: Python that can be parsed and defines a function. Prose: no empty
-    answer and no heading of the template, which would be the next instruction of its own making.
+    A label (the output is the name of the row's kind): one of the labels and nothing else. Code: Python that can be
+    parsed and defines a function. Prose: no empty answer and no heading of the template, which would be the next
+    instruction of its own making.
     """
-    labels = set(table["output"].str.strip()) if table["output"].nunique() <= MOST_LABELS else set()
+    outputs = table["output"].str.strip()
+    labels = set(outputs[outputs == table["kind"]])
 
-    def adheres(row: pd.Series) -> bool:
-        text = row["answer"].strip()
-        if not row["stopped"] or not text:
-            return False
-        if row["kind"] == "write":
+    def adheres(kind: str, output: str, text: str) -> bool:
+        if kind == "write":
             return _defines_a_function(text)
-        return text in labels if labels else "###" not in text
+        return text in labels if kind == output else bool(text) and "###" not in text
 
-    return table.apply(adheres, axis=1)
-
-
-MOST_LABELS = 20
+    rows = zip(table["stopped"], table["kind"], outputs, table["answer"].str.strip(), strict=True)
+    return pd.Series([stopped and adheres(*row) for stopped, *row in rows], table.index, dtype=float)
 
 
 def _defines_a_function(text: str) -> bool:
     import ast
 
-    try:
-        return any(isinstance(node, ast.FunctionDef) for node in ast.parse(text).body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of "\d" in a model's code Python would warn its author
+        try:
+            return any(isinstance(node, ast.FunctionDef) for node in ast.parse(text).body)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
 
 
 def _rouge_l(table: pd.DataFrame) -> pd.Series:
@@ -133,7 +145,7 @@ def rouge_l(text: str, reference: str) -> float:
     It asks whether the words of the reference come in its order. That means something for a summary or an explanation,
     and nothing for a label (which is right or wrong) or for code (which runs or does not).
     """
-    one, other = (re.findall(r"[a-z0-9]+", part.lower()) for part in (text, reference))
+    one, other = (re.findall(r"[^\W_]+", part.lower()) for part in (text, reference))
     if not one or not other:
         return 0.0
     lengths = np.zeros(len(other) + 1, dtype=int)
@@ -157,24 +169,44 @@ def passes(code: str, test: str, *, seconds: float = SECONDS) -> bool:
     A model's code can do anything that Python can: a process and a clock keep it from hanging the lesson, and are no
     prison. Do not run a model that you do not trust.
     """
-    with tempfile.TemporaryDirectory(prefix="ftlab-answer-") as folder:
+    script = f"{code}\n\n{test}\n\n__import__('os')._exit({CAME_TO_THE_END})\n"
+    done = _run(script, seconds, subprocess.DEVNULL)  # a loop that prints would fill the memory of whoever listens
+    return done is not None and done.returncode == CAME_TO_THE_END
+
+
+def _run(script: str, seconds: float, stdout: int) -> subprocess.CompletedProcess[str] | None:
+    """The script in a process of its own, in an empty folder; None if it took too long or cannot be started."""
+    with tempfile.TemporaryDirectory(prefix="ftlab-answer-", ignore_cleanup_errors=True) as folder:
         try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-c", f"{code}\n\n{test}\n"], cwd=folder, timeout=seconds, capture_output=True,
-                stdin=subprocess.DEVNULL, check=False,
+            return subprocess.run(
+                [sys.executable, "-I", "-X", "utf8", "-c", script], cwd=folder, timeout=seconds, text=True,
+                encoding="utf-8", stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.DEVNULL, check=False,
             )  # fmt: skip
         except (subprocess.TimeoutExpired, ValueError):  # a NUL in the code
-            return False
-    return done.returncode == 0
+            return None
 
 
 def _prints(table: pd.DataFrame) -> pd.Series:
-    """For rows that ask what code prints: whether the answer holds it (what the reference has between backticks)."""
+    """For rows that ask what code prints: whether the answer says it, quoted as code or as words of its own."""
     values = []
-    for kind, output, answer in zip(table["kind"], table["output"], table["answer"], strict=True):
-        shown = re.search(r"`([^`]+)`", output) if kind == "read" else None
-        values.append(float(shown[1] in answer) if shown else np.nan)
+    for kind, code, answer in zip(table["kind"], table["input"], table["answer"], strict=True):
+        shown = _printed(code) if kind == "read" else ""
+        values.append(float(_says(answer, shown)) if shown else np.nan)
     return pd.Series(values, table.index, dtype=float)
+
+
+@lru_cache(maxsize=1000)
+def _printed(code: str) -> str:
+    """What a row's snippet really prints: a reference quotes other things too."""
+    done = _run(code, SECONDS, subprocess.PIPE)
+    return done.stdout.strip() if done is not None and done.returncode == 0 else ""
+
+
+def _says(answer: str, shown: str) -> bool:
+    """Whether `shown` is quoted in the answer, or stands there between spaces: 4 is not in 14, nor in [4, 5]."""
+    quoted = {found[2].strip() for found in QUOTED.finditer(answer)}
+    alone = rf"(?<![^\s\"'(]){re.escape(shown)}(?=[\"').,;:!?]*(?:\s|$))"
+    return shown in quoted or re.search(alone, QUOTED.sub(" ", answer)) is not None
 
 
 MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {

@@ -6,8 +6,9 @@ twice, to see how far the rater agrees with himself or herself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from ftlab.intervals import Interval, mean_interval
 SCALE = (1, 5)
 REPEATS = 2
 COLUMNS = ("item", "id", "prompt", "answer", "rating")
+# Words that a spreadsheet, or pandas, would take for a truth value or for an empty cell.
+TAKEN = ("na", "n/a", "nan", "null", "none", "true", "false")
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")  # a model of bytes may write them; a CSV file may not hold them
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Item:
     id: str
     prompt: str
     answer: str
-    model: str
+    model: str = field(repr=False)
     repeats: int | None = None  # the place of the item that this one is again
 
 
@@ -41,28 +45,41 @@ class Sheet:
     items: tuple[Item, ...]
     models: tuple[str, str]
 
-    def write_form(self, path: Path) -> None:
-        """A CSV file to fill in by hand: columns item, id, prompt, answer and an empty rating, and not whose it is."""
+    def write_form(self, path: Path, ratings: Sequence[int | None] = ()) -> None:
+        """A CSV file to fill in by hand: columns item, id, prompt, answer and rating, and not whose it is.
+
+        The ratings are empty, or those given. A cell that a spreadsheet would take for a formula, a number or nothing
+        begins with an apostrophe.
+        """
+        given = ["" if value is None else str(value) for value in ratings] or [""] * len(self.items)
         lines = [
-            {"item": number, "id": item.id, "prompt": item.prompt, "answer": item.answer, "rating": ""}
-            for number, item in enumerate(self.items, start=1)
+            (number, _cell(item.id), _cell(item.prompt), _cell(item.answer), value)
+            for number, (item, value) in enumerate(zip(self.items, given, strict=True), start=1)
         ]
         with files.whole(path) as temporary:
-            pd.DataFrame(lines, columns=list(COLUMNS)).to_csv(temporary, index=False)
+            # Excel takes a file that does not begin with a byte order mark for something other than UTF-8.
+            pd.DataFrame(lines, columns=list(COLUMNS)).to_csv(temporary, index=False, encoding="utf-8-sig")
 
     def read_form(self, path: Path | str) -> list[int]:
         """The ratings of a filled-in form, in the order of the sheet.
 
         Raises BadInput for a form of other prompts or answers, and for a rating that is missing or not 1 to 5.
         """
-        frame = tables.read_table(Path(path), list(COLUMNS)).fillna("")
+        path, _ = files.look_at(str(path), "the path of a filled-in form")
+        frame = tables.read_table(path, []).dropna(how="all").fillna("")  # spreadsheets add empty lines
+        if lacking := [name for name in COLUMNS if name not in frame]:
+            raise BadInput(
+                f"{path} has no column {lacking[0]!r}; it has {', '.join(map(str, frame))}; fill in the form that was "
+                "written for these answers, and save it with commas between the columns"
+            )
         if len(frame) != len(self.items):
             raise BadInput(
                 f"{path} has {len(frame)} ratings, and there are {len(self.items)} answers to rate; write a new form "
                 "for these answers, and fill it in"
             )
         for number, (line, item) in enumerate(zip(frame.itertuples(), self.items, strict=True), start=1):
-            if (str(line.id), _plain(line.answer)) != (item.id, _plain(item.answer)):
+            shown, wanted = (line.id, line.prompt, line.answer), (item.id, item.prompt, item.answer)
+            if [*map(_plain, shown)] != [*map(_plain, wanted)]:
                 raise BadInput(
                     f"line {number} of {path} rates an answer to {line.id}, and here it is another answer, or one to "
                     f"{item.id}: the form is of other prompts or answers; write a new one, and fill it in"
@@ -85,6 +102,10 @@ def sheet(
     """
     if sorted(first["id"]) != sorted(second["id"]):
         raise BadInput("the two models answered different rows; rate answers to the same ones")
+    if names[0] == names[1]:
+        raise BadInput(f"both models are called {names[0]!r}; give them different names")
+    if repeats < 0:
+        raise BadInput(f"repeats is {repeats}; expected 0 or more")
     if not 1 <= rows <= len(first):
         raise BadInput(f"rows is {rows}; expected 1 to {len(first)}, the rows that both models answered")
     rng = np.random.default_rng(seed)
@@ -162,6 +183,12 @@ def verdict(sheet: Sheet, ratings: Sequence[int], *, seed: int = 0) -> Verdict:
     )
 
 
+def _cell(text: str) -> str:
+    """Text as a spreadsheet leaves it alone: `=1+1` would be shown as 2, 1.0 as 1, and NA be gone."""
+    text = CONTROL.sub("", "\n".join(text.splitlines()))  # a lone carriage return would end the row
+    return f"'{text}" if text and (not text[0].isalpha() or text.casefold() in TAKEN) else text
+
+
 def _plain(text: object) -> str:
-    """Text as it survives a spreadsheet: line ends and spaces at the rim may change."""
-    return " ".join(str(text).split())
+    """What of a text survives a spreadsheet: spaces and line ends may change, and an apostrophe before it go."""
+    return " ".join(CONTROL.sub("", str(text)).lstrip("'").split())

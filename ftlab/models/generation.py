@@ -6,7 +6,8 @@ first real token (transformers does this from the attention mask). A batch then 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,13 @@ class Sampling:
     temperature: float = 0.7
     top_p: float = 0.95
 
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and 0 < self.top_p <= 1):
+            raise BadInput(
+                f"temperature is {self.temperature} and top_p {self.top_p}; expected a temperature above 0 and a top_p "
+                "above 0 and at most 1 (for the likeliest token each time, leave `sampling` out)"
+            )
+
 
 def generate(
     model: PreTrainedModel,
@@ -71,21 +79,37 @@ def generate(
     )  # fmt: skip
     answers: dict[int, Answer] = {}
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    was_training = model.training
+    progress = Bar(desc=what, total=len(prompts), unit="answers")
+    with _without_its_habits(model), torch.random.fork_rng(), torch.inference_mode(), progress as bar:
+        torch.manual_seed(0 if sampling is None else sampling.seed)
+        for places in batches.by_length(lengths, tokens):
+            rows = {"input_ids": [list(prompts[place]) for place in places]}
+            inputs = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(model.device)
+            found = model.generate(**inputs, generation_config=config)
+            for place, ids in zip(places, found[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+                answers[place] = _answer(ids, tokenizer)
+            bar.update(len(places))
+    return [answers[place] for place in range(len(prompts))]
+
+
+@contextmanager
+def _without_its_habits(model: PreTrainedModel) -> Iterator[None]:
+    """The model in evaluation mode and without a generation config of its own; afterwards it is as it was.
+
+    Whatever a call's config leaves open, transformers fills from the model's: penalties, beams, a least length.
+    """
+    from transformers import GenerationConfig
+
+    own = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT asks the model inside for it
+    config, modes = own.generation_config, [(module, module.training) for module in model.modules()]
+    own.generation_config = GenerationConfig()
     model.eval()
     try:
-        with torch.random.fork_rng(), torch.inference_mode(), Bar(desc=what, total=len(prompts), unit="answers") as bar:
-            torch.manual_seed(0 if sampling is None else sampling.seed)
-            for places in batches.by_length(lengths, tokens):
-                rows = {"input_ids": [list(prompts[place]) for place in places]}
-                inputs = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(model.device)
-                found = model.generate(**inputs, generation_config=config)
-                for place, ids in zip(places, found[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-                    answers[place] = _answer(ids, tokenizer)
-                bar.update(len(places))
+        yield
     finally:
-        model.train(was_training)
-    return [answers[place] for place in range(len(prompts))]
+        own.generation_config = config
+        for module, mode in modes:
+            module.training = mode
 
 
 def _answer(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Answer:

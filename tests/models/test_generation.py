@@ -1,0 +1,245 @@
+"""Answers of a model: the same in any batch and any order, ended by EOS alone, by the rules that were given."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from ftlab.errors import BadInput
+from ftlab.models import generation, loading
+from ftlab.models.generation import Sampling, generate
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+NEW = 12
+TEXTS = [
+    "Rain.",
+    "The dragon looks like it was drawn by a committee",
+    "I",
+    "A quiet film about bees and",
+    "Walked out. " * 9,
+]
+
+
+def llama(tokenizer):
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **shape))
+
+
+def lively(model):
+    """The model with larger weights: as small as fresh ones they answer the same to everything."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(12)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return loading.tokenizer("tiny-gpt2")
+
+
+@pytest.fixture(scope="module")
+def prompts(tokenizer):
+    return [tokenizer(text)["input_ids"] for text in TEXTS]
+
+
+@pytest.fixture(scope="module", params=["tiny-gpt2", "tiny-phi", "tiny-llama"])
+def model(request, tokenizer):
+    return lively(llama(tokenizer) if request.param == "tiny-llama" else loading.causal_lm(request.param))
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return lively(loading.causal_lm("tiny-gpt2"))
+
+
+@pytest.fixture
+def gpt2(loaded):
+    return copy.deepcopy(loaded)
+
+
+class Scripted(torch.nn.Module):
+    """Stands where a model's head stands, and says these tokens one after another, whatever it is asked."""
+
+    def __init__(self, script, size):
+        super().__init__()
+        self.script, self.size, self.step = script, size, 0
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, hidden):
+        logits = torch.zeros(*hidden.shape[:2], self.size)
+        for row in range(len(logits)):
+            script = self.script[row]
+            logits[row, -1, script[min(self.step, len(script) - 1)]] = 50.0
+        self.step += 1
+        return logits
+
+
+def saying(model, *script):
+    model = copy.deepcopy(model)
+    model.lm_head = Scripted(script, model.config.vocab_size)
+    return model
+
+
+def by_hand(model, prompt, end):
+    """Greedy, one token at a time, the whole text read anew each time."""
+    ids = list(prompt)
+    for _ in range(NEW):
+        with torch.no_grad():
+            ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == end:
+            break
+    return ids[len(prompt) :]
+
+
+def test_an_answer_is_the_likeliest_token_each_time(model, tokenizer, prompts):
+    found = generate(model, tokenizer, prompts, max_new_tokens=NEW)
+    assert len({answer.text for answer in found}) > 1
+    for prompt, answer in zip(prompts, found, strict=True):
+        ids = by_hand(model.eval(), prompt, tokenizer.eos_token_id)
+        assert answer.text == tokenizer.decode(ids, skip_special_tokens=True)
+        assert answer.tokens == len(ids)
+
+
+def test_neither_the_batch_nor_the_order_of_prompts_changes_an_answer(model, tokenizer, prompts):
+    alone = [generate(model, tokenizer, [prompt], max_new_tokens=NEW)[0] for prompt in prompts]
+    for tokens in (1, 60, 4096):
+        assert generate(model, tokenizer, prompts, max_new_tokens=NEW, tokens=tokens) == alone
+    assert generate(model, tokenizer, prompts[::-1], max_new_tokens=NEW) == alone[::-1]
+
+
+def test_eos_ends_an_answer_is_counted_and_is_not_in_its_text(gpt2, tokenizer, prompts):
+    end = tokenizer.eos_token_id
+    good, film = tokenizer("good")["input_ids"], tokenizer(" film")["input_ids"]
+    scripts = [[*good, end], [end], [*good, *film, end]]
+    answers = generate(saying(gpt2, *scripts), tokenizer, [prompts[1]] * 3, max_new_tokens=NEW)
+    assert [answer.text for answer in answers] == ["good", "", "good film"]
+    assert [answer.tokens for answer in answers] == [len(script) for script in scripts]
+    assert all(answer.stopped for answer in answers)
+
+
+def test_an_answer_without_eos_is_as_long_as_allowed_and_did_not_stop(gpt2, tokenizer, prompts):
+    (again,) = set(tokenizer("a")["input_ids"])
+    end = tokenizer.eos_token_id
+    endless, late = generate(saying(gpt2, [again], [again] * 4 + [end]), tokenizer, [prompts[0]] * 2, max_new_tokens=4)
+    assert endless == late == generation.Answer("aaaa", 4, False)  # EOS as a fifth token comes too late
+    (in_time,) = generate(saying(gpt2, [again] * 3 + [end]), tokenizer, prompts[:1], max_new_tokens=4)
+    assert in_time == generation.Answer("aaa", 4, True)
+
+
+def test_a_seed_gives_its_answers_again_and_leaves_the_generator_alone(gpt2, tokenizer, prompts):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    draws = [
+        generate(gpt2, tokenizer, prompts, max_new_tokens=NEW, sampling=Sampling(seed=seed, temperature=5.0))
+        for seed in (1, 1, 2)
+    ]
+    assert draws[0] == draws[1] != draws[2]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_sampling_from_next_to_nothing_is_greedy(gpt2, tokenizer, prompts):
+    greedy = generate(gpt2, tokenizer, prompts, max_new_tokens=NEW)
+    for narrow in (Sampling(top_p=1e-6), Sampling(temperature=1e-6)):
+        assert generate(gpt2, tokenizer, prompts, max_new_tokens=NEW, sampling=narrow) == greedy
+
+
+GREEDY_HABITS = [
+    {"do_sample": True, "temperature": 9.0},
+    {"do_sample": True, "num_return_sequences": 2},
+    {"repetition_penalty": 5.0},
+    {"no_repeat_ngram_size": 1},
+    {"num_beams": 3},
+    {"min_new_tokens": 8},
+    {"max_length": 3},
+    {"suppress_tokens": list(range(50, 300))},
+    {"eos_token_id": list(range(50, 300))},
+    {"forced_eos_token_id": 7},
+    {"return_dict_in_generate": True},
+]
+SAMPLING_HABITS = [{"top_k": 2}, {"min_p": 0.9}, {"typical_p": 0.1}, {"epsilon_cutoff": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("habit", "sampling"),
+    [(habit, None) for habit in GREEDY_HABITS] + [(habit, Sampling(temperature=9.0)) for habit in SAMPLING_HABITS],
+    ids=lambda value: next(reversed(value)) if isinstance(value, dict) else "",
+)
+def test_what_a_model_s_own_generation_config_says_is_left_aside(gpt2, tokenizer, prompts, habit, sampling):
+    end = tokenizer.eos_token_id
+    model = gpt2 if sampling or "min_new_tokens" not in habit else saying(gpt2, [65, end], [66, end])
+    plain = generate(model, tokenizer, prompts[:2], max_new_tokens=NEW, sampling=sampling)
+    if hasattr(model.lm_head, "step"):
+        model.lm_head.step = 0
+    own = model.generation_config = GenerationConfig(**habit)
+    assert generate(model, tokenizer, prompts[:2], max_new_tokens=NEW, sampling=sampling) == plain
+    assert model.generation_config is own  # and nobody wrote into it
+    assert {name: getattr(own, name) for name in habit} == habit
+
+
+def test_so_is_what_the_model_inside_a_peft_wrapper_says(gpt2, tokenizer, prompts):
+    plain = generate(gpt2, tokenizer, prompts, max_new_tokens=NEW)
+    own = gpt2.generation_config = GenerationConfig(repetition_penalty=5.0)
+    wrapped = get_peft_model(gpt2, LoraConfig(task_type="CAUSAL_LM", target_modules=["c_attn"], fan_in_fan_out=True))
+    assert generate(wrapped, tokenizer, prompts, max_new_tokens=NEW) == plain  # a fresh adapter changes nothing
+    assert wrapped.get_base_model().generation_config is own
+
+
+def test_each_part_of_the_model_is_left_in_the_mode_it_was_in(gpt2, tokenizer, prompts):
+    dropout = [module for module in gpt2.modules() if isinstance(module, torch.nn.Dropout)]
+    assert any(module.p for module in dropout)
+    answers = []
+    for mode in (True, False):
+        gpt2.train(mode)
+        gpt2.transformer.h[0].train(not mode)
+        before = [module.training for module in gpt2.modules()]
+        answers.append(generate(gpt2, tokenizer, prompts, max_new_tokens=NEW))
+        assert [module.training for module in gpt2.modules()] == before
+    assert answers[0] == answers[1]  # no dropout while it answers
+
+
+def test_a_failure_leaves_the_model_as_it_was_too(gpt2, tokenizer, prompts, monkeypatch):
+    def fail(**_):
+        raise RuntimeError("out of memory")
+
+    own, state = gpt2.generation_config, torch.get_rng_state()
+    monkeypatch.setattr(gpt2, "generate", fail)
+    gpt2.train()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        generate(gpt2, tokenizer, prompts, max_new_tokens=NEW)
+    assert gpt2.training
+    assert gpt2.generation_config is own
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "new", "message"),
+    [
+        ([], 4, "there are no prompts to answer"),
+        ([3, 0, 2], 4, "prompt 1 is empty"),
+        (
+            [3, 250, 2],
+            7,
+            "prompt 1 has 250 tokens, and with 7 new ones that makes 257; the model has positions for 256",
+        ),
+        ([3], 0, "max_new_tokens is 0"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_sentence(model, tokenizer, lengths, new, message):
+    with pytest.raises(BadInput, match=message) as caught:
+        generate(model, tokenizer, [[65] * length for length in lengths], max_new_tokens=new)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_prompt_may_use_the_last_position(model, tokenizer):
+    assert len(generate(model, tokenizer, [[65] * 250, [66]], max_new_tokens=6)) == 2
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.1}])
+def test_a_distribution_that_is_none_is_refused(options):
+    with pytest.raises(BadInput, match="expected a temperature above 0 and a top_p above 0 and at most 1"):
+        Sampling(**options)

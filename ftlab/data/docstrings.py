@@ -17,30 +17,41 @@ from pathlib import Path
 
 import pandas as pd
 
+from ftlab.data import duplicates
+
 LEAST, MOST = 40, 400  # characters of an answer: shorter ones say little, longer ones are manuals
 # Tests, programs of their own, and what is not in each Python from 3.11 on.
 LEFT_OUT = {
     "antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "msilib", "pydoc_data", "test", "this", "tkinter",
     "turtle", "turtledemo",
 }  # fmt: skip
+# Decorators of what is no function to those who use it: properties, and the forms of `typing`.
+NOT_CALLED = {
+    "property", "cached_property", "DynamicClassAttribute", "setter", "getter", "deleter", "_SpecialForm",
+    "_LiteralSpecialForm",
+}  # fmt: skip
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-@cache
 def pairs() -> pd.DataFrame:
-    """Columns id, module, instruction, input (how it is called) and output (the first paragraph of its docstring).
+    """Columns id, module, instruction, input (how it is used) and output (the first paragraph of its docstring).
 
     One row for each public function, class and method whose docstring says something in LEAST to MOST characters; of
-    those that share a docstring the first. In the order of the modules' names. Which rows there are depends on the
-    version of Python.
+    those that share a docstring, or nearly (`duplicates.near`), the first: what one module says would else be the
+    answer to a question about another. In the order of the modules' names. Which rows there are depends on the version
+    of Python.
     """
-    lines, seen = [], set()
+    return _pairs().copy()
+
+
+@cache
+def _pairs() -> pd.DataFrame:
+    lines = []
     for module, path in _modules():
         for name, node in _public(ast.parse(path.read_text(encoding="utf-8"))):
             answer = _first_paragraph(ast.get_docstring(node) or "")
-            if not LEAST <= len(answer) <= MOST or answer in seen:
+            if not LEAST <= len(answer) <= MOST:
                 continue
-            seen.add(answer)
             full = f"{module}.{name}"
             lines.append(
                 {
@@ -51,7 +62,9 @@ def pairs() -> pd.DataFrame:
                     "output": answer,
                 }
             )
-    return pd.DataFrame(lines)
+    table = pd.DataFrame(lines).drop_duplicates("id")  # a property and its setter share a name
+    alike = pd.Series(duplicates.together(table["output"].tolist()), table.index)
+    return table[~alike.duplicated()].reset_index(drop=True)
 
 
 def _modules() -> Iterator[tuple[str, Path]]:
@@ -76,14 +89,19 @@ def _public(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]
 
 
 def _call(name: str, node: Definition) -> str:
-    """How it is called: `copy(src, dst, *, follow_symlinks=True)`; a class by its `__init__`."""
+    """How it is used: `copy(src, dst, *, follow_symlinks=True)`; a class by its `__init__`, a property by its name."""
+    bound = "." in name
     if isinstance(node, ast.ClassDef):
         starts = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
         if not starts:
             return f"class {name}"
-        node = starts[0]
-    arguments = ast.unparse(node.args)
-    return f"{name}({re.sub(r'^(self|cls)(, )?', '', arguments)})"
+        node, bound = starts[0], True
+    marks = {ast.unparse(mark).rpartition(".")[2] for mark in node.decorator_list}
+    if marks & NOT_CALLED:
+        return name
+    if bound and "staticmethod" not in marks and (before := node.args.posonlyargs or node.args.args):
+        del before[0]  # the object itself, or its class
+    return f"{name}({ast.unparse(node.args)})"
 
 
 def _first_paragraph(docstring: str) -> str:

@@ -29,10 +29,10 @@ MOST_OF_A_GROUP = 0.1  # of a split: a test of one module alone would say little
 def read(task: str) -> pd.DataFrame:
     """The rows of a task, in the order of its source: columns id, instruction, input, output, kind, test and group.
 
-    `task` is one of TASKS, or a JSONL, CSV, TSV or Parquet file with columns instruction, output and perhaps input and
-    kind. `tutor` is the course's own pairs and what Python's standard library says of itself (`docstrings.pairs`),
-    grouped by module. Raises BadInput for an unknown name, and for a file that cannot be read, or has a row without
-    instruction or output.
+    `task` is one of TASKS, or a JSONL, CSV, TSV or Parquet file with columns instruction, output and perhaps input,
+    kind and group. `tutor` is the course's own pairs and what Python's standard library says of itself
+    (`docstrings.pairs`), grouped by module. Raises BadInput for an unknown name, and for a file that cannot be read, or
+    has a row without instruction or output.
     """
     if task == "clinical_notes":
         notes = sources.read(task)
@@ -47,7 +47,7 @@ def read(task: str) -> pd.DataFrame:
     else:
         rows = _own(task)
     for column in COLUMNS:
-        rows[column] = rows[column].fillna("").astype(str) if column in rows else ""
+        rows[column] = _as_text(rows[column]) if column in rows else ""
     return rows[list(COLUMNS)]
 
 
@@ -57,8 +57,9 @@ def load(
     """Training, validation and test rows of a task, without overlap; None takes all that the others leave.
 
     Rows of one group (a module of the standard library) and near-copies of each other stand in one split, or are left
-    out of the others; each kind has its share of each split. With `at_most` the sizes are bounds, which shrink to
-    three, one and one fifth of what there is. Raises BadInput when there are too few rows.
+    out of the others; each kind has its share of each split, as far as there are rows of it left. With `at_most` the
+    sizes are bounds, which shrink to three, one and one fifth of what there is, and to what groups leave. Raises
+    BadInput when there are too few rows.
     """
     table = read(task)
     texts = (table["instruction"] + "\n" + table["input"]).tolist()
@@ -69,18 +70,23 @@ def load(
     if at_most and sum(size or 1 for size in sizes) > len(kept):
         bounds = (3 * len(kept) // 5, len(kept) // 5, len(kept) // 5)
         sizes = [None if size is None else min(size, most) for size, most in zip(sizes, bounds, strict=True)]
+    names = ("rows", "validation_rows", "test_rows")
+    for name, size in zip(names, sizes, strict=True):
+        if size is not None and size < 1:
+            raise BadInput(f"{task} has {len(kept):,} rows, and {name} would be {size}; each split needs at least one")
     if (wanted := sum(size or 1 for size in sizes)) > len(kept):
         raise BadInput(f"{task} has {len(kept):,} rows, and {wanted:,} are asked for in all; ask for fewer")
     rng = np.random.default_rng(seed)
     free = np.ones(len(kept), dtype=bool)
     drawn: list[np.ndarray] = []
     # From the last to the first: the test rows stay the same whatever number of training rows is asked for.
-    for name, size in zip(("test_rows", "validation_rows", "rows"), reversed(sizes), strict=True):
+    for name, size in zip(reversed(names), reversed(sizes), strict=True):
         places = _draw(kept, apart, free, size, rng)
-        if size is not None and len(places) < size:
+        least = 1 if size is None or at_most else size
+        if len(places) < least:
             raise BadInput(
-                f"{task} leaves {len(places):,} rows for {name}, which is {size:,}: groups and near-copies stand in "
-                "one split; ask for fewer rows"
+                f"{task} leaves {len(places):,} rows for {name}, which needs {least:,}: groups and near-copies stand "
+                "in one split; ask for fewer rows"
             )
         drawn.append(places)
         free &= ~np.isin(apart, apart[places])
@@ -101,11 +107,10 @@ def _components(table: pd.DataFrame) -> np.ndarray:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    texts = (table["instruction"] + "\n" + table["input"]).tolist()
-    # An instruction that all rows share makes short inputs look alike.
-    if table["instruction"].nunique() == 1:
-        texts = table["input"].tolist()
-    near = duplicates.together(texts)
+    # The words of an instruction that rows share would make short inputs look alike; a number tells it from others.
+    numbers = pd.Series(pd.factorize(table["instruction"])[0].astype(str))
+    begins = (numbers + " ").where(table["instruction"].duplicated(keep=False), table["instruction"] + "\n")
+    near = duplicates.together((begins + table["input"]).tolist())
     own = pd.Series([f"row {number}" for number in range(len(table))])
     groups = pd.factorize(table["group"].where(table["group"] != "", own))[0]
     size = int(near.max()) + 1
@@ -120,10 +125,8 @@ def _draw(
     if size is None:
         return rng.permutation(np.flatnonzero(free))
     kinds = table["kind"].to_numpy()
-    names, counts = np.unique(kinds[free], return_counts=True)
-    exact = counts / counts.sum() * size
-    quota = np.floor(exact).astype(int)
-    quota[np.argsort(quota - exact, kind="stable")[: size - quota.sum()]] += 1
+    names, of = np.unique(kinds, return_inverse=True)
+    quota = _shares(np.bincount(of), np.bincount(of[free], minlength=len(names)), size, rng)
     most = max(1, int(MOST_OF_A_GROUP * size))
     chosen: list[int] = []
     for name, wanted in zip(names, quota, strict=True):
@@ -132,6 +135,24 @@ def _draw(
         few = np.concatenate([places[rank < most], places[rank >= most]])  # more of a component only where it must be
         chosen.extend(few[:wanted])
     return rng.permutation(np.array(chosen, dtype=int))
+
+
+def _shares(counts: np.ndarray, there: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """How many rows of each kind make `size`: in the proportion of `counts`, and no more than are `there`."""
+    exact = counts * (size / counts.sum())
+    quota = np.minimum(np.floor(exact).astype(int), there)
+    lot = 1e-9 * rng.spawn(1)[0].random(len(counts))  # else of kinds of one size the first names would always win
+    for _ in range(min(size, int(there.sum())) - int(quota.sum())):
+        quota[np.where(quota < there, exact - quota + lot, -np.inf).argmax()] += 1
+    return quota
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    """The column as strings, "" where there is nothing, whatever its type."""
+    # A column of whole numbers with gaps is read as floats: 1.0 is "1".
+    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+        column = column.astype("Int64")
+    return column.astype(object).map(str, na_action="ignore").fillna("").astype(str)
 
 
 def _shipped(task: str) -> pd.DataFrame:
@@ -149,6 +170,8 @@ def _own(task: str) -> pd.DataFrame:
         empty = sources.blank(rows[column])
         if empty.any():
             raise BadInput(f"row {int(empty.argmax())} of {path} has no {column}; give it one, or leave the row out")
+    # A column `test` of a stranger's file is no code to run.
+    rows = rows.drop(columns="test", errors="ignore")
     return rows.assign(id=[f"{path.name}-{number:05d}" for number in range(len(rows))])
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ftlab.data.prompts import prompt_ids
 from ftlab.data.sources import ROWS
 from ftlab.errors import BadInput
 from ftlab.evaluation import losses
@@ -72,7 +73,7 @@ def probes(
     """How each model goes on with PROBES, greedily, side by side: one line a beginning, one column a model."""
     from ftlab.models.generation import generate
 
-    prompts = [tokenizer(text)["input_ids"] for text in PROBES]
+    prompts = [prompt_ids(text, tokenizer) for text in PROBES]
     columns = {
         name: [answer.text for answer in generate(model, tokenizer, prompts, max_new_tokens=tokens, what="probes")]
         for name, model in models.items()

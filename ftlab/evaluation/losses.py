@@ -32,11 +32,13 @@ def row_losses(
 
     `rows` has input_ids and labels, as `prompts.encode` makes them. The LM head runs where a label counts and nowhere
     else; padding stands on the right and counts for nothing, so batches do not matter. Raises BadInput for a row with
-    no label that counts.
+    no label that counts, and where there are no rows.
     """
     import torch
 
     ids, labels = list(rows["input_ids"]), list(rows["labels"])
+    if not ids:
+        raise BadInput("there are no rows to measure a loss on; give at least one")
     counts = [sum(label != IGNORED for label in row[1:]) for row in labels]  # nothing predicts the first token
     if 0 in counts:
         raise BadInput(f"row {counts.index(0)} has no label to predict, so it has no loss; leave it out")

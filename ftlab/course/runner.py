@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,10 +21,16 @@ from ftlab.course import profiles
 from ftlab.course.display import Display, display
 from ftlab.course.lesson import RUN_FOLDER
 from ftlab.course.lessons import LessonFile, lessons
-from ftlab.data import assets, sources
+from ftlab.data import assets, sources, tasks
 from ftlab.errors import BadInput, ClaimFailed, LessonFailed
 from ftlab.models import loading
 from ftlab.progress import HEADLESS, LIVE
+
+# Parameters that may be the path of a file or folder, and the names that are none.
+MAY_BE_PATHS: dict[str, Collection[str]] = {
+    "dataset": sources.SOURCES, "test_dataset": sources.SOURCES, "task": tasks.TASKS, "model": loading.MODELS,
+    "ratings": (),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def run(
     given = dict(parameters or {})
     budgets = plan(chosen, profile, given)
     # A lesson runs in another folder, so a path from here has to be made whole. Known names are no paths.
-    for name, known in (("dataset", sources.SOURCES), ("model", loading.MODELS)):
+    for name, known in MAY_BE_PATHS.items():
         value = given.get(name)
         if isinstance(value, str) and value not in known and Path(value).expanduser().exists():
             given[name] = str(Path(value).expanduser().absolute())
@@ -90,7 +96,7 @@ def run(
     results: list[Result] = []
     with display(watch) as live:
         for lesson, budget in zip(chosen, budgets, strict=True):
-            parsed = {name: value for name, value in budget.overrides.items() if name not in ("dataset", "model")}
+            parsed = {name: value for name, value in budget.overrides.items() if name not in MAY_BE_PATHS}
             given_here = {**given, **parsed, "profile": profile, "seed": budget.seed}
             try:
                 results.append(_execute(lesson, given_here, folder, live))

@@ -1,11 +1,11 @@
 import pytest
 
 from ftlab.course import lessons, profiles
-from ftlab.data import sources
+from ftlab.data import sources, tasks
 from ftlab.errors import BadInput
 from ftlab.models import loading
 
-LESSONS = ["data_audit", "freezing_comparison", "text_classification"]
+LESSONS = ["data_audit", "freezing_comparison", "gpt2_instruction_tuning", "text_classification"]
 
 
 def refusal(lesson="text_classification", profile="smoke", **overrides) -> str:
@@ -28,7 +28,8 @@ def test_every_budget_keeps_to_its_own_rules():
             for name, value in budget.items():
                 if not (name in ("rows", "test_rows") and value == 0):  # all that there are
                     assert profiles.PARAMETERS[name].parse(name, value) == value, (lesson, profile)
-            assert budget["dataset"] in sources.SOURCES
+            known = tasks.TASKS if profiles.rows_from(lesson) == "task" else sources.SOURCES
+            assert budget[profiles.rows_from(lesson)] in known
             assert budget["model"] in loading.MODELS
 
 
@@ -41,7 +42,8 @@ def test_only_the_gpu_profile_needs_the_hub_and_only_cpu_the_packages():
             "gpu": True,
         }
         assert needs["smoke"].assets == []
-        assert set(needs["cpu"].assets) == {"movie-reviews", "minilm"}
+        on_tasks = profiles.rows_from(lesson) == "task"
+        assert set(needs["cpu"].assets) == ({"smollm2"} if on_tasks else {"movie-reviews", "minilm"})
 
 
 def test_none_means_as_the_profile_says():
@@ -167,7 +169,7 @@ def test_a_lesson_or_a_file_without_a_budget_of_its_own_keeps_the_profile_s(revi
 def test_what_a_data_set_changes_keeps_to_the_rules_of_every_budget():
     for lesson, datasets in profiles._file()["for_dataset"].items():
         for dataset, changes in datasets.items():
-            assert dataset in sources.SOURCES
+            assert dataset in (tasks.TASKS if profiles.rows_from(lesson) == "task" else sources.SOURCES)
             assert set(changes) <= set(profiles.table()[lesson]["cpu"])
             for name, value in changes.items():
                 assert profiles.PARAMETERS[name].parse(name, value) == value
@@ -234,3 +236,29 @@ def test_more_frozen_layers_than_the_model_has_are_refused_before_any_work():
     budget = profiles.resolve("freezing_comparison", "smoke", {"frozen_layers": 7})
     with pytest.raises(BadInput, match=r"frozen_layers is 7, and tiny-distilbert has 6 layers; expected 1 to 6"):
         profiles.require_fitting(budget)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"task": "summarise"}, "there is no task 'summarise'; there are clinical_notes, tutor, summaries"),
+        ({"dataset": "reviews"}, "has no parameter 'dataset'"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; expected at least 1"),
+    ],
+)
+def test_a_task_that_cannot_be_used_is_one_sentence(overrides, said):
+    assert said in refusal("gpt2_instruction_tuning", **overrides)
+
+
+def test_a_task_brings_a_budget_of_its_own():
+    plain = profiles.resolve("gpt2_instruction_tuning", "cpu")
+    other = profiles.resolve("gpt2_instruction_tuning", "cpu", {"task": "tutor"})
+    assert other.max_length > plain.max_length
+    assert other.max_new_tokens > plain.max_new_tokens
+
+
+def test_an_own_file_of_instructions_is_a_task(tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"instruction": "Say yes.", "output": "yes"}\n')
+    assert profiles.resolve("gpt2_instruction_tuning", "smoke", {"task": str(tmp_path / "mine.jsonl")}).task
+    (tmp_path / "mine.jsonl").write_text('{"instruction": "Say yes.", "output": ""}\n')
+    assert "row 0 of" in refusal("gpt2_instruction_tuning", task=str(tmp_path / "mine.jsonl"))

@@ -53,6 +53,29 @@ def alone(script: str, *arguments: Any) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def steps(trainer: Any) -> dict[str, Any]:
+    """Train with a Trainer that logs every step: seconds a step, how many were timed, peak memory and losses.
+
+    Timed from the start of the second step to the end: the first one is the warm-up.
+    """
+    times: list[float] = []
+    step = trainer.training_step
+
+    def timed(*given: Any, **named: Any) -> Any:
+        times.append(time.perf_counter())
+        return step(*given, **named)
+
+    trainer.training_step = timed
+    trainer.train()
+    times.append(time.perf_counter())
+    return {
+        "seconds_a_step": round((times[-1] - times[1]) / (len(times) - 2), 4),
+        "steps": len(times) - 2,
+        "peak_mb": records.peak_memory_mb(),
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+    }
+
+
 def stored(name: str) -> dict[str, Any]:
     """A stored result: benchmark, command, date, hardware, versions and result. Raises BadInput when there is none."""
     path = results_folder() / f"{name}.json"

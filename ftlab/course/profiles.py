@@ -102,6 +102,7 @@ PARAMETERS: dict[str, Parameter] = {
     "reckless_learning_rate": Parameter(
         float, "a learning rate that is too high, to see what it does", above=0, high=1
     ),
+    "reckless_epochs": Parameter(float, "passes over the training rows at that rate", above=0, high=1000),
     "max_new_tokens": Parameter(int, "the longest answer in tokens", low=1, high=4096),
     "rated_rows": Parameter(int, "prompts whose answers are rated", low=1, high=200),
     "ratings": Parameter(str, "the path of a filled-in form of ratings; empty: they are given in Jupyter"),

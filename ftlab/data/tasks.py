@@ -21,7 +21,7 @@ TASKS = ("clinical_notes", "tutor", "summaries")
 # kind: what sort of answer it is, in proportion in each split; test: code that judges a written function, or nothing;
 # group: rows of one group stand in one split.
 COLUMNS = ("id", "instruction", "input", "output", "kind", "test", "group")
-CLASSIFY = "Classify this note as one of: diagnosis, treatment, symptom. Answer with that one word."
+CLASSIFY = "Is this note a diagnosis, a treatment or a symptom?"
 SUMMARIZE = "Summarize this text in one sentence."
 MOST_OF_A_GROUP = 0.1  # of a split: a test of one module alone would say little of others
 

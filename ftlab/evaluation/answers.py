@@ -16,6 +16,7 @@ import pandas as pd
 
 from ftlab.data import prompts
 from ftlab.errors import BadInput
+from ftlab.evaluation import baselines
 from ftlab.intervals import Comparison, Interval, mean_interval, paired, proportion
 from ftlab.models import generation
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BINARY = ("exact match", "stopped", "format", "tests passed", "prints it")
+BINARY = ("exact match", "right word", "stopped", "format", "tests passed", "prints it")
 SECONDS = 5  # that a written function and its test may take
 # The exit status of a process that came to the end of the test; code that calls sys.exit() before it leaves with 0.
 CAME_TO_THE_END = 97
@@ -50,6 +51,30 @@ def answer(
     return table.assign(
         answer=[one.text for one in found], tokens=[one.tokens for one in found], stopped=[one.stopped for one in found]
     )
+
+
+def has_labels(rows: Dataset) -> bool:
+    """Whether the outputs are the names of the kinds, so that a classifier could give them as well."""
+    return list(rows["kind"]) == list(rows["output"])
+
+
+def by_word_counts(train: Dataset, rows: Dataset, *, seed: int = 0) -> pd.DataFrame:
+    """What TF-IDF with logistic regression answers (`baselines.tfidf`), as a table of answers.
+
+    The baseline of a task with labels (`has_labels`): it reads the inputs and needs no language model.
+    """
+    from datasets import ClassLabel
+
+    names = ClassLabel(names=sorted(set(train["output"])))
+    labelled = [
+        part.select_columns(["id", "input", "output"]).rename_columns({"input": "text", "output": "label"})
+        .cast_column("label", names)
+        for part in (train, rows)
+    ]  # fmt: skip
+    found = baselines.tfidf(*labelled, seed=seed)
+    table = rows.select_columns(["id", "kind", "instruction", "input", "output", "test"]).to_pandas()
+    said = found.set_index("id").loc[table["id"], "prediction"].to_numpy()
+    return table.assign(answer=said, tokens=0, stopped=True)
 
 
 def measured(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -99,6 +124,21 @@ def beside(tables: Mapping[str, pd.DataFrame], names: Sequence[str], *, seed: in
 
 def _exact(table: pd.DataFrame) -> pd.Series:
     return table["answer"].str.strip() == table["output"].str.strip()
+
+
+def _right_word(table: pd.DataFrame) -> pd.Series:
+    """For rows with labels: whether the first label in the answer is the right one, whatever else stands there."""
+    labels = sorted(set(table["output"][table["output"] == table["kind"]]), key=len, reverse=True)
+    pattern = "|".join(map(re.escape, labels)) or "(?!)"
+
+    def right(kind: str, output: str, text: str) -> float:
+        if output != kind:
+            return float("nan")
+        first = re.search(pattern, text, re.IGNORECASE)
+        return float(first is not None and first[0].lower() == output.lower())
+
+    rows = zip(table["kind"], table["output"], table["answer"], strict=True)
+    return pd.Series([right(*row) for row in rows], table.index, dtype=float)
 
 
 def _stopped(table: pd.DataFrame) -> pd.Series:
@@ -211,6 +251,7 @@ def _says(answer: str, shown: str) -> bool:
 
 MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "exact match": _exact,
+    "right word": _right_word,
     "stopped": _stopped,
     "format": _format,
     "rouge-l": _rouge_l,
@@ -219,7 +260,7 @@ MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 }
 # What tells something about the answers of a task; your own file is measured as prose.
 OF_TASK = {
-    "clinical_notes": ("exact match", "stopped", "format"),
+    "clinical_notes": ("exact match", "right word", "stopped", "format"),
     "tutor": ("stopped", "format", "rouge-l", "tests passed", "prints it"),
     "summaries": ("stopped", "format", "rouge-l"),
 }

@@ -75,7 +75,7 @@ def test_measures_are_shares_or_do_not_apply():
 
 
 def test_an_unknown_measure_is_refused_by_name():
-    with pytest.raises(BadInput, match="no measure 'bleu'; there are exact match, stopped"):
+    with pytest.raises(BadInput, match="no measure 'bleu'; there are exact match, right word, stopped"):
         measured(table({"answer": "so"}), ["stopped", "bleu"])
 
 
@@ -343,3 +343,43 @@ def test_models_stand_beside_each_other_with_their_intervals():
     assert list(found.index) == ["base", "tuned"]
     assert list(found.columns) == ["exact match", "rouge-l"]  # no row has a test
     assert found.loc["tuned", "exact match"] == str(scores(second)["exact match"])
+
+
+def labelled(*rows):
+    columns = ["id", "kind", "instruction", "input", "output", "test", "answer", "tokens", "stopped"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_the_right_word_is_the_first_label_that_an_answer_names():
+    def row(number, output, answer):
+        return (f"r{number}", output, "Which?", "a note", output, "", answer, 3, False)
+
+    table = labelled(
+        row(0, "symptom", "The note is a Symptom, not a diagnosis."),
+        row(1, "diagnosis", "A symptom of a diagnosis"),
+        row(2, "diagnosis", "I cannot say"),
+        ("r3", "explain", "Why?", "", "Because.", "", "Because symptom", 3, True),
+    )
+    found = answers.measured(table, ["right word"])["right word"].tolist()
+    assert found[:3] == [1.0, 0.0, 0.0]
+    assert np.isnan(found[3])
+
+
+def test_word_counts_answer_a_task_with_labels_and_no_other():
+    rows = [
+        {
+            "id": f"r{number}",
+            "kind": kind,
+            "instruction": "Which?",
+            "input": f"{word} {number}",
+            "output": kind,
+            "test": "",
+        }
+        for number, (kind, word) in enumerate([("good", "fine lovely"), ("bad", "dull tired")] * 12)
+    ]
+    train, test = Dataset.from_list(rows[:16]), Dataset.from_list(rows[16:])
+    assert answers.has_labels(train)
+    assert not answers.has_labels(Dataset.from_list([{**rows[0], "output": "very good"}]))
+    table = answers.measured(answers.by_word_counts(train, test), ["exact match", "stopped"])
+    assert table["id"].tolist() == test["id"][:]
+    assert table["exact match"].tolist() == [1.0] * len(test)

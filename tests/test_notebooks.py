@@ -207,3 +207,22 @@ def test_a_lesson_runs_with_the_network_cut_off(tmp_path):
     command = [sys.executable, "-m", "ftlab.cli", "run", "02", "--profile", "smoke", "--out", str(tmp_path / "out")]
     done = subprocess.run([*cut_off, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_ratings_from_a_form_are_read_where_nobody_is_there_to_rate(tmp_path):
+    folder, _ = runner.run(["04"], profile="smoke", out=tmp_path / "one", watch=False)
+    form = pd.read_csv(folder / "04_gpt2_instruction_tuning" / "ratings.csv", keep_default_na=False)
+    form.assign(rating=3).to_csv(tmp_path / "mine.csv", index=False)
+    parameters = {"ratings": str(tmp_path / "mine.csv")}
+    _, (result,) = runner.run(["04"], profile="smoke", parameters=parameters, out=tmp_path / "two", watch=False)
+    said = str([cell.get("outputs") for cell in nbformat.read(result.notebook, as_version=4).cells])
+    assert "difference 0.000 [0.000, 0.000]; 2 of 2 repeated answers were rated the same again" in said
+
+
+def test_your_own_instructions_are_a_task(tmp_path):
+    rows = [{"instruction": f"Say the word number {place}.", "output": f"word {place}"} for place in range(60)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    parameters = {"task": str(tmp_path / "mine.jsonl")}
+    _, (result,) = runner.run(["04"], profile="smoke", parameters=parameters, out=tmp_path / "out", watch=False)
+    assert result.metrics["budget"]["task"].endswith("mine.jsonl")
+    assert "tuned_rouge-l" in result.metrics["metrics"]

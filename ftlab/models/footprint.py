@@ -1,12 +1,23 @@
-"""How much memory does training take? An estimate before the first step."""
+"""How much memory does training take, and how long? An estimate before the first step.
+
+`estimate` takes a config and no weights, and answers for full fine-tuning, LoRA and QLoRA of any architecture: it
+rehearses one step on tensors without values (see `rehearsal`). `training_memory` is the quick rule for an encoder that
+is loaded already.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # Bytes of fp32 training for each token, layer and unit of the width, when a layer's inner width is four times its own.
 # On CUDA 16 values of four bytes and two dropout masks, without the attention matrix, which a fused kernel does not
@@ -16,6 +27,216 @@ if TYPE_CHECKING:
 BYTES_PER_UNIT = {"cuda": 66, "cpu": 112}
 # For each weight of an attention matrix that is kept: on a CPU with attention dropout softmax, mask and their product.
 BYTES_PER_ATTENTION_WEIGHT = 15  # measured as 13 to 14
+METHODS = ("full", "lora", "qlora")
+DTYPES = ("float32", "bfloat16", "float16")
+# Bytes of optimizer state for each byte of a trained value. AdamW keeps a mean and a variance in the value's dtype.
+OPTIMIZERS = {"adamw": 2, "sgd": 0}
+# What the libraries hold for themselves once a step has run. On a CPU: measured with LoRA on SmolLM2 and one row of 16
+# tokens (torch 2.13). On CUDA: the context and its kernels, which nvidia-smi shows and torch's own counters do not;
+# a round figure, since it depends on the driver and the GPU (reports go from 0.3 to 0.7 GB).
+LIBRARIES = {"cpu": 30_000_000, "cuda": 500_000_000}
+# The share of what comes and goes in a step that the allocator holds beyond it, in gaps. glibc serves blocks of up to
+# 32 MB from a heap that cannot close them: measured as 0.05 to 0.35, from run to run (LoRA on SmolLM2, 8x64), and as
+# less than 0.02 where MALLOC_MMAP_THRESHOLD_=131072 makes it give every block back, for a third more time.
+GAPS = {"cpu": 0.3, "cuda": 0.0}
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "never_at_once", "runtime")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What training takes at its peak, in bytes by part, and what one step computes."""
+
+    parameters: int  # adapters included
+    trainable: int
+    weights: int  # buffers included
+    gradients: int
+    optimizer: int
+    activations: int  # what the forward pass keeps for the backward pass, and what that adds at its own peak
+    logits: int  # of the LM head, with what the loss makes of them
+    never_at_once: int  # negative: gradients come as activations go, so the parts are not all there together
+    runtime: int  # what the libraries hold for themselves, and the allocator's gaps
+    flops: int  # of one step, forward and backward
+    moved: int  # bytes that one step reads and writes outside of its matrix products
+
+    @property
+    def total(self) -> int:
+        """Bytes at the peak: the sum of the parts."""
+        return sum(getattr(self, part) for part in PARTS)
+
+    @property
+    def trainable_percent(self) -> float:
+        """Trained parameters, in percent of all."""
+        return 100 * self.trainable / self.parameters
+
+    def table(self, unit: str = "MB") -> pd.DataFrame:
+        """The parts and their total, in MB or GB (powers of ten)."""
+        import pandas as pd
+
+        _one_of("unit", unit, ("MB", "GB"))
+        sizes = {part.replace("_", " "): getattr(self, part) for part in PARTS} | {"total": self.total}
+        shown = pd.Series(sizes) / (1e6 if unit == "MB" else 1e9)
+        return shown.round(1 if unit == "MB" else 2).to_frame(unit).rename_axis("part")
+
+
+def estimate(
+    model: str | PreTrainedConfig,
+    *,
+    method: str = "full",
+    batch_size: int,
+    length: int,
+    dtype: str | torch.dtype = "float32",
+    supervised_share: float = 1.0,
+    rank: int = 16,
+    target_modules: Sequence[str] | str | None = None,
+    optimizer: str = "adamw",
+    checkpointing: bool = False,
+    device: str = "cpu",
+    padded: bool = True,
+    double_quantization: bool = True,
+) -> Footprint:
+    """What training `model` takes with `batch_size` rows of `length` tokens at a time; a second or two of work.
+
+    `model` is a config, a name of `loading.MODELS` (the configs of the hub models are part of ftlab), or a folder with
+    a config.json. A decoder gets its LM head, an encoder a classification head.
+
+    `dtype` is that of the weights, in which the model also computes (no autocast); adapters are float32, as peft makes
+    them. With `qlora` the linear layers are in NF4 and all else in `dtype`; `prepare_model_for_kbit_training` would
+    make that float32. LoRA adapts the query and value projections unless `target_modules` says otherwise.
+    `supervised_share` is the share of the tokens that are learned from, where the head runs on these only (see
+    `SupervisedTrainer`). `padded`: rows of several lengths meet in a batch, so attention takes a mask. On a GPU
+    `total` is what nvidia-smi shows, and `total - runtime` what torch counts as allocated.
+    """
+    from ftlab.models import outlines, rehearsal
+
+    dtype = str(dtype).removeprefix("torch.")
+    for what, value, known in (
+        ("method", method, METHODS), ("dtype", dtype, DTYPES), ("optimizer", optimizer, tuple(OPTIMIZERS)),
+        ("device", device, tuple(LIBRARIES)),
+    ):  # fmt: skip
+        _one_of(what, value, known)
+    config = outlines.config_of(model)
+    _check_sizes(config, batch_size=batch_size, length=length, rank=rank, supervised_share=supervised_share)
+
+    outline = outlines.build(config, dtype)
+    head = outlines.lm_head(outline)
+    parameters = _numel(outline.parameters())
+    if method == "qlora":
+        outlines.quantize(outline, double=double_quantization)
+    if checkpointing:
+        rehearsal.checkpoint(outline, device)
+    if method != "full":
+        without = _numel(outline.parameters())
+        outline = outlines.adapt(outline, rank=rank, target_modules=target_modules)
+        parameters += _numel(outline.parameters()) - without  # 4-bit weights are two to a byte, and counted before
+    step = rehearsal.rehearse(
+        outline, head, batch_size=batch_size, length=length, supervised=max(1, round(supervised_share * length)),
+        padded=padded and batch_size > 1, device=device,
+    )  # fmt: skip
+
+    trained = [parameter for parameter in outline.parameters() if parameter.requires_grad]
+    gradients = _bytes(trained)
+    states = OPTIMIZERS[optimizer] * gradients
+    temporary = max(0, step.peak - step.activations - step.logits - gradients)
+    return Footprint(
+        parameters=parameters,
+        trainable=_numel(trained),
+        weights=_bytes([*outline.parameters(), *outline.buffers()]),
+        gradients=gradients,
+        optimizer=states,
+        activations=step.activations + temporary,
+        logits=step.logits,
+        never_at_once=step.peak - (step.activations + temporary + step.logits + gradients),
+        runtime=LIBRARIES[device] + round(GAPS[device] * step.peak),
+        flops=step.flops,
+        # The optimizer reads weight, gradient and states and writes all but the gradient; clipping reads the gradients
+        # twice and writes them once.
+        moved=step.moved + 6 * gradients + 2 * states,
+    )
+
+
+def seconds(
+    footprint: Footprint, flops_per_second: float, *, bytes_per_second: float | None = None, steps: int = 1
+) -> float:
+    """How long so many steps take at this machine's rates: the matrix products, and the memory that all else touches.
+
+    Full fine-tuning takes about 6 FLOPs for each token and each parameter in a matrix: 2 forward, and backward 2 for
+    the gradient of the input and 2 for that of the weight (Kaplan et al., Scaling Laws for Neural Language Models,
+    2020, section 2.1). LoRA leaves out the last, so 4; attention and the head come on top. Without `bytes_per_second`
+    the answer is a lower bound.
+    """
+    of_memory = footprint.moved / bytes_per_second if bytes_per_second else 0.0
+    return steps * (footprint.flops / flops_per_second + of_memory)
+
+
+def matmul_rate(dtype: str | torch.dtype = "float32", device: str = "cpu") -> float:
+    """FLOPs per second of a large matrix product on this machine, the best of a quarter of a second."""
+    import torch
+
+    size = 8192 if device == "cuda" else 1024
+    one = torch.ones(size, size, dtype=getattr(torch, str(dtype).removeprefix("torch.")), device=device)
+    return 2 * size**3 / _fastest(lambda: one @ one, device)
+
+
+def memory_rate(device: str = "cpu") -> float:
+    """Bytes per second that an operation on each value reads and writes, on tensors larger than any cache."""
+    import torch
+
+    one = torch.ones(2**28 if device == "cuda" else 2**24, device=device)
+    other = torch.empty_like(one)
+    return 2 * one.numel() * one.element_size() / _fastest(lambda: torch.mul(one, 2, out=other), device)
+
+
+def _fastest(work: Callable[[], Any], device: str) -> float:
+    """Seconds of the fastest of several runs; what else a machine does only ever adds to a time."""
+    import torch
+
+    def timed() -> float:
+        began = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    timed()  # the first run also sets things up
+    best, ends = timed(), time.perf_counter() + 0.25
+    while time.perf_counter() < ends:
+        best = min(best, timed())
+    return best
+
+
+def _one_of(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise BadInput(
+            f"there is no {what} {value!r}; expected one of {', '.join(known)}: give one of these as `{what}`"
+        )
+
+
+def _check_sizes(config: Any, *, batch_size: int, length: int, rank: int, supervised_share: float) -> None:
+    for what, value in (("batch_size", batch_size), ("length", length), ("rank", rank)):
+        if value < 1:
+            raise BadInput(f"{what} {value} leaves nothing to train with; expected 1 or more: give a larger {what}")
+    if not 0 < supervised_share <= 1:
+        raise BadInput(
+            f"supervised_share {supervised_share:g} is no share of the tokens; expected more than 0 and at most 1: "
+            "`prompts.supervised_share` gives that of your rows"
+        )
+    width = config.hidden_size
+    if rank > width:
+        raise BadInput(f"rank {rank} is above the model's width; expected at most {width}, and 8 to 64 usually do")
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and length > positions:
+        raise BadInput(
+            f"rows of {length} tokens do not fit a {config.model_type} model with {positions} positions; expected a "
+            f"length of at most {positions}: shorten the rows, or use another model"
+        )
+
+
+def _numel(parameters: Any) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def training_memory(model: PreTrainedModel, *, batch_size: int, length: int, trained_layers: int | None = None) -> int:

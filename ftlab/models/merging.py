@@ -1,0 +1,187 @@
+"""A LoRA adapter merged into a checkpoint from file to file: no model is loaded, memory is that of one tensor.
+
+A merged shard has exactly the layout of its base's shard, the same header and offsets. So it is copied, and then only
+the tensors that the adapter changes are written anew where they lie. The formulas are those of PEFT's
+`merge_and_unload` (peft 0.21: tuners/lora/layer.py, variants.py, dora.py), in the same order and the same precision.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlab import files
+from ftlab.errors import BadInput
+from ftlab.models import merge_plan, shards
+from ftlab.models.merge_plan import Change, Plan
+from ftlab.progress import Bar
+
+if TYPE_CHECKING:
+    import torch
+
+# What stands beside the weights and belongs to the model whatever it has learned.
+BESIDE = (
+    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "chat_template.json*", "chat_template.jinja",
+    "preprocessor_config.json", "LICENSE*", "NOTICE*",
+)  # fmt: skip
+UNFINISHED = "config.json.unfinished"  # a folder without config.json does not load as a model
+BLOCK = 2**23  # numbers of a tensor that are computed at a time, in fp32: 32 MB for each of a few copies
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did: the folder, the tensors that got a delta (`merged`) or another tensor's place (`replaced`).
+
+    `tensors` and `bytes` are those of all `shards`; `dtype` is the one that most of the weights are stored in.
+    """
+
+    folder: Path
+    merged: tuple[str, ...]
+    replaced: tuple[str, ...]
+    tensors: int
+    shards: int
+    bytes: int
+    dtype: str
+
+
+def merge(base: Path, adapter: Path, out: Path) -> Merged:
+    """Merge the adapter that PEFT saved in `adapter` into the model in `base`, as a new model in `out`.
+
+    `base` holds config.json and safetensors, in one file or in shards with an index; `out` gets the same files, the
+    tokenizer and the generation config. LoRA, rsLoRA and DoRA on Linear, Conv1D and Embedding layers, rank and alpha
+    patterns, modules_to_save and trained biases. The result is what PEFT's `merge_and_unload` gives with the base
+    loaded in its own dtype. Raises BadInput for anything else before it writes, and for a full disk.
+
+    The folder loads as a model only when it is whole: it is written under another name and without its config, which
+    comes last. A process killed on the way leaves at most a folder `.partial-*` beside `out`, to be deleted.
+    """
+    with begun(base, adapter, out) as (_, merged):
+        pass
+    return merged
+
+
+@contextmanager
+def begun(base: Path, adapter: Path, out: Path) -> Iterator[tuple[Path, Merged]]:
+    """As `merge`, but gives the folder to look at before it becomes `out`; an error in the block removes it.
+
+    The folder in the block has its config under another name: load it with the config of the base.
+    """
+    base, adapter = Path(base).expanduser(), Path(adapter).expanduser()
+    place = _place(base, adapter, out)
+    plan = merge_plan.read(base, adapter)
+    merged = _summary(plan, place)
+    _require_disk(place, merged.bytes + sum(file.stat().st_size for file in _beside(base)))
+    with files.whole(place, folder=True, error=BadInput) as partial:
+        _write(plan, partial)
+        yield partial, merged
+    (place / UNFINISHED).replace(place / "config.json")
+
+
+def _place(base: Path, adapter: Path, out: Path) -> Path:
+    """Where to write, links resolved. Raises BadInput for a folder that is not empty, and for base and adapter."""
+    place, there = files.look_at(str(out), "another folder for the merged model")
+    place = place.resolve()
+    for what, folder in (("base", base), ("adapter", adapter)):
+        if place == folder.resolve():
+            raise BadInput(f"{out} is the {what}'s own folder, which a merge must not change; give a new folder")
+    if there and not place.is_dir():
+        raise BadInput(f"{out} is a file, and the merged model needs a folder; give a new one")
+    if there and any(place.iterdir()):
+        raise BadInput(f"{out} is not empty; give a new folder for the merged model, or empty that one")
+    return place
+
+
+def _require_disk(place: Path, needed: int) -> None:
+    """Raise BadInput unless the disk of `place` has room for `needed` bytes."""
+    nearest = next(folder for folder in place.parents if folder.is_dir())
+    free = shutil.disk_usage(nearest).free
+    if free < needed:
+        raise BadInput(
+            f"the merged model needs {needed / 1e9:.3g} GB, and the disk of {nearest} has {free / 1e9:.3g} GB free; "
+            "free some space there, or choose a folder on another disk"
+        )
+
+
+def _beside(base: Path) -> list[Path]:
+    return sorted({file for pattern in BESIDE for file in base.glob(pattern) if file.is_file()})
+
+
+def _summary(plan: Plan, place: Path) -> Merged:
+    base = plan.base
+    return Merged(
+        folder=place,
+        merged=tuple(change.name for change in plan.changes if change.factors),
+        replaced=tuple(change.name for change in plan.changes if not change.factors),
+        tensors=len(base.tensors),
+        shards=len(base.shards),
+        bytes=sum((base.folder / shard).stat().st_size for shard in base.shards),
+        dtype=base.dtype,
+    )
+
+
+def _write(plan: Plan, folder: Path) -> None:
+    """Everything but config.json, which stays under a name that nothing loads."""
+    from safetensors import safe_open
+
+    base = plan.base.folder
+    with safe_open(plan.adapter / merge_plan.WEIGHTS, framework="pt") as adapter:
+        for shard in Bar(plan.base.shards, desc="merging", unit="shards"):
+            shutil.copyfile(base / shard, folder / shard)
+            changes = [change for change in plan.changes if change.place.shard == shard]
+            with (folder / shard).open("r+b") as file:
+                for change in sorted(changes, key=lambda change: change.place.start):
+                    shards.write_tensor(file, change.place, _merged(change, file, adapter))
+    for path in [*_beside(base), base / shards.INDEX]:
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
+    shutil.copyfile(base / "config.json", folder / UNFINISHED)
+
+
+def _merged(change: Change, file: Any, adapter: Any) -> torch.Tensor:
+    """The tensor that takes the place of one in the open shard `file`: its shape and dtype."""
+    import torch
+
+    dtype = getattr(torch, shards.DTYPES[change.place.dtype])
+    if change.replacement is None:
+        weight = shards.read_tensor(file, change.place)
+    else:
+        weight = adapter.get_tensor(change.replacement).to(dtype).contiguous()
+    if change.factors:
+        factors = {part: adapter.get_tensor(key).float() for part, key in change.factors.items()}
+        add(weight, factors, change.scaling, change.kind)
+    if not all(torch.isfinite(part).all() for part in weight.view(-1).split(BLOCK)):
+        raise BadInput(
+            f"{change.name} leaves the range of {change.place.dtype} when the adapter is merged into it; save the base "
+            "in float32 or bfloat16, and merge into that"
+        )
+    return weight
+
+
+def add(weight: torch.Tensor, factors: dict[str, torch.Tensor], scaling: float, kind: str) -> None:
+    """Add scaling * B @ A to a weight in place, for DoRA with each output's norm set to its magnitude, as PEFT does.
+
+    A is (r, in), B is (out, r), M is (out,), all fp32; the weight is (out, in) in a linear layer, and (in, out) in
+    conv1d and embedding. Half-precision weights are added to in fp32 and rounded once; an embedding's delta is rounded
+    before the addition, too. DoRA: Liu et al., arXiv 2402.09353, equation 5.
+    """
+    import torch
+
+    a, b, magnitude = factors["A"], factors["B"], factors.get("M")
+    rows = max(1, BLOCK // a.shape[1])
+    for start in range(0, len(b), rows):
+        outs = slice(start, start + rows)
+        turned = kind != "linear"
+        old = weight[:, outs] if turned else weight[outs]
+        delta = b[outs] @ a
+        delta = (delta.T if turned else delta) * scaling
+        if magnitude is None:
+            old.copy_(old + (delta.to(old.dtype) if kind == "embedding" else delta))
+        else:
+            norm = torch.linalg.norm(old.T + delta.T if turned else old + delta, dim=1)
+            factor = (magnitude[outs] / norm).view(-1, 1)
+            old.copy_((factor.T if turned else factor) * (old + delta))

@@ -1,0 +1,188 @@
+"""A model's folder of safetensors seen as files: where each tensor lies, read and written in place.
+
+Format: 8 bytes that say how long the header is, the header as JSON (dtype, shape and offsets of each tensor), then the
+tensors (https://huggingface.co/docs/safetensors).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ftlab.errors import BadInput
+from ftlab.models import loading
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as stored -> as torch names it
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies: its shard, its bytes from `start` to `end` of that file, its shape and its stored dtype."""
+
+    shard: str
+    start: int
+    end: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder of weights: its config, its shards, and the place of each tensor."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    shards: tuple[str, ...]
+    tensors: Mapping[str, Place]
+
+    @property
+    def dtype(self) -> str:
+        """The dtype that most of its bytes are stored in, as torch names it. Raises BadInput for 8 bits and fewer."""
+        sizes: dict[str, int] = {}
+        for place in self.tensors.values():
+            sizes[place.dtype] = sizes.get(place.dtype, 0) + place.end - place.start
+        most = max(sizes, key=sizes.__getitem__, default="nothing")
+        if most not in DTYPES:
+            raise BadInput(f"the base {self.folder} is stored in {most}; expected {', '.join(DTYPES.values())}")
+        return DTYPES[most]
+
+
+def read(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`, from its config and the headers of its shards.
+
+    Raises BadInput when the folder is no model, holds only a pickle, is quantized, or lacks a part.
+    """
+    if not (folder / "config.json").is_file():
+        there = "has no config.json" if folder.is_dir() else "is no folder"
+        raise BadInput(f"the base {folder} {there}; give the folder of the model that the adapter was trained on")
+    config = read_json(folder / "config.json")
+    if config.get("quantization_config"):
+        raise BadInput(
+            f"the base {folder} is quantized, says its config.json, and a delta added to rounded weights is lost in "
+            "part; merge into the weights that it was made from"
+        )
+    named: set[str] = set()
+    if (folder / SINGLE).is_file():
+        shards = [SINGLE]
+    elif (folder / INDEX).is_file():
+        by_name = read_json(folder / INDEX).get("weight_map", {})
+        shards, named = sorted(set(map(str, by_name.values()))), set(by_name)
+        if outside := [shard for shard in shards if Path(shard).name != shard]:  # it would be written elsewhere, too
+            raise BadInput(f"{folder / INDEX} names {some(outside)}, which is no file of its folder; fetch it again")
+    else:
+        pickles = sorted(file.name for pattern in loading.PICKLES for file in folder.glob(pattern))
+        there = f"only a pickle ({pickles[0]}), which can run any code when it is opened" if pickles else "no weights"
+        raise BadInput(
+            f"the base {folder} holds {there}; expected {SINGLE}, or shards with {INDEX}: load it where you trust it, "
+            "and save it again with `save_pretrained`"
+        )
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing or not shards:
+        raise BadInput(
+            f"the base {folder} lacks {some(missing) or 'every shard'}, named in its {INDEX}; fetch or copy it again"
+        )
+    tensors = {name: place for shard in shards for name, place in _places(folder / shard).items()}
+    if lost := sorted(named - set(tensors)):
+        raise BadInput(
+            f"no shard of the base {folder} holds {some(lost)}, named in its {INDEX}; fetch or copy it again"
+        )
+    return Checkpoint(folder, config, tuple(shards), tensors)
+
+
+def _places(path: Path) -> dict[str, Place]:
+    """The place of each tensor of one shard. Raises BadInput for half a file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt"):  # it holds the header against the file's length
+            pass
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            entries = json.loads(file.read(length))
+    except (SafetensorError, OSError, ValueError) as problem:
+        size = path.stat().st_size
+        raise BadInput(
+            f"{path} is not a whole safetensors file: {size:,} bytes, {problem}; copy or save it again"
+        ) from problem
+    entries.pop("__metadata__", None)
+    found = {}
+    for name, entry in entries.items():
+        start, end = (8 + length + offset for offset in entry["data_offsets"])
+        found[name] = Place(path.name, start, end, tuple(entry["shape"]), entry["dtype"])
+    return found
+
+
+def read_tensor(file: BinaryIO, place: Place) -> torch.Tensor:
+    """The tensor at `place` of an open shard: `place.shape`, in its stored dtype, in memory of its own size."""
+    import torch
+
+    memory = torch.empty(place.end - place.start, dtype=torch.uint8)
+    file.seek(place.start)
+    if file.readinto(memory.numpy()) != len(memory):  # type: ignore[attr-defined]  # BufferedIOBase has it
+        raise BadInput(f"{place.shard} ended within a tensor; another process may be writing it: copy it again")
+    return memory.view(getattr(torch, DTYPES[place.dtype])).view(place.shape)
+
+
+def write_tensor(file: BinaryIO, place: Place, tensor: torch.Tensor) -> None:
+    """Write `tensor`, of the shape and dtype that `place` says, over what lies there."""
+    import torch
+
+    file.seek(place.start)
+    file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+
+
+def skeleton(base: Checkpoint) -> PreTrainedModel:
+    """The base's model without its weights: names and types of its modules, for a few MB.
+
+    Raises BadInput when the config describes no model of transformers.
+    """
+    import torch
+    import transformers
+
+    path = base.folder / "config.json"
+    architecture = (base.config.get("architectures") or ["none"])[0]
+    kind = getattr(transformers, str(architecture), None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        raise BadInput(
+            f"{path} names the architecture {architecture}, which transformers does not have; merge such a model with "
+            "its own code and PEFT's `merge_and_unload`"
+        )
+    try:
+        with torch.device("meta"):
+            return kind(transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=False))
+    except Exception as problem:  # each architecture has errors of its own for a config that is not its own
+        raise BadInput(f"{path} does not describe a {architecture} ({problem!r}); save the model again") from problem
+
+
+def layer_kind(module: torch.nn.Module) -> str | None:
+    """What kind of layer this is for LoRA: linear, conv1d, embedding, or None for any other."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = {torch.nn.Linear: "linear", Conv1D: "conv1d", torch.nn.Embedding: "embedding"}
+    return next((called for kind, called in kinds.items() if isinstance(module, kind)), None)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises BadInput for a file that holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise BadInput(f"{path} cannot be read as JSON ({problem}); save or fetch it again") from problem
+    if not isinstance(found, dict):
+        raise BadInput(f"{path} holds no JSON object; save or fetch it again")
+    return found
+
+
+def some(names: list[str]) -> str:
+    """The first few of many names, for a sentence."""
+    return ", ".join(names[:3]) + (f", ... ({len(names)} in all)" if len(names) > 3 else "")

@@ -1,6 +1,7 @@
 """The rules that stored notebooks keep: run once, in order, quiet, verified, and honest in their prose."""
 
 import ast
+import functools
 import json
 import re
 import shutil
@@ -160,19 +161,31 @@ def test_prose_holds_no_measured_number(notebook, repository):
                 assert number.replace(",", "") in allowed, f"{number!r} in: {line}"
 
 
-def test_the_smoke_profile_runs_every_cell_without_a_download(lesson, tmp_path):
-    _, (result,) = runner.run([lesson.number], profile="smoke", out=tmp_path / "out", watch=False)
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory):
+    """The folder of a lesson's smoke run and its result; each lesson is run once for all tests here."""
+
+    @functools.cache
+    def run(number: str):
+        folder, (result,) = runner.run(
+            [number], profile="smoke", out=tmp_path_factory.mktemp("smoke") / number, watch=False
+        )
+        return folder / LESSONS[int(number) - 1].name, result
+
+    return run
+
+
+def test_the_smoke_profile_runs_every_cell_without_a_download(lesson, smoke_run):
+    _, result = smoke_run(lesson.number)
     executed = nbformat.read(result.notebook, as_version=4)
     assert all(cell.execution_count for cell in code(executed))
     assert result.metrics["profile"] == "smoke"
 
 
-def test_two_runs_give_identical_metrics(lesson, tmp_path):
-    written = []
-    for name in ("one", "two"):
-        folder, _ = runner.run([lesson.number], profile="smoke", out=tmp_path / name, watch=False)
-        written.append((folder / lesson.name / "metrics.json").read_bytes())
-    assert written[0] == written[1]
+def test_two_runs_give_identical_metrics(lesson, smoke_run, tmp_path):
+    folder, _ = smoke_run(lesson.number)
+    again, _ = runner.run([lesson.number], profile="smoke", out=tmp_path / "again", watch=False)
+    assert (folder / "metrics.json").read_bytes() == (again / lesson.name / "metrics.json").read_bytes()
 
 
 def test_your_own_file_with_gaps_is_audited_and_not_refused(tmp_path):
@@ -209,9 +222,9 @@ def test_a_lesson_runs_with_the_network_cut_off(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_ratings_from_a_form_are_read_where_nobody_is_there_to_rate(tmp_path):
-    folder, _ = runner.run(["04"], profile="smoke", out=tmp_path / "one", watch=False)
-    form = pd.read_csv(folder / "04_gpt2_instruction_tuning" / "ratings.csv", keep_default_na=False)
+def test_ratings_from_a_form_are_read_where_nobody_is_there_to_rate(smoke_run, tmp_path):
+    folder, _ = smoke_run("04")
+    form = pd.read_csv(folder / "ratings.csv", keep_default_na=False)
     form.assign(rating=3).to_csv(tmp_path / "mine.csv", index=False)
     parameters = {"ratings": str(tmp_path / "mine.csv")}
     _, (result,) = runner.run(["04"], profile="smoke", parameters=parameters, out=tmp_path / "two", watch=False)

@@ -159,3 +159,16 @@ def test_lesson_01_audits_the_hub_s_rows_beside_its_test_split_in_the_gpu_profil
     assert lesson["metrics"]["rows"] == 80
     notebook = (tmp_path / "out" / "01_data_audit" / "01_data_audit.ipynb").read_text()
     assert "leakage between splits: give" not in notebook  # it was checked
+
+
+def test_lesson_04_tunes_the_hub_s_gpt2_in_the_gpu_profile(ask, hub, tmp_path):
+    out = str(tmp_path / "out")
+    fewer = ["-p", "rows", "24", "-p", "test_rows", "9", "-p", "max_length", "200", "-p", "epochs", "1"]
+    arguments = ["-m", "ftlab.cli", "run", "04", "--profile", "gpu", *fewer, "--out", out, "--json"]
+    done = ask("", arguments=arguments)
+    assert done.returncode == 0, done.stderr
+    (lesson,) = json.loads(done.stdout)["lessons"]
+    assert "tuned_exact match" in lesson["metrics"]
+    record = json.loads((tmp_path / "out" / "04_gpt2_instruction_tuning" / "record.json").read_text())
+    assert record["model"]["name"] == "gpt2"
+    assert any("openai-community/gpt2" in request for request in hub.requests)

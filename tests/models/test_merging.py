@@ -131,10 +131,50 @@ def test_an_adapter_trained_in_fp32_is_rounded_once_at_the_end(options, dtype, t
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", ["gpt2", "phi"])
-def test_a_tensor_worked_through_in_blocks_comes_out_the_same(name, variant, tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "BLOCK", 70)  # two rows of 32, and not a divisor of anything
+def test_a_tensor_worked_through_in_small_blocks_comes_out_the_same(name, variant, tmp_path, monkeypatch):
+    monkeypatch.setattr(merging, "BLOCK", 1)
+    monkeypatch.setattr(merging, "ROWS", 3)  # a divisor of nothing: the last block is larger
     base = save_base(tmp_path / "base", name, torch.bfloat16)
     assert_as_peft(base, save_adapter(tmp_path / "adapter", base, **VARIANTS[variant]), tmp_path / "out")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+@pytest.mark.parametrize(
+    ("kind", "outs", "ins"),
+    [
+        ("linear", 1536, 576),
+        ("linear", 900, 576),
+        ("conv1d", 2304, 768),
+        ("conv1d", 768, 3072),
+        ("embedding", 576, 2000),
+    ],
+)
+def test_real_sizes_go_through_in_blocks_and_are_pefts(kind, outs, ins, dora, dtype):
+    from peft import LoraConfig
+    from peft.tuners.lora.layer import Embedding, Linear
+    from transformers.pytorch_utils import Conv1D
+
+    torch.manual_seed(0)
+    layers = {"linear": torch.nn.Linear, "conv1d": lambda i, o: Conv1D(o, i), "embedding": torch.nn.Embedding}
+    layer = layers[kind](ins, outs).to(dtype)
+    config = LoraConfig(r=16, use_dora=dora, fan_in_fan_out=kind == "conv1d")
+    weight = layer.weight.data.clone()
+    wrapped = (Embedding if kind == "embedding" else Linear)(layer, "x", config=config, r=16, lora_alpha=32)
+    factors = {"A": torch.randn(16, ins) / ins**0.5, "B": torch.randn(outs, 16) * 0.02}
+    for part, factor in factors.items():
+        if kind == "embedding":
+            getattr(wrapped, f"lora_embedding_{part}")["x"] = torch.nn.Parameter(factor)
+        else:
+            getattr(wrapped, f"lora_{part}")["x"].weight = torch.nn.Parameter(factor)
+    if dora:
+        factors["M"] = torch.rand(outs) + 0.5
+        wrapped.lora_magnitude_vector["x"].weight = torch.nn.Parameter(factors["M"])
+    with torch.no_grad():
+        wrapped.merge()
+        blocks = list(merging.add(weight, factors, 2.0, kind))
+    assert len(blocks) > 1
+    assert ulps(weight, wrapped.get_base_layer().weight.data) <= 1
 
 
 def test_the_merged_folder_has_the_base_s_layout_and_what_belongs_to_it(base, adapter, tmp_path):

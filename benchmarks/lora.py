@@ -59,19 +59,11 @@ def measure() -> dict[str, Any]:
 
 def counts() -> dict[str, Any]:
     """Parameters of the hub's models, and of LoRA (rank 16, its preset) on each: exact, without weights."""
-    from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    from ftlab.models import adapters, footprint
+    from ftlab.models import adapters, outlines
 
     found = {}
-    for name, kind in (
-        ("distilbert-base-uncased", AutoModelForSequenceClassification),
-        ("gpt2", AutoModelForCausalLM),
-        ("microsoft/phi-2", AutoModelForCausalLM),
-    ):
-        with init_empty_weights():
-            model = kind.from_config(footprint.config(name))
+    for name in ("distilbert-base-uncased", "gpt2", "microsoft/phi-2"):
+        model = outlines.build(outlines.config_of(name), "float32")
         targets = adapters.resolve(model, adapters.config(model, rank=RANK, alpha=2 * RANK))
         found[name] = {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),

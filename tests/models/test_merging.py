@@ -521,7 +521,7 @@ def test_a_result_beyond_fp16_is_refused_and_leaves_nothing(options, tmp_path):
 
 
 KILLED = """
-import os, shutil, signal, sys
+import os, shutil, signal, sys, threading
 from pathlib import Path
 
 from ftlab.models import merging, shards
@@ -530,7 +530,7 @@ import torch, transformers.models.gpt2, peft
 torch.set_num_threads(1)
 base, adapter, place = map(Path, sys.argv[1:])
 plain = {"copy": shutil.copyfile, "write": shards.write_tensor, "replace": Path.replace}
-moment = 0
+moment, lock = 0, threading.Lock()
 
 
 def die():
@@ -540,13 +540,15 @@ def die():
 def watched(name, half):
     def wrapped(*arguments):
         global moment
-        moment -= 3
-        if moment in (-3, -2):  # before, and half-way
-            if moment == -2:
+        with lock:  # one thread copies, another writes
+            moment -= 3
+            now = moment
+        if now in (-3, -2):  # before, and half-way
+            if now == -2:
                 half(*arguments)
             die()
         found = plain[name](*arguments)
-        if moment == -1:  # after
+        if now == -1:  # after
             die()
         return found
     return wrapped

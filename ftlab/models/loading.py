@@ -198,7 +198,11 @@ def ensure_pad_token(loaded: PreTrainedTokenizerBase) -> None:
 def match_pad_token(model: PreTrainedModel, loaded: PreTrainedTokenizerBase) -> None:
     """Tell the model its tokenizer's pad id, and add rows to its embedding where the vocabulary outgrew it."""
     if len(loaded) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(loaded))
+        import torch
+
+        with torch.random.fork_rng():  # new rows are drawn at random: the same ones each time that a model is loaded
+            torch.manual_seed(0)
+            model.resize_token_embeddings(len(loaded))
     model.config.pad_token_id = loaded.pad_token_id
     if getattr(model, "generation_config", None) is not None:  # a body without a head has none
         model.generation_config.pad_token_id = loaded.pad_token_id

@@ -136,3 +136,15 @@ def test_the_packaged_causal_lm_knows_how_a_sentence_goes_on():
     batch = tokenizer("The capital of France is", return_tensors="pt")
     answer = model.generate(**batch, max_new_tokens=3, do_sample=False)
     assert "Paris" in tokenizer.decode(answer[0])
+
+
+def test_the_row_of_an_added_pad_token_is_the_same_at_each_load_and_leaves_the_random_numbers_alone():
+    import torch
+
+    torch.manual_seed(1)
+    first = loading.causal_lm("tiny-gpt2").get_input_embeddings().weight[-1]
+    after = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), after)
+    torch.manual_seed(2)
+    assert torch.equal(loading.causal_lm("tiny-gpt2").get_input_embeddings().weight[-1], first)

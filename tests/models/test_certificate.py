@@ -74,7 +74,7 @@ def one_layer_left_out(right):
     def add(weight, factors, scaling, kind):
         seen.append(kind)
         if len(seen) % 2 == 0:  # each case has two deltas, one a layer
-            right(weight, factors, scaling, kind)
+            yield from right(weight, factors, scaling, kind)
 
     return add
 

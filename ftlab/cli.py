@@ -6,7 +6,6 @@ Exit code 0: fine. 1: the answer is no. 2: the question was wrong.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import re
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ftlab import __version__
+from ftlab.commands import generate, merge, predict
 from ftlab.errors import BadInput, CourseError
-from ftlab.progress import bar, quiet
+from ftlab.progress import quiet
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,16 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--fail-on", choices=("error", "warning"), help="leave with 1 on a finding as bad as this")
     audit.set_defaults(command=_audit)
 
-    predict = commands.add_parser("predict", help="label the texts of a file with a saved classifier")
-    predict.add_argument("model", help="a folder that lesson 02 saved, or a hub id")
-    predict.add_argument(
-        "file", nargs="?", default="-", help="CSV, TSV, JSONL or .txt (default: one text a line on stdin)"
-    )
-    predict.add_argument("--text", default="text", metavar="COL", help="the column of the texts (default: text)")
-    predict.add_argument("--out", type=Path, help="a CSV, TSV or JSONL file (default: JSONL on stdout)")
-    predict.add_argument("--max-length", type=int, metavar="N", help="in tokens (default: as the model was trained)")
-    predict.add_argument("--json", action="store_true", help="one JSON object on stdout, on what was written to OUT")
-    predict.set_defaults(command=_predict)
+    predict.add(commands)
+    generate.add(commands)
+    merge.add(commands)
 
     run = commands.add_parser("run", help="run lessons from start to end, without Jupyter")
     run.add_argument("lesson", nargs="*", help="number or name of a lesson; all of them when none is named")
@@ -175,39 +168,6 @@ def _audit(options: argparse.Namespace) -> int:
     if options.html and not options.json:
         print(f"\nthe report as a page: {options.html}")
     return 1 if options.fail_on and report.at_least(options.fail_on) else 0
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from collections import Counter
-
-    from ftlab.data import streams
-
-    if options.json and not options.out:
-        raise BadInput("--json says what was written: name the file for the answers with --out")
-    if options.out:
-        streams.require_writable(options.out, options.file)
-    parts = streams.chunks(options.file, options.text)
-    first = next(parts)  # a file that cannot be read is told before a model is loaded
-    from ftlab.inference import Classifier
-
-    classifier = Classifier(options.model, max_length=options.max_length)
-    labels: Counter[str] = Counter()
-    rows = unlabelled = 0
-    with streams.writer(options.out) as write, bar("predicting", unit="rows") as progress:
-        for answered in classifier.label_rows(itertools.chain([first], parts), options.text):
-            write(answered)
-            labels.update(answered["prediction"].dropna())
-            rows += len(answered)
-            progress.update(len(answered))
-            unlabelled += int(answered["prediction"].isna().sum())
-    if unlabelled:
-        print(f"ftlab: {unlabelled:,} of {rows:,} rows have no text, and so no label", file=sys.stderr)
-    if options.json:
-        counts = {name: labels[name] for name in classifier.labels}
-        print(json.dumps({"rows": rows, "without_text": unlabelled, "labels": counts, "out": str(options.out)}))
-    elif options.out:
-        print(f"{rows:,} rows: {', '.join(f'{name} {labels[name]:,}' for name in classifier.labels)}; {options.out}")
-    return 0
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -30,6 +30,12 @@ class AssetError(CourseError):
     """Weights or data that could not be fetched, or that are not what was pinned."""
 
 
+class CheckFailed(CourseError):
+    """A check whose answer is no."""
+
+    exit_code = 1
+
+
 class LessonFailed(CourseError):
     """A lesson ran and stopped with an error of its own."""
 

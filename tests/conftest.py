@@ -45,7 +45,7 @@ def classifier_folder(tmp_path_factory) -> Path:
 
     from ftlab.models import loading
 
-    torch.manual_seed(0)
+    torch.manual_seed(4)  # with which MESSAGES of test_cli get each of the labels
     model = loading.encoder("tiny-distilbert", ["bad", "fine", "good"])
     with torch.no_grad():
         for parameter in model.parameters():

@@ -16,7 +16,7 @@ from typing import Any
 
 from ftlab.data import sources, tasks
 from ftlab.errors import BadInput
-from ftlab.models import freezing, loading
+from ftlab.models import adapters, freezing, loading
 
 PROFILES = ("smoke", "cpu", "gpu")
 
@@ -103,6 +103,13 @@ PARAMETERS: dict[str, Parameter] = {
         float, "a learning rate that is too high, to see what it does", above=0, high=1
     ),
     "reckless_epochs": Parameter(float, "passes over the training rows at that rate", above=0, high=1000),
+    "rank": Parameter(int, "the rank of LoRA's two matrices", low=1),
+    "alpha": Parameter(float, "LoRA's product is scaled by alpha / rank", above=0, high=10_000),
+    "target_modules": Parameter(str, "names of linear modules with spaces between, or all-linear; empty: the usual"),
+    "variant": Parameter(str, f"one of {', '.join(adapters.VARIANTS)}"),
+    "quantize": Parameter(bool, "whether the base model's weights are held in 4 bits"),
+    "accumulation": Parameter(int, "batches whose gradients make one step", low=1, high=4096),
+    "full_learning_rate": Parameter(float, "the highest learning rate where every weight trains", above=0, high=1),
     "max_new_tokens": Parameter(int, "the longest answer in tokens", low=1, high=4096),
     "rated_rows": Parameter(int, "prompts whose answers are rated", low=1, high=200),
     "ratings": Parameter(str, "the path of a filled-in form of ratings; empty: they are given in Jupyter"),
@@ -115,6 +122,9 @@ PARAMETERS: dict[str, Parameter] = {
     "at_least_stopped": Parameter(float, "the claimed lower bound of the share of answers that end", low=0, high=1),
     "at_least_recklessness": Parameter(
         float, "the claimed lower bound of how much more the reckless one forgets", low=0
+    ),
+    "at_most_loss_change": Parameter(
+        float, "the claimed upper bound of held-out loss after training less before, with its interval", low=-100
     ),
     "passages": Parameter(int, "passages of the general text that are read", low=2),
     "at_least_findings": Parameter(int, "the claimed lower bound of the number of findings", low=0),
@@ -234,6 +244,8 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
     loading.check(values["model"])
     if values.get("policy") not in (None, *freezing.POLICIES):
         raise BadInput(f"there is no policy {values['policy']!r}; there are {', '.join(freezing.POLICIES)}")
+    if values.get("variant") not in (None, *adapters.VARIANTS):
+        raise BadInput(f"there is no variant {values['variant']!r}; there are {', '.join(adapters.VARIANTS)}")
     return Budget(lesson, profile, seed, values, given)
 
 

@@ -98,6 +98,11 @@ def _with_column(parts: Iterator[pd.DataFrame], where: Path | str, column: str) 
         raise BadInput(f"{where} has no rows; expected at least one text")
 
 
+def texts(part: pd.DataFrame, column: str) -> list[str]:
+    """The texts of a column, in the order of the rows; empty where one is missing."""
+    return part[column].where(part[column].notna(), "").astype(str).tolist()
+
+
 def require_writable(out: Path, source: str = STDIN) -> None:
     """Raise BadInput when `out` is no type of file that can be written, or the file that is being read."""
     if out.suffix.lower() not in OUTPUT_TYPES:

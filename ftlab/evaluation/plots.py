@@ -235,7 +235,7 @@ def score_by_seconds(table: pd.DataFrame, score: str = "macro F1") -> Figure:
 
     table = table.dropna(subset=["seconds"])
     sizes = sorted(table["rows"].unique())
-    styles = _styles(table["model"].unique())
+    styles = looks(table["model"].unique())
     figure, axes = plt.subplots(1, len(sizes), figsize=(3.6 * len(sizes) + 1.5, 3.8), sharey=True, squeeze=False)
     for axis, rows in zip(axes[0], sizes, strict=True):
         here = table[table["rows"] == rows].sort_values("seconds")
@@ -264,7 +264,7 @@ def score_by_rows(table: pd.DataFrame, live: pd.DataFrame | None = None, score: 
     """
     import matplotlib.pyplot as plt
 
-    styles = _styles([*table["model"], *(live["model"] if live is not None else ())])
+    styles = looks([*table["model"], *(live["model"] if live is not None else ())])
     figure, axis = plt.subplots(figsize=(8.5, 4.5))
     for name, (colour, marker) in styles.items():
         line = table[table["model"] == name].sort_values("rows")
@@ -280,7 +280,7 @@ def score_by_rows(table: pd.DataFrame, live: pd.DataFrame | None = None, score: 
     return figure
 
 
-def _styles(models: Iterable[str]) -> dict[str, tuple[Any, str]]:
+def looks(models: Iterable[str]) -> dict[str, tuple[Any, str]]:
     """A colour and a marker for each model, in order: told apart by either."""
     import seaborn
 

@@ -12,6 +12,7 @@ the base. The names of the files are PEFT's.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
 __all__ = [
-    "ALL_LINEAR", "PRESETS", "VARIANTS", "Targets", "config", "four_bit_config", "keep_trainable", "load",
-    "record_base", "require_amp", "require_base", "require_counts", "resolve", "same_as_base", "save", "trainable",
+    "ALL_LINEAR", "PRESETS", "VARIANTS", "Targets", "attach", "config", "four_bit_config", "keep_trainable", "load",
+    "record_base", "require_amp", "require_base", "require_counts", "require_fit", "resolve", "same_as_base", "save",
+    "trainable",
 ]  # fmt: skip
 
 # The projections that make queries and values (GPT-2 makes its keys in the same matrix), by `config.model_type`.
@@ -225,10 +227,20 @@ def load(base_model: torch.nn.Module, adapter_folder: Path, base: str, *, traina
     `require_base` and `resolve` do, when the model was loaded from other weights, and when the file holds other
     matrices than its config asks for (PEFT would leave those as they started). Not `trainable`, nothing of it trains.
     """
-    from peft import LoraConfig, PeftModel
+    require_base(adapter_folder, base)
+    folder = require_fit(base_model, adapter_folder, base, trainable=trainable)
+    loaded = attach(base_model, folder, trainable=trainable)
+    return loaded if trainable else loaded.requires_grad_(False)  # PEFT leaves biases as if they should train
+
+
+def require_fit(base_model: torch.nn.Module, adapter_folder: Path, base: str, *, trainable: bool = False) -> Path:
+    """The folder of an adapter that fits `base_model`, which has none yet; nothing is changed.
+
+    Raises BadInput as `load` does, for all but what `require_base` proves.
+    """
+    from peft import LoraConfig
 
     folder = Path(adapter_folder).expanduser()
-    require_base(folder, base)
     try:
         asked = LoraConfig.from_pretrained(str(folder))
         if not isinstance(asked, LoraConfig):
@@ -244,8 +256,30 @@ def load(base_model: torch.nn.Module, adapter_folder: Path, base: str, *, traina
             f"the adapter in {folder} is not of one piece: {WEIGHTS} holds matrices for {len(held)} modules, which are "
             f"not the {len(targets.modules)} that {CONFIG} asks for; save it again"
         )
-    loaded = PeftModel.from_pretrained(base_model, str(folder), is_trainable=trainable)
-    return loaded if trainable else loaded.requires_grad_(False)  # PEFT leaves biases as if they should train
+    return folder
+
+
+def attach(model: Any, folder: Path, name: str = "default", *, trainable: bool = False) -> PeftModel:
+    """`model` with one adapter more, of which `require_base` and `require_fit` have proven what can be proven before.
+
+    Raises BadInput when a tensor of the adapter has another shape than its place in the model.
+    """
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            # PEFT mistrusts names such as "a", for they stand in "lora_"; `require_fit` has counted what will be read.
+            warnings.filterwarnings("ignore", message="Adapter name '.*' should not be contained")
+            if not isinstance(model, PeftModel):
+                return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
+            model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+    except RuntimeError as problem:
+        reason = " ".join(str(problem).split("\n\t")[-1].split())[:200]
+        raise BadInput(
+            f"the adapter in {folder} has other shapes than the model ({reason}); load it onto the model that it was "
+            "trained on, with as many tokens in its vocabulary"
+        ) from problem
+    return model
 
 
 def _require_loaded_from(model: Any, base: str) -> None:

@@ -21,15 +21,17 @@ TOKENS = 2048  # in a batch, padding included
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def by_length(lengths: Sequence[int], tokens: int = TOKENS) -> Iterator[list[int]]:
+def by_length(lengths: Sequence[int], tokens: int = TOKENS, *, rows: int | None = None) -> Iterator[list[int]]:
     """The places of the rows in batches of at most `tokens` padded tokens (one row at least), the longest rows first.
 
-    The longest first, so that a batch that does not fit into memory fails at once and not at the end.
+    With `rows`, no batch has more than so many. The longest first, so that a batch that does not fit into memory fails
+    at once and not at the end.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     start = 0
     while start < len(order):
         size = max(1, tokens // max(1, int(lengths[order[start]])))
+        size = size if rows is None else min(size, rows)
         yield order[start : start + size].tolist()
         start += size
 

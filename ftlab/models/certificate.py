@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ftlab import files
-from ftlab.errors import BadInput, CourseError
+from ftlab.errors import BadInput, CheckFailed
 from ftlab.models import loading, merge_plan, merging
 from ftlab.models.merging import Merged
 
@@ -154,7 +154,7 @@ def merge_with_certificate(base: Path, adapter: Path, out: Path, prompts: Sequen
 
     The adapter on its base, PEFT's own merge of the two in memory, and the merged files answer in turn, so that memory
     is that of one model in fp32. `out` gets certificate.json and README.md, a model card. Raises BadInput as `merge`
-    and `certificate` do, and CourseError above the tolerance; nothing is left at `out` then.
+    and `certificate` do, and CheckFailed above the tolerance; nothing is left at `out` then.
     """
     from peft import PeftModel
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -174,7 +174,7 @@ def merge_with_certificate(base: Path, adapter: Path, out: Path, prompts: Sequen
         reloaded = apart.hold("merged, loaded again", AutoModelForCausalLM.from_pretrained(folder, **options))
         found = apart.certificate(in_memory, reloaded, merged.dtype)
         if not found.ok:
-            raise CourseError(
+            raise CheckFailed(
                 f"the merge of {adapter} into {base} does not do what the adapter does: {found.failures()[0]}; nothing "
                 "was kept: merge into the base in float32, or use the adapter apart"
             )

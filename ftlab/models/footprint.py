@@ -2,14 +2,16 @@
 
 `estimate` takes a config and no weights, and answers for full fine-tuning, LoRA and QLoRA of any architecture: it
 rehearses one step on tensors without values (see `rehearsal`). `training_memory` is the quick rule for an encoder that
-is loaded already.
+is loaded already. `measured` is what it is held against.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import BadInput
@@ -257,6 +259,51 @@ def training_memory(model: PreTrainedModel, *, batch_size: int, length: int, tra
     if any(getattr(config, name, 0.0) or 0.0 for name in names) and not on_cuda:
         activations += BYTES_PER_ATTENTION_WEIGHT * tokens * length * config.num_attention_heads * layers
     return 4 * weights + 12 * trained + activations
+
+
+@dataclass
+class Measured:
+    """What a block of code took: seconds, and how many bytes above those before it were held at the peak."""
+
+    seconds: float = 0.0
+    peak: int = 0
+
+
+@contextmanager
+def measured(device: torch.device, every: float = 0.005) -> Iterator[Measured]:
+    """Time the block and watch its memory; the answer is filled in at the end.
+
+    On a GPU torch counts what it allocates. Elsewhere the memory of the process is read `every` so many seconds: what
+    an earlier block has freed and the allocator has kept is taken again without being seen, so measure the smaller
+    thing first.
+    """
+    import psutil
+    import torch
+
+    process, found, over, held = psutil.Process(), Measured(), Event(), [0]
+
+    def watch() -> None:
+        while not over.wait(every):
+            held[0] = max(held[0], process.memory_info().rss)
+
+    on_cuda = device.type == "cuda"
+    watcher = Thread(target=watch, daemon=True)
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    else:
+        before = process.memory_info().rss
+        watcher.start()
+    began = time.perf_counter()
+    try:
+        yield found
+    finally:
+        if on_cuda:
+            torch.cuda.synchronize(device)
+        found.seconds = time.perf_counter() - began
+        over.set()
+        peak = torch.cuda.max_memory_allocated(device) if on_cuda else max(held[0], process.memory_info().rss)
+        found.peak = peak - before
 
 
 def free_memory(device: torch.device) -> int:

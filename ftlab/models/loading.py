@@ -135,6 +135,13 @@ def without_attention_dropout(model: str) -> dict[str, float]:
     return {name: 0.0 for name in names if name in config}
 
 
+def best_device() -> str:
+    """Where a model answers fastest on this machine: "cuda", "mps" or "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def weights_sha256(path: Path) -> str:
     """One hash for all safetensors of a folder: equal means the same weights."""
     parts = sorted(path.glob("*.safetensors"))

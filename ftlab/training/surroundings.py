@@ -16,6 +16,7 @@ from ftlab.models import footprint
 from ftlab.progress import LIVE
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 SHORT = 128  # tokens
@@ -38,6 +39,18 @@ def mixed_precision() -> dict[str, bool]:
     if torch.backends.mps.is_available() or not _cpu_has_bf16():
         return {"fp16": False, "bf16": False}
     return {"fp16": False, "bf16": True, "use_cpu": True}
+
+
+def frozen_dtype() -> torch.dtype:
+    """The dtype in which to hold weights that do not train: half precision on a GPU, of the kind that it computes in.
+
+    fp32 elsewhere: a CPU's half precision saves memory, and is as slow to convert as it is to multiply.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from ftlab.data import sources, tasks
 from ftlab.errors import BadInput
 from ftlab.models import loading
 
-LESSONS = ["data_audit", "freezing_comparison", "gpt2_instruction_tuning", "text_classification"]
+LESSONS = ["data_audit", "freezing_comparison", "gpt2_instruction_tuning", "lora_phi2", "text_classification"]
 
 
 def refusal(lesson="text_classification", profile="smoke", **overrides) -> str:

@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -46,13 +49,25 @@ def test_a_pad_token_that_is_there_stays():
     assert tokenizer.pad_token == "[PAD]"
 
 
-def test_tiny_models_are_the_same_each_time(tmp_path, monkeypatch):
-    hashes = []
-    for home in ("one", "two"):
-        monkeypatch.setenv("FTLAB_HOME", str(tmp_path / home))
-        torch.rand(3)  # whatever was drawn before
-        hashes.append(loading.weights_sha256(tiny.folder("tiny-distilbert")))
-    assert hashes[0] == hashes[1]
+BUILD = """
+import hashlib, pathlib
+from ftlab.models import tiny
+for name in tiny.BUILDERS:
+    files = sorted(path for path in pathlib.Path(tiny.folder(name)).iterdir() if path.is_file())
+    print(name, *(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files))
+"""
+
+
+def test_tiny_models_and_their_tokenizers_are_the_same_in_each_process(tmp_path):
+    told = set()
+    for home in ("one", "two", "three"):
+        environment = {**os.environ, "FTLAB_HOME": str(tmp_path / home)}
+        built = subprocess.run(
+            [sys.executable, "-c", BUILD], env=environment, capture_output=True, text=True, check=True
+        )
+        told.add(built.stdout)
+    assert len(told) == 1
+    assert "tiny-distilbert config.json" in told.pop()
 
 
 def test_building_a_tiny_model_leaves_the_generator_alone(empty_home):

@@ -18,7 +18,7 @@ from transformers import (
 
 from ftlab.data import sources
 from ftlab.models import loading
-from ftlab.training import classification
+from ftlab.training import checkpoints
 from ftlab.training.surroundings import StopWhenNotFinite, mixed_precision
 
 ROWS, BATCH_SIZE = 64, 8
@@ -54,7 +54,7 @@ def train(folder, *, resume=False, scores=SCORES, patience=3, callbacks=()):
         callbacks=[EarlyStoppingCallback(patience), StopWhenNotFinite(), *callbacks],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=classification.checkpoint(Path(folder), IDENTITY, resume=resume))
+    trainer.train(resume_from_checkpoint=checkpoints.checkpoint(Path(folder), IDENTITY, resume=resume))
     return trainer
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from ftlab.errors import BadInput
-from ftlab.training.classification import checkpoint
+from ftlab.training.checkpoints import checkpoint
 from tests.training import resumable
 from tests.training.resumable import IDENTITY, STEPS
 

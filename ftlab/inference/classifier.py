@@ -1,4 +1,4 @@
-"""A saved model at work: load it once, answer many texts in batches, in the order in which they came."""
+"""A saved classifier at work: load it once, label many texts in batches, in the order in which they came."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ class Classifier:
     """
 
     def __init__(self, model: str, *, max_length: int | None = None, device: torch.device | str | None = None) -> None:
-        import torch
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
         loading.check(model)
@@ -50,11 +49,9 @@ class Classifier:
         if max_length is not None and not least <= max_length <= most:
             raise BadInput(f"max_length is {max_length}, and {model} takes {least} to {most} tokens")
         self.max_length = max_length or most
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         self.model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
         loading.match_pad_token(self.model, self.tokenizer)  # by which a decoder finds the end of a text
-        self.model.to(device).eval()
+        self.model.to(device or loading.best_device()).eval()
 
     @property
     def labels(self) -> list[str]:

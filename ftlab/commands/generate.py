@@ -1,0 +1,59 @@
+"""ftlab generate: what a language model, with an adapter or without, answers to the prompts of a file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ftlab.errors import BadInput
+
+
+def add(commands: Any) -> None:
+    """Add the command to the command line's commands."""
+    generate = commands.add_parser("generate", help="let a language model answer the prompts of a file")
+    generate.add_argument("model", help="a folder that a lesson saved, a model of the course, or a hub id")
+    generate.add_argument(
+        "file", nargs="?", default="-", help="CSV, TSV, JSONL or .txt (default: one prompt a line on stdin)"
+    )
+    generate.add_argument("--adapter", type=Path, metavar="DIR", help="a LoRA adapter that was trained on this model")
+    generate.add_argument("--prompt", default="prompt", metavar="COL", help="the column of the prompts")
+    generate.add_argument("--instruct", action="store_true", help="put the course's instruction format around each")
+    generate.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="the longest answer")
+    generate.add_argument("--temperature", type=float, metavar="T", help="draw tokens (default: the likeliest)")
+    generate.add_argument("--seed", type=int, metavar="S", help="of what is drawn (default: 0)")
+    generate.add_argument("--batch-size", type=int, metavar="N", help="the most prompts at a time")
+    generate.add_argument("--json", action="store_true", help="one JSON object a line, with prompt, stopped and tokens")
+    generate.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the answers to stdout, in the order of the prompts. Returns the exit code."""
+    import pandas as pd
+
+    from ftlab.data import streams
+    from ftlab.models.generation import Sampling
+
+    if options.seed is not None and options.temperature is None:
+        raise BadInput("--seed is for tokens that are drawn; add a --temperature, or leave --seed out")
+    sampling = None if options.temperature is None else Sampling(options.seed or 0, options.temperature)
+    for name, value in (("--max-new-tokens", options.max_new_tokens), ("--batch-size", options.batch_size)):
+        if value is not None and value < 1:
+            raise BadInput(f"{name} is {value}; expected at least 1")
+    parts = list(streams.chunks(options.file, options.prompt))
+    from ftlab.inference.generator import Generator, require_prompts
+
+    given = [text for part in parts for text in streams.texts(part, options.prompt)]
+    require_prompts(given)
+    generator = Generator.load(options.model, options.adapter)
+    prompts = [generator.prompt(text) for text in given] if options.instruct else given
+    answers = generator.answer(
+        prompts, max_new_tokens=options.max_new_tokens, sampling=sampling, batch_size=options.batch_size
+    )
+    if options.json:
+        lines = [(prompt, one.text, one.stopped, one.tokens) for prompt, one in zip(given, answers, strict=True)]
+        with streams.writer(None) as write:
+            write(pd.DataFrame(lines, columns=["prompt", "answer", "stopped", "tokens"]))
+    else:
+        print("\n".join(answer.text for answer in answers))
+    return 0

@@ -1,0 +1,46 @@
+"""ftlab merge: an adapter into its base, kept only with a certificate that it still does the same."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+PASSAGES, WORDS = 12, 24  # of the course's general text, which no adapter of the course was trained on
+
+
+def add(commands: Any) -> None:
+    """Add the command to the command line's commands."""
+    merge = commands.add_parser("merge", help="merge a LoRA adapter into its base, and prove that it does the same")
+    merge.add_argument("base", help="the model that the adapter was trained on: a folder, or a model of the course")
+    merge.add_argument("adapter", type=Path, help="the folder of the adapter")
+    merge.add_argument("out", type=Path, help="a new folder for the merged model")
+    merge.add_argument(
+        "--prompts", metavar="FILE",
+        help="texts to measure on: CSV, TSV, JSONL or .txt (default: short passages of the course)",
+    )  # fmt: skip
+    merge.add_argument("--prompt", default="prompt", metavar="COL", help="the column of these texts (default: prompt)")
+    merge.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    merge.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Merge, measure, and print the certificate. Returns the exit code; without a good certificate nothing is kept."""
+    from ftlab.data import streams
+    from ftlab.evaluation import forgetting
+    from ftlab.inference.generator import require_language_model
+    from ftlab.models import certificate, loading
+
+    require_language_model(options.base)
+    texts = [" ".join(passage.split()[:WORDS]) for passage in forgetting.general_passages()[:PASSAGES]]
+    if options.prompts:
+        parts = list(streams.chunks(options.prompts, options.prompt))
+        texts = [text for part in parts for text in streams.texts(part, options.prompt)]
+    found = certificate.merge_with_certificate(loading.folder(options.base), options.adapter, options.out, texts)
+    if options.json:
+        print(json.dumps({"out": str(options.out), **found.record()}))
+    else:
+        print(found.markdown())
+        print(f"the merged model: {options.out}; its certificate: {options.out / certificate.RECORD}")
+    return 0

@@ -1,0 +1,61 @@
+"""ftlab predict: label the texts of a file with a saved classifier."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ftlab.errors import BadInput
+from ftlab.progress import bar
+
+
+def add(commands: Any) -> None:
+    """Add the command to the command line's commands."""
+    predict = commands.add_parser("predict", help="label the texts of a file with a saved classifier")
+    predict.add_argument("model", help="a folder that lesson 02 saved, or a hub id")
+    predict.add_argument(
+        "file", nargs="?", default="-", help="CSV, TSV, JSONL or .txt (default: one text a line on stdin)"
+    )
+    predict.add_argument("--text", default="text", metavar="COL", help="the column of the texts (default: text)")
+    predict.add_argument("--out", type=Path, help="a CSV, TSV or JSONL file (default: JSONL on stdout)")
+    predict.add_argument("--max-length", type=int, metavar="N", help="in tokens (default: as the model was trained)")
+    predict.add_argument("--json", action="store_true", help="one JSON object on stdout, on what was written to OUT")
+    predict.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write each row with its label beside it, to a file or to stdout. Returns the exit code."""
+    from collections import Counter
+
+    from ftlab.data import streams
+
+    if options.json and not options.out:
+        raise BadInput("--json says what was written: name the file for the answers with --out")
+    if options.out:
+        streams.require_writable(options.out, options.file)
+    parts = streams.chunks(options.file, options.text)
+    first = next(parts)  # a file that cannot be read is told before a model is loaded
+    from ftlab.inference import Classifier
+
+    classifier = Classifier(options.model, max_length=options.max_length)
+    labels: Counter[str] = Counter()
+    rows = unlabelled = 0
+    with streams.writer(options.out) as write, bar("predicting", unit="rows") as progress:
+        for answered in classifier.label_rows(itertools.chain([first], parts), options.text):
+            write(answered)
+            labels.update(answered["prediction"].dropna())
+            rows += len(answered)
+            progress.update(len(answered))
+            unlabelled += int(answered["prediction"].isna().sum())
+    if unlabelled:
+        print(f"ftlab: {unlabelled:,} of {rows:,} rows have no text, and so no label", file=sys.stderr)
+    if options.json:
+        counts = {name: labels[name] for name in classifier.labels}
+        print(json.dumps({"rows": rows, "without_text": unlabelled, "labels": counts, "out": str(options.out)}))
+    elif options.out:
+        print(f"{rows:,} rows: {', '.join(f'{name} {labels[name]:,}' for name in classifier.labels)}; {options.out}")
+    return 0

@@ -16,7 +16,7 @@ from typing import Any
 MODEL, TASK = "smollm2", "tutor"
 PROMPTS, NEW_TOKENS, ROUNDS = 16, 64, 3
 RANK, ALPHA, SIZE = 16, 32, 0.02  # of the adapter; its second factor is drawn with this standard deviation
-AT_LEAST = 3
+AT_LEAST = 6
 
 
 def measure(

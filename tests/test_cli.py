@@ -422,6 +422,18 @@ def test_predictions_are_one_json_object_on_request_and_nothing_else(capsys, tmp
 
 
 @pytest.mark.parametrize("out", [".csv", ".tsv", ".jsonl"])
+def test_answers_that_are_not_sure_enough_say_so_and_are_counted(capsys, tmp_path, model, expected):
+    file, out = write_rows(tmp_path / "rows.csv"), tmp_path / "answers.csv"
+    bound = float(pd.Series([answer[1] for answer in expected if answer]).median())
+    options = ["--out", str(out), "--unsure-below", str(bound), "--json"]
+    code, said, _ = ftlab(capsys, "predict", model, str(file), *options)
+    assert code == 0
+    unsure = sum(answer[1] < bound for answer in expected if answer)
+    assert json.loads(said)["labels"]["unsure"] == unsure > 0
+    written = pd.read_csv(out)["prediction"].dropna().tolist()
+    assert written == [name if sure >= bound else "unsure" for name, sure in filter(None, expected)]
+
+
 def test_a_row_broken_later_leaves_no_answers_and_the_older_ones_as_they_were(capsys, tmp_path, model, out):
     file = write_rows(tmp_path / "rows.jsonl")
     file.write_text(file.read_text() + '{"text": ')

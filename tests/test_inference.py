@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, GPT2ForSequenceClassification, pipeline
 
 from ftlab.data import sources
 from ftlab.errors import BadInput
-from ftlab.inference import Classifier
+from ftlab.inference import UNSURE, Classifier
 from ftlab.models import loading
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -249,3 +249,22 @@ def test_no_more_than_two_tables_are_alive_whatever_the_number_of_rows(classifie
         alive.append(weakref.ref(answered))
         assert sum(each() is not None for each in alive) <= 4  # this one and the one before, with and without answers
     assert len(alive) == 24
+
+
+def test_what_is_not_sure_enough_is_labelled_so_and_keeps_its_probability(classifier, texts):
+    plain = classifier(texts)
+    middle = float(plain["probability"].median())
+    careful = classifier(texts, unsure_below=middle)
+    sure = plain["probability"] >= middle
+    assert 0 < sure.sum() < len(texts)
+    assert careful["label"][sure].tolist() == plain["label"][sure].tolist()
+    assert set(careful["label"][~sure]) == {UNSURE}
+    pd.testing.assert_frame_equal(careful.drop(columns="label"), plain.drop(columns="label"))
+    rows = pd.concat(classifier.label_rows([pd.DataFrame({"text": texts})], unsure_below=middle))
+    assert rows["prediction"].tolist() == careful["label"].tolist()
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.5, float("nan")])
+def test_a_threshold_that_is_no_probability_is_refused(classifier, probability):
+    with pytest.raises(BadInput, match="expected a probability, from 0 to 1"):
+        classifier(["a film"], unsure_below=probability)

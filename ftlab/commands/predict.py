@@ -23,6 +23,9 @@ def add(commands: Any) -> None:
     predict.add_argument("--text", default="text", metavar="COL", help="the column of the texts (default: text)")
     predict.add_argument("--out", type=Path, help="a CSV, TSV or JSONL file (default: JSONL on stdout)")
     predict.add_argument("--max-length", type=int, metavar="N", help="in tokens (default: as the model was trained)")
+    predict.add_argument(
+        "--unsure-below", type=float, default=0.0, metavar="P", help="say unsure where no label has this probability"
+    )
     predict.add_argument("--json", action="store_true", help="one JSON object on stdout, on what was written to OUT")
     predict.set_defaults(command=run)
 
@@ -39,13 +42,15 @@ def run(options: argparse.Namespace) -> int:
         streams.require_writable(options.out, options.file)
     parts = streams.chunks(options.file, options.text)
     first = next(parts)  # a file that cannot be read is told before a model is loaded
-    from ftlab.inference import Classifier
+    from ftlab.inference import UNSURE, Classifier
 
     classifier = Classifier(options.model, max_length=options.max_length)
     labels: Counter[str] = Counter()
     rows = unlabelled = 0
     with streams.writer(options.out) as write, bar("predicting", unit="rows") as progress:
-        for answered in classifier.label_rows(itertools.chain([first], parts), options.text):
+        for answered in classifier.label_rows(
+            itertools.chain([first], parts), options.text, unsure_below=options.unsure_below
+        ):
             write(answered)
             labels.update(answered["prediction"].dropna())
             rows += len(answered)
@@ -53,9 +58,10 @@ def run(options: argparse.Namespace) -> int:
             unlabelled += int(answered["prediction"].isna().sum())
     if unlabelled:
         print(f"ftlab: {unlabelled:,} of {rows:,} rows have no text, and so no label", file=sys.stderr)
+    names = [*classifier.labels, *([UNSURE] if options.unsure_below else [])]
     if options.json:
-        counts = {name: labels[name] for name in classifier.labels}
+        counts = {name: labels[name] for name in names}
         print(json.dumps({"rows": rows, "without_text": unlabelled, "labels": counts, "out": str(options.out)}))
     elif options.out:
-        print(f"{rows:,} rows: {', '.join(f'{name} {labels[name]:,}' for name in classifier.labels)}; {options.out}")
+        print(f"{rows:,} rows: {', '.join(f'{name} {labels[name]:,}' for name in names)}; {options.out}")
     return 0

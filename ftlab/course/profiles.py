@@ -110,6 +110,19 @@ PARAMETERS: dict[str, Parameter] = {
     "quantize": Parameter(bool, "whether the base model's weights are held in 4 bits"),
     "accumulation": Parameter(int, "batches whose gradients make one step", low=1, high=4096),
     "full_learning_rate": Parameter(float, "the highest learning rate where every weight trains", above=0, high=1),
+    "adapter": Parameter(str, "the folder of an adapter for the model; empty: lesson 05's, or a small one"),
+    "classifier_model": Parameter(str, "the encoder that a classifier made here begins with"),
+    "timed_prompts": Parameter(int, "prompts that are answered for the clock", low=2),
+    "timed_tokens": Parameter(int, "the longest answer for the clock, in tokens", low=1),
+    "ticket_rows": Parameter(int, "training rows of a ticket classifier that is made here", low=8),
+    "ticket_validation_rows": Parameter(int, "tickets that choose the threshold", low=8),
+    "ticket_test_rows": Parameter(int, "tickets that judge it", low=8),
+    "ticket_epochs": Parameter(float, "passes over the training tickets", above=0, high=1000),
+    "ticket_learning_rate": Parameter(float, "the classifier's highest learning rate", above=0, high=1),
+    "classifier": Parameter(str, "the folder of a classifier of tickets; empty: a small one"),
+    "wanted_accuracy": Parameter(float, "how often the classifier's answers should be right", above=0, high=1),
+    "at_least_same_next": Parameter(float, "the claimed lower bound of equal next tokens", low=0, high=1),
+    "at_least_speedup": Parameter(float, "the claimed lower bound of what batches bring", low=0),
     "max_new_tokens": Parameter(int, "the longest answer in tokens", low=1, high=4096),
     "rated_rows": Parameter(int, "prompts whose answers are rated", low=1, high=200),
     "ratings": Parameter(str, "the path of a filled-in form of ratings; empty: they are given in Jupyter"),
@@ -157,16 +170,20 @@ class Budget:
     @property
     def needs_hub(self) -> bool:
         """Whether anything of this run comes from the model hub."""
-        return bool(self.settings.get("from_hub")) or loading.comes_from_hub(self.settings["model"])
+        return bool(self.settings.get("from_hub")) or any(map(loading.comes_from_hub, self._models))
 
     @property
     def assets(self) -> list[str]:
         """The pinned packages that this run needs in the cache."""
         from_hub = self.settings.get("from_hub", False)
-        needed = loading.required_assets(self.settings["model"])
+        needed = [asset for model in self._models for asset in loading.required_assets(model)]
         for dataset in filter(None, (self.settings.get("dataset"), self.settings.get("test_dataset"))):
             needed += sources.required_assets(dataset, from_hub=from_hub)
         return list(dict.fromkeys(needed))
+
+    @property
+    def _models(self) -> list[str]:
+        return [self.settings[name] for name in ("model", "classifier_model") if name in self.settings]
 
     @property
     def sizes_are_bounds(self) -> bool:
@@ -241,7 +258,9 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
         tasks.check(values["task"])
     for dataset in filter(None, (values.get("dataset"), values.get("test_dataset"))):
         sources.check(dataset, **{name: values[name] for name in COLUMNS})
-    loading.check(values["model"])
+    for model in ("model", "classifier_model"):
+        if model in values:
+            loading.check(values[model])
     if values.get("policy") not in (None, *freezing.POLICIES):
         raise BadInput(f"there is no policy {values['policy']!r}; there are {', '.join(freezing.POLICIES)}")
     if values.get("variant") not in (None, *adapters.VARIANTS):

@@ -29,7 +29,7 @@ from ftlab.progress import HEADLESS, LIVE
 # Parameters that may be the path of a file or folder, and the names that are none.
 MAY_BE_PATHS: dict[str, Collection[str]] = {
     "dataset": sources.SOURCES, "test_dataset": sources.SOURCES, "task": tasks.TASKS, "model": loading.MODELS,
-    "ratings": (),
+    "ratings": ("",), "adapter": ("",), "classifier": ("",),
 }  # fmt: skip
 
 

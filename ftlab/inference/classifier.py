@@ -14,6 +14,8 @@ from ftlab.models import batches, loading
 if TYPE_CHECKING:
     import torch
 
+UNSURE = "unsure"  # what stands for a label where a person should look
+
 
 class Classifier:
     """A fine-tuned classifier, loaded once.
@@ -73,8 +75,14 @@ class Classifier:
         encodings = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)
         return batches.run(self.model, self.tokenizer, encodings, batches.softmax, tokens=tokens)
 
-    def __call__(self, texts: Sequence[str]) -> pd.DataFrame:
-        """One line a text, in their order: text, label, probability (of that label), and `p_<label>` for each label."""
+    def __call__(self, texts: Sequence[str], *, unsure_below: float = 0.0) -> pd.DataFrame:
+        """One line a text, in their order: text, label, probability (of that label), and `p_<label>` for each label.
+
+        Where no label has a probability of at least `unsure_below` (`selective.threshold` finds one), the label is
+        UNSURE, and the probability that of the best. Raises BadInput when `unsure_below` is no probability.
+        """
+        if not 0 <= unsure_below <= 1:
+            raise BadInput(f"unsure_below is {unsure_below}; expected a probability, from 0 to 1")
         found = self.probabilities(texts)
         best = found.argmax(axis=1)
         table = pd.DataFrame(
@@ -84,9 +92,12 @@ class Classifier:
                 "probability": found[np.arange(len(found)), best],
             }
         )
+        table["label"] = table["label"].where(table["probability"] >= unsure_below, UNSURE)
         return table.assign(**{f"p_{name}": found[:, index] for index, name in enumerate(self.labels)})
 
-    def label_rows(self, parts: Iterable[pd.DataFrame], column: str = "text") -> Iterator[pd.DataFrame]:
+    def label_rows(
+        self, parts: Iterable[pd.DataFrame], column: str = "text", *, unsure_below: float = 0.0
+    ) -> Iterator[pd.DataFrame]:
         """Each table of `parts` with the answers for its texts: columns prediction, probability and `p_<label>`.
 
         A row whose text is missing or blank gets none. Raises BadInput when a table has one of these columns already.
@@ -97,6 +108,8 @@ class Classifier:
                 raise BadInput(f"the rows already have a column {taken[0]!r}, which the answers would go to; rename it")
             texts = part[column].where(part[column].notna(), "").astype(str)
             there = (texts.str.strip() != "").to_numpy()
-            answers = self(texts[there].tolist()).rename(columns={"label": "prediction"})[added]
+            answers = self(texts[there].tolist(), unsure_below=unsure_below).rename(columns={"label": "prediction"})[
+                added
+            ]
             answers.index = part.index[there]
             yield part.join(answers)

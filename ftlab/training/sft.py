@@ -114,4 +114,5 @@ def fine_tune(
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     with quick_attention(plain, max_length=max_length, precision=mixed_precision()):
         trainer.train()
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # Trainer leaves its mixed precision around it
     return trainer

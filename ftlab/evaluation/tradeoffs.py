@@ -70,3 +70,15 @@ def coverage(curves: Mapping[str, pd.DataFrame], threshold: float, wanted: float
     axis.grid(alpha=0.3)
     axis.legend(title="marked: the threshold chosen")
     return figure
+
+
+def bars(values: Mapping[str, float], label: str, title: str) -> Figure:
+    """A bar for each of a few ways, the first at the top, with its value at the end; the axis is called `label`."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 0.6 + 0.45 * len(values)))
+    drawn = axis.barh(list(values)[::-1], list(values.values())[::-1], color=INK)
+    axis.bar_label(drawn, fmt="%.3g", padding=3)
+    axis.set(xlabel=label, title=title)
+    axis.margins(x=0.12)
+    return figure

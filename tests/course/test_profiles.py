@@ -240,6 +240,19 @@ def test_what_cannot_be_frozen_is_one_sentence(overrides, message):
     assert str(raised.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"variant": "ia3"}, "there is no variant 'ia3'; there are lora, rslora, dora, pissa"),
+        ({"rank": 0}, "rank is 0; expected at least 1"),
+        ({"alpha": 0}, "alpha is 0.0; expected more than 0"),
+        ({"quantize": "yes"}, "quantize is 'yes'; expected true or false"),
+    ],
+)
+def test_an_adapter_that_cannot_be_is_one_sentence(overrides, message):
+    assert refusal("lora_phi2", **overrides).startswith(message)
+
+
 def test_more_frozen_layers_than_the_model_has_are_refused_before_any_work():
     budget = profiles.resolve("freezing_comparison", "smoke", {"frozen_layers": 7})
     with pytest.raises(BadInput, match=r"frozen_layers is 7, and tiny-distilbert has 6 layers; expected 1 to 6"):

@@ -57,3 +57,11 @@ def test_coverage_is_drawn_with_the_chosen_threshold_marked_on_each_split():
     assert lines[1] == [[1.0, 0.8]]
     assert lines[3] == [[0.6, 0.9]]
     assert lines[4] == [[0, 0.95], [1, 0.95]]
+
+
+def test_bars_stand_in_the_order_given_with_their_values():
+    (axis,) = tradeoffs.bars({"one": 2.0, "other": 3.5}, "tokens a second", "Speed").axes
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["other", "one"]
+    assert [bar.get_width() for bar in axis.patches] == [3.5, 2.0]
+    assert [text.get_text() for text in axis.texts] == ["3.5", "2"]
+    assert axis.get_xlabel() == "tokens a second"

@@ -172,3 +172,18 @@ def test_lesson_04_tunes_the_hub_s_gpt2_in_the_gpu_profile(ask, hub, tmp_path):
     record = json.loads((tmp_path / "out" / "04_gpt2_instruction_tuning" / "record.json").read_text())
     assert record["model"]["name"] == "gpt2"
     assert any("openai-community/gpt2" in request for request in hub.requests)
+
+
+def test_lesson_05_trains_an_adapter_of_the_hub_s_phi_2_in_the_gpu_profile_and_lesson_06_merges_it(ask, hub, tmp_path):
+    out = str(tmp_path / "out")
+    for number, fewer in (("05", ["-p", "rows", "24", "-p", "epochs", "1"]), ("06", ["-p", "rows", "16"])):
+        arguments = ["-m", "ftlab.cli", "run", number, "--profile", "gpu", *fewer, "--out", out, "--json"]
+        done = ask("", arguments=[*arguments, "-p", "max_new_tokens", "4", "-p", "rank", "2"])
+        assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "05_lora_phi2" / "adapter" / "base.json").read_text())
+    assert record["name"] == "microsoft/phi-2"
+    assert record["revision"] == loading.HUB_MODELS["microsoft/phi-2"].revision
+    notebook = (tmp_path / "out" / "06_merge_and_inference" / "06_merge_and_inference.ipynb").read_text()
+    assert "tutor: the adapter of lesson 05" in notebook
+    assert (tmp_path / "out" / "06_merge_and_inference" / "merged" / "certificate.json").is_file()
+    assert any("microsoft/phi-2" in request for request in hub.requests)

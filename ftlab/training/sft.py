@@ -96,7 +96,8 @@ def fine_tune(
     `model` is wrapped already, or trains in full; `rows` are those of `prompts.encode`. No validation rows and no
     choice of a checkpoint: the last weights count. `folder` is for Trainer's files; none is written.
     """
-    require_amp(model, mixed_precision()["fp16"])
+    precision: dict[str, Any] = dict(mixed_precision())
+    require_amp(model, precision["fp16"])
     set_seed(seed)
     trainer = SupervisedSFTTrainer(
         model,
@@ -104,7 +105,7 @@ def fine_tune(
             output_dir=str(folder), num_train_epochs=epochs, max_length=max_length,
             per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation,
             learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=0.1, activation_checkpointing=False,
-            save_strategy="no", report_to="none", disable_tqdm=True, seed=seed, **mixed_precision(),
+            save_strategy="no", report_to="none", disable_tqdm=True, seed=seed, **precision,
         ),
         train_dataset=rows.select_columns(["input_ids", "labels"]),
         processing_class=tokenizer,
@@ -112,7 +113,7 @@ def fine_tune(
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    with quick_attention(plain, max_length=max_length, precision=mixed_precision()):
+    with quick_attention(plain, max_length=max_length, precision=precision):
         trainer.train()
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # Trainer leaves its mixed precision around it
     return trainer

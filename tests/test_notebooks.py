@@ -112,13 +112,7 @@ def test_the_header_says_minutes_needs_and_questions(notebook):
     assert all(f"**{word}**" in header for word in ("Takes", "Needs", "You can answer afterwards"))
 
 
-LIMITS = {
-    "under a minute": 60,
-    "one to two minutes": 120,
-    "two to three minutes": 180,
-    "about three minutes": 200,
-    "three to four minutes": 240,
-}
+LIMITS = {"under a minute": 60, "one to two minutes": 120, "two to three minutes": 180, "about three minutes": 200}
 
 
 def test_the_header_s_minutes_and_the_readme_s_are_measured_ones(lesson, notebook, repository):

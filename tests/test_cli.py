@@ -421,7 +421,6 @@ def test_predictions_are_one_json_object_on_request_and_nothing_else(capsys, tmp
     assert_answered(read_rows(out.read_bytes().decode(), ".csv"), expected)
 
 
-@pytest.mark.parametrize("out", [".csv", ".tsv", ".jsonl"])
 def test_answers_that_are_not_sure_enough_say_so_and_are_counted(capsys, tmp_path, model, expected):
     file, out = write_rows(tmp_path / "rows.csv"), tmp_path / "answers.csv"
     bound = float(pd.Series([answer[1] for answer in expected if answer]).median())
@@ -434,6 +433,7 @@ def test_answers_that_are_not_sure_enough_say_so_and_are_counted(capsys, tmp_pat
     assert written == [name if sure >= bound else "unsure" for name, sure in filter(None, expected)]
 
 
+@pytest.mark.parametrize("out", [".csv", ".tsv", ".jsonl"])
 def test_a_row_broken_later_leaves_no_answers_and_the_older_ones_as_they_were(capsys, tmp_path, model, out):
     file = write_rows(tmp_path / "rows.jsonl")
     file.write_text(file.read_text() + '{"text": ')

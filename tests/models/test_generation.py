@@ -223,8 +223,8 @@ def test_a_failure_leaves_the_model_as_it_was_too(gpt2, tokenizer, prompts, monk
         ([3, 0, 2], 4, "prompt 1 is empty"),
         (
             [3, 250, 2],
-            7,
-            "prompt 1 has 250 tokens, and with 7 new ones that makes 257; the model has positions for 256",
+            2000,
+            "prompt 1 has 250 tokens, and with 2,000 new ones that makes 2,250; the model has positions for",
         ),
         ([3], 0, "max_new_tokens is 0"),
     ],

@@ -176,7 +176,10 @@ def test_lesson_04_tunes_the_hub_s_gpt2_in_the_gpu_profile(ask, hub, tmp_path):
 
 def test_lesson_05_trains_an_adapter_of_the_hub_s_phi_2_in_the_gpu_profile_and_lesson_06_merges_it(ask, hub, tmp_path):
     out = str(tmp_path / "out")
-    for number, fewer in (("05", ["-p", "rows", "24", "-p", "epochs", "1"]), ("06", ["-p", "rows", "16"])):
+    for number, fewer in (
+        ("05", ["-p", "rows", "24", "-p", "epochs", "1"]),
+        ("06", ["-p", "rows", "16", "-p", "wanted_accuracy", "0.2"]),
+    ):
         arguments = ["-m", "ftlab.cli", "run", number, "--profile", "gpu", *fewer, "--out", out, "--json"]
         done = ask("", arguments=[*arguments, "-p", "max_new_tokens", "4", "-p", "rank", "2"])
         assert done.returncode == 0, done.stderr

@@ -70,7 +70,7 @@ class Generator:
                 "load it without adapters, or give the base that it was merged from"
             )
         device = device or loading.best_device()
-        dtype = dtype or _dtype(str(device))
+        dtype = dtype or loading.frozen_dtype(str(device))
         if folders:
             loaded: Any = switching.load(base, folders, dtype=dtype)
         else:
@@ -198,12 +198,3 @@ def require_language_model(model: str) -> None:
     except ValueError as problem:  # an architecture that transformers does not know
         reason = " ".join(str(problem).split())[:200]
         raise BadInput(f"{model} cannot be loaded ({reason}); give a folder that lesson 04 saved") from problem
-
-
-def _dtype(device: str) -> torch.dtype:
-    """Half precision where a GPU has it; a CPU answers in fp32, in which batches change no answer."""
-    import torch
-
-    if not device.startswith("cuda"):
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -143,6 +143,18 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def frozen_dtype(device: str | None = None) -> torch.dtype:
+    """The dtype in which to hold weights that do not train: on a GPU half precision, of the kind that it computes in.
+
+    fp32 elsewhere, in which a batch changes no answer. `device` is `best_device()` unless given.
+    """
+    import torch
+
+    if not (device or best_device()).startswith("cuda"):
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
 def weights_sha256(path: Path) -> str:
     """One hash for all safetensors of a folder: equal means the same weights."""
     parts = sorted(path.glob("*.safetensors"))

@@ -41,25 +41,12 @@ def mixed_precision() -> dict[str, bool]:
     return {"fp16": False, "bf16": True, "use_cpu": True}
 
 
-def frozen_dtype() -> torch.dtype:
-    """The dtype in which to hold weights that do not train: half precision on a GPU, of the kind that it computes in.
-
-    fp32 elsewhere: a CPU's half precision saves memory, and is as slow to convert as it is to multiply.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
 def answer_dtype() -> torch.dtype:
     """The dtype in which to hold weights that answer: half precision wherever this machine computes in it."""
     import torch
 
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
-        next((name for name, on in mixed_precision().items() if on), ""), torch.float32
-    )
+    precision = mixed_precision()
+    return torch.bfloat16 if precision["bf16"] else torch.float16 if precision["fp16"] else torch.float32
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A LoRA adapter merged into a checkpoint from file to file: no model is loaded, memory is that of one tensor.
 
-A merged shard has exactly the layout of its base's shard, the same header and offsets. So it is copied, and then only
-the tensors that the adapter changes are written anew where they lie. The formulas are those of PEFT's
+A merged shard has exactly the layout of its base's shard, the same header and offsets. So the tensors that the adapter
+changes are written where they lie, what is around them is copied, and no byte is written twice. The formulas are those of PEFT's
 `merge_and_unload` (peft 0.21: tuners/lora/layer.py, variants.py, dora.py), in the same order and the same precision.
 """
 
@@ -129,21 +129,27 @@ def _summary(plan: Plan, place: Path) -> Merged:
 def _write(plan: Plan, folder: Path) -> None:
     """Everything but config.json, which stays under a name that nothing loads.
 
-    One thread copies, shard after shard, while the shards that are there get their changes.
+    One thread copies, shard after shard, what stays, while this one computes and writes what changes.
     """
     from safetensors import safe_open
 
     base = plan.base.folder
+    changes: dict[str, list[Change]] = {shard: [] for shard in plan.base.shards}
+    for change in sorted(plan.changes, key=lambda change: change.place.start):
+        changes[change.place.shard].append(change)
     copying = ThreadPoolExecutor(max_workers=1)
     try:
-        copies = {one: copying.submit(shutil.copyfile, base / one, folder / one) for one in plan.base.shards}
+        copies = {}
+        for shard, those in changes.items():
+            shards.make_room(base / shard, folder / shard)
+            places = [change.place for change in those]
+            copies[shard] = copying.submit(shards.copy_around, base / shard, folder / shard, places)
         with safe_open(plan.adapter / merge_plan.WEIGHTS, framework="pt") as adapter, _one_thread():
             for shard in Bar(plan.base.shards, desc="merging", unit="shards"):
+                with (base / shard).open("rb") as old, (folder / shard).open("r+b") as new:
+                    for change in changes[shard]:
+                        shards.write_tensor(new, change.place, _merged(change, old, adapter))
                 copies[shard].result()
-                changes = [change for change in plan.changes if change.place.shard == shard]
-                with (folder / shard).open("r+b") as file:
-                    for change in sorted(changes, key=lambda change: change.place.start):
-                        shards.write_tensor(file, change.place, _merged(change, file, adapter))
     finally:
         copying.shutdown(cancel_futures=True)
     for path in [*_beside(base), base / shards.INDEX]:
@@ -166,7 +172,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _merged(change: Change, file: Any, adapter: Any) -> torch.Tensor:
-    """The tensor that takes the place of one in the open shard `file`: its shape and dtype."""
+    """The tensor that takes the place of one in the base's open shard `file`: its shape and dtype."""
     import torch
 
     dtype = getattr(torch, shards.DTYPES[change.place.dtype])

@@ -6,9 +6,11 @@ tensors (https://huggingface.co/docs/safetensors).
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,10 +19,14 @@ from ftlab.errors import BadInput
 from ftlab.models import loading
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     import torch
     from transformers import PreTrainedModel
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PIECE = 2**24  # bytes that are copied at a time
+NO_KERNEL_COPY = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)  # not between these disks, or not here
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as stored -> as torch names it
 
 
@@ -138,6 +144,46 @@ def write_tensor(file: BinaryIO, place: Place, tensor: torch.Tensor) -> None:
 
     file.seek(place.start)
     file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+
+
+def make_room(source: Path, target: Path) -> None:
+    """A new file `target` as long as `source`, with nothing in it yet."""
+    with target.open("wb") as file:
+        file.truncate(source.stat().st_size)
+
+
+def copy_around(source: Path, target: Path, places: Sequence[Place]) -> None:
+    """Copy all of `source` over `target` but the tensors at `places`, which are in the order in which they lie."""
+    with source.open("rb", buffering=0) as old, target.open("r+b", buffering=0) as new:
+        starts = [0, *(place.end for place in places)]
+        ends = [*(place.start for place in places), source.stat().st_size]
+        for start, end in zip(starts, ends, strict=True):
+            _copy(old, new, start, end)
+
+
+def _copy(old: FileIO, new: FileIO, start: int, end: int) -> None:
+    """The bytes from `start` to `end`: by the kernel where it can (Linux): they pass through no memory of ours."""
+    if hasattr(os, "copy_file_range"):
+        try:
+            while start < end:
+                copied = os.copy_file_range(
+                    old.fileno(), new.fileno(), min(PIECE, end - start), offset_src=start, offset_dst=start
+                )
+                if not copied:
+                    break
+                start += copied
+        except OSError as problem:
+            if problem.errno not in NO_KERNEL_COPY:
+                raise
+    old.seek(start)
+    new.seek(start)
+    while start < end:
+        piece = old.read(min(PIECE, end - start))
+        if not piece:
+            raise BadInput(f"{old.name} ended early; another process may be writing it: copy it again")
+        written = new.write(piece)
+        start += written
+        old.seek(start)
 
 
 def skeleton(base: Checkpoint) -> PreTrainedModel:

@@ -492,18 +492,41 @@ def test_room_on_the_disk_is_asked_for_before_anything_is_written(base, adapter,
 
 
 def test_a_disk_that_fills_up_on_the_way_leaves_nothing(base, adapter, tmp_path, monkeypatch):
-    plain, calls = shutil.copyfile, []
+    plain, calls = shards.copy_around, []
 
-    def copyfile(one, other):
-        calls.append(other)
+    def copy_around(source, target, places):
+        calls.append(target)
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return plain(one, other)
+        plain(source, target, places)
 
-    monkeypatch.setattr(merging.shutil, "copyfile", copyfile)
+    monkeypatch.setattr(shards, "copy_around", copy_around)
     with pytest.raises(BadInput, match="the disk is full"):
         merging.merge(base, adapter, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+@pytest.mark.parametrize("refused", [errno.EXDEV, errno.EINVAL, None])
+def test_a_merge_where_the_kernel_does_not_copy_is_the_same(refused, base, adapter, tmp_path, monkeypatch):
+    def copy_file_range(*_, **__):
+        if refused:
+            raise OSError(refused, os.strerror(refused))
+        return 0
+
+    merging.merge(base, adapter, tmp_path / "by_kernel")
+    monkeypatch.setattr(os, "copy_file_range", copy_file_range, raising=False)
+    monkeypatch.setattr(shards, "PIECE", 1000)
+    merging.merge(base, adapter, tmp_path / "by_us")
+    for path in sorted((tmp_path / "by_kernel").iterdir()):
+        assert path.read_bytes() == (tmp_path / "by_us" / path.name).read_bytes()
+
+
+def test_a_base_that_shrinks_while_it_is_read_is_refused(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(bytes(100))
+    with old.open("rb", buffering=0) as one, new.open("w+b", buffering=0) as two, pytest.raises(BadInput) as raised:
+        shards._copy(one, two, 0, 200)
+    assert_one_sentence(raised, "old ended early", "copy it again")
 
 
 @pytest.mark.parametrize("options", [{"size": 1e5, "dtype": torch.float32}, {"bias": "all", "dtype": torch.float32}])
@@ -529,7 +552,7 @@ import torch, transformers.models.gpt2, peft
 
 torch.set_num_threads(1)
 base, adapter, place = map(Path, sys.argv[1:])
-plain = {"copy": shutil.copyfile, "write": shards.write_tensor, "replace": Path.replace}
+plain = {"copy": shutil.copyfile, "around": shards.copy_around, "write": shards.write_tensor, "replace": Path.replace}
 moment, lock = 0, threading.Lock()
 
 
@@ -558,6 +581,11 @@ def half_a_copy(one, other):
     Path(other).write_bytes(Path(one).read_bytes()[: Path(one).stat().st_size // 2])
 
 
+def half_around(source, target, places):
+    with Path(target).open("r+b") as file:
+        file.write(Path(source).read_bytes()[: Path(source).stat().st_size // 2])
+
+
 def half_a_write(file, place, tensor):
     plain["write"](file, place, tensor)
     file.flush()
@@ -568,6 +596,7 @@ for number in range(1000):
     if not child:
         moment = number
         shutil.copyfile = watched("copy", half_a_copy)
+        shards.copy_around = watched("around", half_around)
         shards.write_tensor = watched("write", half_a_write)
         Path.replace = watched("replace", lambda *_: None)
         merging.merge(base, adapter, place / f"{number:03}" / "out")

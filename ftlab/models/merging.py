@@ -1,8 +1,9 @@
 """A LoRA adapter merged into a checkpoint from file to file: no model is loaded, memory is that of one tensor.
 
 A merged shard has exactly the layout of its base's shard, the same header and offsets. So the tensors that the adapter
-changes are written where they lie, what is around them is copied, and no byte is written twice. The formulas are those of PEFT's
-`merge_and_unload` (peft 0.21: tuners/lora/layer.py, variants.py, dora.py), in the same order and the same precision.
+changes are written where they lie, what is around them is copied, and no byte is written twice. The formulas are those
+of PEFT's `merge_and_unload` (peft 0.21: tuners/lora/layer.py, variants.py, dora.py), in the same order and the same
+precision.
 """
 
 from __future__ import annotations

@@ -23,9 +23,10 @@ run: $(READY)
 lab: $(READY)
 	@$(BIN)/jupyter lab notebooks
 
+# Models this small gain nothing from a second thread; several tests at once gain from a second core.
 test: $(READY)
 	@$(BIN)/ftlab fetch
-	@$(BIN)/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 	@$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout 600 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 

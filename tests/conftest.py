@@ -1,5 +1,7 @@
 import csv
+import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,17 @@ os.environ["HF_HUB_OFFLINE"] = "0"  # tests of the hub talk to a server on this 
 from ftlab.progress import quiet
 
 quiet()
+gc.disable()  # until all is imported
+
+
+def pytest_collection_finish() -> None:
+    """Trainer collects garbage each time that it trains; spare it what the imports have made."""
+    if "torch" in sys.modules:
+        import peft  # noqa: F401
+        from transformers import Trainer  # noqa: F401
+    gc.freeze()
+    gc.enable()
+
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -8,8 +8,10 @@ what and how long.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,6 +167,8 @@ def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -
     elif os.environ.get(WENT_OFFLINE):
         raise BadInput("this kernel went offline for another profile, for good; restart the kernel and run it again")
     profiles.require_fitting(budget)
+    if "learning_rate" in budget.settings:
+        _import_once()
     random.seed(budget.seed)
     np.random.seed(budget.seed)
     folder = Path(os.environ.get(RUN_FOLDER) or _beside_the_notebooks() / "runs" / "notebook" / name)
@@ -173,6 +177,23 @@ def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -
     except OSError as problem:
         raise BadInput(files.explain(problem, folder)) from problem
     return Lesson(name, budget, folder)
+
+
+def _import_once() -> None:
+    """Import what a training takes, and tell the garbage collector to leave that alone.
+
+    Those are half a million objects. To look at them takes a third of a second on a slow core, and it would happen
+    several times during the imports, before each training (Trainer collects garbage), and when the process ends.
+    Not when a lesson is begun again: its old models would be left alone, too, and never go.
+    """
+    if "transformers.trainer" in sys.modules:
+        return
+    gc.disable()
+    try:
+        from transformers import Trainer  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _beside_the_notebooks() -> Path:

@@ -106,6 +106,9 @@ def hidden_size(model: str) -> int:
 
 def depth(model: str) -> int:
     """How many layers the model has."""
+    if model in MODELS:  # known to be whole, so there is no need of a library that takes seconds to import
+        config = json.loads((folder(model) / "config.json").read_text(encoding="utf-8"))
+        return int(next(config[name] for name in ("num_hidden_layers", "n_layers", "n_layer") if name in config))
     return int(_config(model).num_hidden_layers)
 
 

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -107,3 +109,23 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("FTLAB_RUN_FOLDER", str(tmp_path / "file" / "run"))
     with pytest.raises(BadInput, match="cannot be written"):
         begin("02_text_classification", profile="smoke")
+
+
+SPARED = """
+import gc
+from ftlab.course import begin
+
+frozen = []
+for _ in range(2):
+    begin("03_freezing_comparison", profile="smoke")
+    assert gc.isenabled()
+    frozen.append(gc.get_freeze_count())
+print(*frozen)
+"""
+
+
+def test_the_garbage_collector_is_spared_the_imports_once_and_never_a_lesson_s_models(tmp_path):
+    done = subprocess.run([sys.executable, "-c", SPARED], cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True)
+    first, again = map(int, done.stdout.split())
+    assert first > 100_000
+    assert again <= first  # what a lesson made before it was begun again can still go

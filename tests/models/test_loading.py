@@ -189,3 +189,8 @@ def test_weights_come_back_after_an_error_too():
     with pytest.raises(ZeroDivisionError), loading.held_in(model, torch.bfloat16):
         raise ZeroDivisionError
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("model", tiny.BUILDERS)
+def test_the_depth_read_from_a_file_is_the_one_that_transformers_gives(model):
+    assert loading.depth(model) == loading._config(model).num_hidden_layers

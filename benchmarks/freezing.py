@@ -110,9 +110,7 @@ def _memory_mb() -> float:
 
 
 if __name__ == "__main__":
-    from ftlab.course.lesson import import_once
     from ftlab.progress import quiet
 
     quiet()
-    import_once()  # as a lesson does
     print(json.dumps(_timed(*sys.argv[1:])))

@@ -17,7 +17,6 @@ gc.disable()  # until all is imported
 def pytest_collection_finish() -> None:
     """Trainer collects garbage each time that it trains; spare it what the imports have made."""
     if "torch" in sys.modules:
-        import peft  # noqa: F401
         from transformers import Trainer  # noqa: F401
     gc.freeze()
     gc.enable()

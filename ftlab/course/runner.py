@@ -154,6 +154,7 @@ def _papermill(lesson: LessonFile, notebook: Path, parameters: dict[str, Any], l
                 engine_name="ftlab",
                 kernel_name="python3",
                 progress_bar=False,
+                coalesce_streams=True,  # else what is printed bit by bit stands on lines of its own
                 **kernel_options,
                 cwd=str(lesson.path.parent),
             )

@@ -162,7 +162,7 @@ def copy_around(source: Path, target: Path, places: Sequence[Place]) -> None:
 
 
 def _copy(old: FileIO, new: FileIO, start: int, end: int) -> None:
-    """The bytes from `start` to `end`: by the kernel where it can (Linux): they pass through no memory of ours."""
+    """The bytes from `start` to `end`: copied by the kernel where it can (Linux), else through memory."""
     if hasattr(os, "copy_file_range"):
         try:
             while start < end:

@@ -224,12 +224,14 @@ def test_a_failure_leaves_the_model_as_it_was_too(gpt2, tokenizer, prompts, monk
         (
             [3, 250, 2],
             2000,
-            "prompt 1 has 250 tokens, and with 2,000 new ones that makes 2,250; the model has positions for",
+            "prompt 1 has 250 tokens, and with 2,000 new ones that makes 2,250; "
+            "the model has positions for {positions}",
         ),
         ([3], 0, "max_new_tokens is 0"),
     ],
 )
 def test_what_cannot_be_answered_is_one_sentence(model, tokenizer, lengths, new, message):
+    message = message.format(positions=f"{model.config.max_position_embeddings:,}")
     with pytest.raises(BadInput, match=message) as caught:
         generate(model, tokenizer, [[65] * length for length in lengths], max_new_tokens=new)
     assert "\n" not in str(caught.value)

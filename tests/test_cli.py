@@ -421,6 +421,33 @@ def test_predictions_are_one_json_object_on_request_and_nothing_else(capsys, tmp
     assert_answered(read_rows(out.read_bytes().decode(), ".csv"), expected)
 
 
+def test_half_precision_answers_all_but_the_same(capsys, monkeypatch, tmp_path, model, expected):
+    import torch
+
+    from ftlab.training import surroundings
+
+    monkeypatch.setattr(surroundings, "answer_dtype", lambda: torch.bfloat16)
+    code, said, err = ftlab(capsys, "predict", model, str(write_rows(tmp_path / "rows.csv")), "--half")
+    assert (code, lines_of(err)) == (0, [TOLD])
+    sure = [(row["prediction"], row["probability"]) for row in map(json.loads, said.splitlines()) if row["prediction"]]
+    plain = [answer for answer in expected if answer]
+    assert [label for label, _ in sure] == [label for label, _ in plain]
+    off = [abs(one[1] - other[1]) for one, other in zip(sure, plain, strict=True)]
+    assert 1e-6 < max(off) < 0.03
+
+
+def test_a_machine_without_half_precision_says_that_it_changes_nothing(capsys, monkeypatch, tmp_path, model, expected):
+    import torch
+
+    from ftlab.training import surroundings
+
+    monkeypatch.setattr(surroundings, "answer_dtype", lambda: torch.float32)
+    code, said, err = ftlab(capsys, "predict", model, str(write_rows(tmp_path / "rows.csv")), "--half")
+    assert code == 0
+    assert lines_of(err) == ["ftlab: this machine computes in full precision only, so --half changes nothing", TOLD]
+    assert_answered(read_rows(said, ".jsonl"), expected)
+
+
 def test_answers_that_are_not_sure_enough_say_so_and_are_counted(capsys, tmp_path, model, expected):
     file, out = write_rows(tmp_path / "rows.csv"), tmp_path / "answers.csv"
     bound = float(pd.Series([answer[1] for answer in expected if answer]).median())

@@ -268,3 +268,23 @@ def test_what_is_not_sure_enough_is_labelled_so_and_keeps_its_probability(classi
 def test_a_threshold_that_is_no_probability_is_refused(classifier, probability):
     with pytest.raises(BadInput, match="expected a probability, from 0 to 1"):
         classifier(["a film"], unsure_below=probability)
+
+
+def test_half_precision_moves_a_probability_a_little_and_no_clear_label(classifier, classifier_folder, texts):
+    half = Classifier(str(classifier_folder), device="cpu", dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}
+    full, found = classifier.probabilities(texts), half.probabilities(texts)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)  # the softmax itself is in full precision
+    assert 0 < np.abs(found - full).max() < 0.05
+    best_two = np.sort(full, axis=1)[:, -2:]
+    clear = best_two[:, 1] - best_two[:, 0] > 0.1
+    assert clear.sum() > len(texts) / 4
+    assert (found.argmax(axis=1) == full.argmax(axis=1))[clear].all()
+
+
+def test_a_model_answers_in_the_precision_that_it_was_saved_in_unless_told(tmp_path, classifier_folder):
+    shutil.copytree(classifier_folder, tmp_path / "half")
+    Classifier(str(classifier_folder), device="cpu", dtype=torch.bfloat16).model.save_pretrained(tmp_path / "half")
+    assert Classifier(str(tmp_path / "half"), device="cpu").model.dtype == torch.bfloat16
+    assert Classifier(str(tmp_path / "half"), device="cpu", dtype=torch.float32).model.dtype == torch.float32

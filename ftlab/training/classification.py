@@ -49,11 +49,13 @@ def fine_tune(
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments, set_seed
 
     from ftlab.models import freezing, loading
+    from ftlab.models.dropout import quick_dropout
     from ftlab.training import policies
-    from ftlab.training.surroundings import StopWhenNotFinite, mixed_precision, quick_attention
+    from ftlab.training.surroundings import StopWhenNotFinite, mixed_precision, pieces, quick_attention
 
     batch_size = min(batch_size, len(train))
     precision = mixed_precision() if precision is None else precision
+    accumulation = pieces(batch_size, max_length=max_length, precision=precision)
     set_seed(seed)
     encoder = loading.encoder(model, train.features["label"].names, **loading.without_attention_dropout(model))
     encoder.accepts_loss_kwargs = False  # see `invariants.accumulation`
@@ -72,7 +74,8 @@ def fine_tune(
             args=TrainingArguments(
                 output_dir=str(folder),
                 num_train_epochs=max(epochs, least_steps * batch_size / len(train)),
-                per_device_train_batch_size=batch_size,
+                per_device_train_batch_size=batch_size // accumulation,
+                gradient_accumulation_steps=accumulation,
                 learning_rate=learning_rate,
                 lr_scheduler_type="cosine",
                 warmup_steps=0.1,
@@ -95,7 +98,8 @@ def fine_tune(
         trainer.remove_callback(PrinterCallback)
         trains_attention = plan.frozen_layers < plan.depth
         with (
-            quick_attention(encoder, max_length=max_length, precision=precision) if trains_attention else nullcontext()
+            quick_attention(encoder, max_length=max_length, precision=precision) if trains_attention else nullcontext(),
+            quick_dropout(encoder),
         ):
             trainer.train()
     return trainer

@@ -249,6 +249,37 @@ def test_other_errors_pass(model, problem, monkeypatch):
     assert raised.value is problem
 
 
+FP32, BF16 = {"fp16": False, "bf16": False}, {"fp16": False, "bf16": True, "use_cpu": True}
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "max_length", "precision", "expected"),
+    [
+        (16, 64, FP32, 1),
+        (16, 128, FP32, 1),
+        (16, 256, FP32, 2),
+        (16, 512, FP32, 4),
+        (16, 256, BF16, 1),
+        (16, 512, BF16, 2),
+        (50, 64, FP32, 2),  # equal pieces, though 32 rows would fit
+        (17, 256, FP32, 1),  # which does not divide
+        (4, 8192, FP32, 4),  # a row that is a piece by itself
+        (1, 8192, FP32, 1),
+    ],
+)
+def test_a_batch_of_long_rows_goes_through_a_cpu_in_equal_pieces(
+    batch_size, max_length, precision, expected, monkeypatch
+):
+    monkeypatch.setattr(loading, "best_device", lambda: "cpu")
+    assert surroundings.pieces(batch_size, max_length=max_length, precision=precision) == expected
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_gpu_takes_the_batch_whole(device, monkeypatch):
+    monkeypatch.setattr(loading, "best_device", lambda: device)
+    assert surroundings.pieces(16, max_length=512, precision=FP32) == 1
+
+
 @pytest.mark.parametrize(
     ("precision", "max_length", "inside"),
     [

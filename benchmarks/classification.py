@@ -75,7 +75,7 @@ def _trainer(way: str, train: Any, max_length: int, seed: int, **options: Any) -
     )
     dropout = {} if way == "padded" else loading.without_attention_dropout("minilm")
     precision = mixed_precision() if way == "ours" else {}
-    accumulation = 1 if way == "padded" else pieces(BATCH, max_length=max_length, precision=precision)
+    accumulation = 1 if way == "padded" else pieces(BATCH, length=max_length, precision=precision)
     if way != "padded":
         options |= {"train_sampling_strategy": "group_by_length", **precision}
     model = loading.encoder("minilm", train.features["label"].names, **dropout)
@@ -164,7 +164,7 @@ def _step(tokens: int, precision: dict[str, bool]) -> tuple[Any, int]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     ids = torch.randint(1000, 20_000, (BATCH, tokens))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.randint(0, 2, (BATCH,))}
-    times = pieces(BATCH, max_length=tokens, precision=precision)
+    times = pieces(BATCH, length=tokens, precision=precision)
 
     def step() -> None:
         with quick_dropout(model), quick_attention(model, max_length=tokens, precision=precision):

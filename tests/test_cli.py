@@ -431,7 +431,9 @@ def test_half_precision_answers_all_but_the_same(capsys, monkeypatch, tmp_path, 
     assert (code, lines_of(err)) == (0, [TOLD])
     sure = [(row["prediction"], row["probability"]) for row in map(json.loads, said.splitlines()) if row["prediction"]]
     plain = [answer for answer in expected if answer]
-    assert [label for label, _ in sure] == [label for label, _ in plain]
+    clear = [place for place, (_, probability) in enumerate(plain) if probability > 0.55]
+    assert clear
+    assert [sure[place][0] for place in clear] == [plain[place][0] for place in clear]
     off = [abs(one[1] - other[1]) for one, other in zip(sure, plain, strict=True)]
     assert 1e-6 < max(off) < 0.03
 
@@ -444,7 +446,7 @@ def test_a_machine_without_half_precision_says_that_it_changes_nothing(capsys, m
     monkeypatch.setattr(surroundings, "answer_dtype", lambda: torch.float32)
     code, said, err = ftlab(capsys, "predict", model, str(write_rows(tmp_path / "rows.csv")), "--half")
     assert code == 0
-    assert lines_of(err) == ["ftlab: this machine computes in full precision only, so --half changes nothing", TOLD]
+    assert lines_of(err) == ["ftlab: half precision is no faster on this machine, so --half changes nothing", TOLD]
     assert_answered(read_rows(said, ".jsonl"), expected)
 
 

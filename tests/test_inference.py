@@ -288,3 +288,14 @@ def test_a_model_answers_in_the_precision_that_it_was_saved_in_unless_told(tmp_p
     Classifier(str(classifier_folder), device="cpu", dtype=torch.bfloat16).model.save_pretrained(tmp_path / "half")
     assert Classifier(str(tmp_path / "half"), device="cpu").model.dtype == torch.bfloat16
     assert Classifier(str(tmp_path / "half"), device="cpu", dtype=torch.float32).model.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_answers_that_are_no_numbers_are_told(tmp_path, classifier_folder, texts, dtype):
+    broken = Classifier(str(classifier_folder), device="cpu", dtype=dtype)
+    with torch.no_grad():
+        broken.model.classifier.bias[0] = float("inf") if dtype == torch.float16 else float("nan")
+    with pytest.raises(BadInput) as raised:
+        broken(texts[3:])
+    assert f"text 0, {texts[3][:40]!r}, is no number, in {dtype}" in str(raised.value)
+    assert "torch.float32" in str(raised.value)

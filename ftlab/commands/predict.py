@@ -30,7 +30,9 @@ def add(commands: Any) -> None:
         "--unsure-below", type=float, default=0.0, metavar="P", help="say unsure where no label has this probability"
     )
     predict.add_argument(
-        "--half", action="store_true", help="half precision where this machine computes in it: faster, all but equal"
+        "--half",
+        action="store_true",
+        help="half precision where this machine computes in it: faster, and a little less exact",
     )
     predict.add_argument("--json", action="store_true", help="one JSON object on stdout, on what was written to OUT")
     predict.set_defaults(command=run)
@@ -73,11 +75,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _half() -> torch.dtype:
+def _half() -> torch.dtype | None:
+    """Half precision where this machine computes in it; None, with a word to the user, where it does not."""
     import torch
 
     from ftlab.training.surroundings import answer_dtype
 
-    if (dtype := answer_dtype()) == torch.float32:
-        print("ftlab: this machine computes in full precision only, so --half changes nothing", file=sys.stderr)
-    return dtype
+    if (dtype := answer_dtype()) != torch.float32:
+        return dtype
+    print("ftlab: half precision is no faster on this machine, so --half changes nothing", file=sys.stderr)
+    return None

@@ -24,8 +24,9 @@ class Classifier:
     tokens are cut; by default that is the length that the folder's tokenizer names, which is the one that the model was
     trained with. It runs on the GPU if there is one, in `dtype`: by default the one that it was saved in, in which it
     answers what `pipeline` does. Half precision is faster where the machine computes in it
-    (`surroundings.answer_dtype`), and moves a probability by a few hundredths at most. Raises BadInput when the folder holds no
-    classifier, or one that gives several labels at once or a number.
+    (`surroundings.answer_dtype`); it moves probabilities by hundredths (0.04 at most in `benchmarks/classification.py`)
+    and a little with the other texts of the batch. Raises BadInput when the folder holds no classifier, or one that
+    gives several labels at once or a number.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class Classifier:
     def probabilities(self, texts: Sequence[str], *, tokens: int = batches.TOKENS) -> np.ndarray:
         """The probability of each label for each text: (texts, labels), in the order of the texts.
 
-        Raises BadInput for a text that is no string or is blank: there is nothing to classify in it.
+        Raises BadInput for a text that is no string or is blank: there is nothing to classify in it; and for answers
+        that are no numbers, as float16 gives where a model's values are too large for it.
         """
         if isinstance(texts, str):
             raise BadInput(f"texts is one text, {texts[:40]!r}; expected a list of texts")
@@ -84,7 +86,14 @@ class Classifier:
         if not len(texts):
             return np.empty((0, len(self.labels)), dtype=np.float32)
         encodings = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)
-        return batches.run(self.model, self.tokenizer, encodings, batches.softmax, tokens=tokens)
+        found = batches.run(self.model, self.tokenizer, encodings, batches.softmax, tokens=tokens)
+        if not np.isfinite(found).all():
+            place = int(np.argmin(np.isfinite(found).all(axis=1)))
+            raise BadInput(
+                f"the model's answer to text {place}, {texts[place][:40]!r}, is no number, in {self.model.dtype}; "
+                "load it in torch.float32 (without --half), and if that gives none either, train it anew"
+            )
+        return found
 
     def __call__(self, texts: Sequence[str], *, unsure_below: float = 0.0) -> pd.DataFrame:
         """One line a text, in their order: text, label, probability (of that label), and `p_<label>` for each label.

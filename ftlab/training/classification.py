@@ -55,7 +55,6 @@ def fine_tune(
 
     batch_size = min(batch_size, len(train))
     precision = mixed_precision() if precision is None else precision
-    accumulation = pieces(batch_size, max_length=max_length, precision=precision)
     set_seed(seed)
     encoder = loading.encoder(model, train.features["label"].names, **loading.without_attention_dropout(model))
     encoder.accepts_loss_kwargs = False  # see `invariants.accumulation`
@@ -68,6 +67,9 @@ def fine_tune(
         groups = policies.layerwise_groups(encoder, learning_rate=learning_rate, weight_decay=weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=learning_rate)
     rows = tokenized(train, tokenizer, max_length) if features is None else features.rows
+    accumulation = 1  # features are small
+    if features is None:
+        accumulation = pieces(batch_size, length=max(map(len, rows["input_ids"])), precision=precision)
     with nullcontext() if features is None else features.in_place(encoder):
         trainer = Trainer(
             model=encoder,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 SHORT = 128  # tokens
-# Tokens whose activations a CPU works through fastest: larger ones leave its caches, and their memory is asked of the
-# system anew in each step. MiniLM on rows of 256 and 512 tokens trains a tenth to a quarter faster so (torch 2.13).
+# Tokens that a CPU trains on fastest at a time: the activations of more leave its caches, and their memory is asked of
+# the system anew in each step. In turn on one AMD CPU, MiniLM takes a tenth less time on rows of 512 tokens.
 FP32_TOKENS = 2048
 # What a RuntimeError says where the CPU's allocator (each system in its words), MPS, or C++ found no memory.
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "std::bad_alloc")
@@ -52,16 +52,18 @@ def answer_dtype() -> torch.dtype:
     return torch.bfloat16 if precision["bf16"] else torch.float16 if precision["fp16"] else torch.float32
 
 
-def pieces(batch_size: int, *, max_length: int, precision: Mapping[str, bool]) -> int:
-    """In how many pieces a batch of rows of up to `max_length` tokens trains fastest: `gradient_accumulation_steps`.
+def pieces(batch_size: int, *, length: int, precision: Mapping[str, bool]) -> int:
+    """In how many pieces to train on a batch whose longest row has `length` tokens: `gradient_accumulation_steps`.
 
-    On a CPU pieces of at most FP32_TOKENS (twice that in bf16) make the same step faster and in less memory. One where
-    the batch fits, on a GPU, and where it does not divide into equal pieces of that size. More than one asks for a
-    model with `accepts_loss_kwargs = False` (see `invariants.accumulation`).
+    On a CPU pieces of at most FP32_TOKENS (twice that in bf16) are faster, and take less memory. One where the batch
+    fits, on a GPU, and where it has no equal pieces of between half that size and all of it. More than one asks for a
+    model with `accepts_loss_kwargs = False` (`invariants.accumulation`); the step is that of the whole batch, but for
+    the draws of dropout, and for an epoch's last batch, where the rows of a smaller piece count for more.
     """
-    most = max(1, FP32_TOKENS * (2 if precision.get("bf16") else 1) // max_length)
+    most = max(1, FP32_TOKENS * (2 if precision.get("bf16") else 1) // length)
     rows = max(size for size in range(1, min(most, batch_size) + 1) if batch_size % size == 0)
-    return 1 if loading.best_device() != "cpu" or rows < most / 4 else batch_size // rows
+    on_cpu = precision.get("use_cpu") or loading.best_device() == "cpu"
+    return batch_size // rows if on_cpu and rows >= most / 2 else 1
 
 
 @contextmanager
@@ -146,22 +148,24 @@ class StopWhenNotFinite(TrainerCallback):
 
 
 @contextmanager
-def enough_memory(model: PreTrainedModel, *, batch_size: int, length: int) -> Iterator[None]:
+def enough_memory(model: PreTrainedModel, *, batch_size: int, length: int, accumulation: int = 1) -> Iterator[None]:
     """Refuse a training that this machine's memory cannot hold, before it starts or when it runs out.
 
-    `length` is the longest row in tokens; the model is where it will be trained. Raises BadInput with what a step would
-    need (an estimate, see `footprint.training_memory`), what there is, and what to change. A system that overcommits
-    kills a process that takes too much, and nothing can be said then: hence the look before.
+    `length` is the longest row in tokens, `accumulation` in how many pieces a batch is trained on; the model is where
+    it will be trained. Raises BadInput with what a step would need (an estimate, see `footprint.training_memory`), what
+    there is, and what to change. A system that overcommits kills a process that takes too much, and nothing can be said
+    then: hence the look before.
     """
     import torch
 
-    needed = footprint.training_memory(model, batch_size=batch_size, length=length)
+    rows = batch_size // accumulation
+    needed = footprint.training_memory(model, batch_size=rows, length=length)
     there = footprint.free_memory(model.device)
-    smaller = f"batch_size {batch_size // 2}, or a smaller" if batch_size > 1 else "a smaller"
+    smaller = f"batch_size {batch_size // 2}, or a smaller" if rows > 1 and accumulation == 1 else "a smaller"
     advice = f"ask for less: {smaller} max_length (the longest row has {length} tokens)"
     if needed > there:
         raise BadInput(
-            f"training {batch_size} rows of {length} tokens at a time needs about {needed / 1e9:.1f} GB, and "
+            f"training {rows} rows of {length} tokens at a time needs about {needed / 1e9:.1f} GB, and "
             f"{there / 1e9:.1f} GB are free; {advice}"
         )
     try:
@@ -171,6 +175,6 @@ def enough_memory(model: PreTrainedModel, *, batch_size: int, length: int) -> It
         if not told and not any(words in str(problem) for words in OUT_OF_MEMORY):
             raise
         raise BadInput(
-            f"training ran out of memory with {batch_size} rows of up to {length} tokens at a time (about "
+            f"training ran out of memory with {rows} rows of up to {length} tokens at a time (about "
             f"{needed / 1e9:.1f} GB were expected, {there / 1e9:.1f} GB were free); {advice}"
         ) from problem

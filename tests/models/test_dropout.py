@@ -51,6 +51,17 @@ def test_the_same_seed_drops_the_same_and_the_gradient_passes_through_what_is_ke
     )
 
 
+@pytest.mark.parametrize("values", [torch.empty(0, 3), torch.tensor(2.0), torch.randn(6, 4).T])
+def test_empty_single_and_turned_values_keep_their_shape(values):
+    assert QuickDropout(0.5)(values).shape == values.shape
+
+
+def test_what_drops_in_place_is_left_as_it_is():
+    model = nn.Sequential(nn.Dropout(0.5, inplace=True), nn.Dropout(0.5))
+    with quick_dropout(model):
+        assert [type(module) for module in model] == [nn.Dropout, QuickDropout]
+
+
 @pytest.mark.parametrize("name", ["tiny-distilbert", "tiny-gpt2"])
 def test_a_model_has_its_own_dropout_back_behind_the_block_even_after_an_error(name):
     model = loading.encoder(name, ["a", "b"])

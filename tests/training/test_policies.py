@@ -14,6 +14,7 @@ from ftlab.data import sources
 from ftlab.errors import BadInput
 from ftlab.evaluation.predictions import predict_rows
 from ftlab.models import features, freezing, loading
+from ftlab.models.dropout import QuickDropout
 from ftlab.training import classification, policies, surroundings
 from tests.models import tiny_classifiers
 from tests.models.tiny_classifiers import DEPTH, NAMES, build
@@ -259,10 +260,21 @@ def test_fine_tune_in_pieces_is_fine_tune_on_whole_batches(settings, rows, folde
     pieces = classification.fine_tune(rows, tmp_path, **options)
     assert (whole.args.gradient_accumulation_steps, pieces.args.gradient_accumulation_steps) == (1, 4)
     assert whole.state.global_step == pieces.state.global_step == 8
+    losses = [trainer.state.log_history[-1]["train_loss"] for trainer in (whole, pieces)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     for name, weight in whole.model.state_dict().items():
         if name.endswith("k_lin.bias"):  # no softmax sees it: its gradient is rounding, which Adam blows up
             continue
         torch.testing.assert_close(pieces.model.state_dict()[name], weight, atol=1e-4, rtol=1e-3)
+
+
+def test_fine_tune_drops_quickly_and_gives_the_model_its_own_dropout_back(settings, rows, tmp_path, monkeypatch):
+    dropped, forward = [], QuickDropout.forward
+    monkeypatch.setattr(QuickDropout, "forward", lambda self, values: [dropped.append(self), forward(self, values)][1])
+    model = classification.fine_tune(rows, tmp_path, **settings).model
+    kinds = {type(module) for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert len(dropped) >= 8 * model.config.n_layers
+    assert kinds == {torch.nn.Dropout}
 
 
 @pytest.mark.parametrize(("policy", "frozen_layers"), [("head", None), ("first_layers", 3), ("first_layers", 6)])

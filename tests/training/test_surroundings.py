@@ -239,6 +239,16 @@ def test_what_torch_s_allocator_says_on_this_machine_is_understood(model, monkey
         torch.empty(2**50)
 
 
+def test_of_a_batch_in_pieces_only_the_length_is_advised(model, monkeypatch):
+    monkeypatch.setattr(footprint, "training_memory", lambda model, batch_size, length: batch_size * 10**9)
+    monkeypatch.setattr(footprint, "free_memory", lambda device: 2 * 10**9)
+    with pytest.raises(BadInput) as raised, enough_memory(model, batch_size=16, length=512, accumulation=4):
+        pass
+    assert "training 4 rows of 512 tokens at a time needs about 4.0 GB" in str(raised.value)
+    assert "batch_size" not in str(raised.value)
+    assert "a smaller max_length" in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "problem", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("no"), TrainingFailed("diverged")]
 )
@@ -253,7 +263,7 @@ FP32, BF16 = {"fp16": False, "bf16": False}, {"fp16": False, "bf16": True, "use_
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "max_length", "precision", "expected"),
+    ("batch_size", "length", "precision", "expected"),
     [
         (16, 64, FP32, 1),
         (16, 128, FP32, 1),
@@ -263,21 +273,22 @@ FP32, BF16 = {"fp16": False, "bf16": False}, {"fp16": False, "bf16": True, "use_
         (16, 512, BF16, 2),
         (50, 64, FP32, 2),  # equal pieces, though 32 rows would fit
         (17, 256, FP32, 1),  # which does not divide
+        (17, 512, FP32, 1),
+        (22, 256, FP32, 1),  # but into pieces of two, a quarter of what fits
         (4, 8192, FP32, 4),  # a row that is a piece by itself
         (1, 8192, FP32, 1),
     ],
 )
-def test_a_batch_of_long_rows_goes_through_a_cpu_in_equal_pieces(
-    batch_size, max_length, precision, expected, monkeypatch
-):
+def test_a_batch_of_long_rows_goes_through_a_cpu_in_equal_pieces(batch_size, length, precision, expected, monkeypatch):
     monkeypatch.setattr(loading, "best_device", lambda: "cpu")
-    assert surroundings.pieces(batch_size, max_length=max_length, precision=precision) == expected
+    assert surroundings.pieces(batch_size, length=length, precision=precision) == expected
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
-def test_a_gpu_takes_the_batch_whole(device, monkeypatch):
+def test_a_gpu_takes_the_batch_whole_unless_the_cpu_is_asked_for(device, monkeypatch):
     monkeypatch.setattr(loading, "best_device", lambda: device)
-    assert surroundings.pieces(16, max_length=512, precision=FP32) == 1
+    assert surroundings.pieces(16, length=512, precision=FP32) == 1
+    assert surroundings.pieces(16, length=512, precision={**FP32, "use_cpu": True}) == 4
 
 
 @pytest.mark.parametrize(

@@ -95,10 +95,10 @@ def _trainer(way: str, train: Any, max_length: int, seed: int, **options: Any) -
     return trainer
 
 
-def _imdb(rows: int, test_rows: int, seed: int) -> Any:
+def _draw(dataset: str, rows: int, test_rows: int, seed: int) -> Any:
     from ftlab.data import sources, splits
 
-    return splits.split(sources.load("imdb", seed=seed), rows=rows, validation_rows=2, test_rows=test_rows, seed=seed)
+    return splits.split(sources.load(dataset, seed=seed), rows=rows, validation_rows=2, test_rows=test_rows, seed=seed)
 
 
 def _train(trainer: Any, way: str) -> float:
@@ -107,15 +107,13 @@ def _train(trainer: Any, way: str) -> float:
 
     from ftlab.models.dropout import quick_dropout
 
-    began = time.monotonic()
     with nullcontext() if way == "padded" else quick_dropout(trainer.model):
-        trainer.train()
-    return time.monotonic() - began
+        return _timed(trainer.train)[1]
 
 
 def _speed(way: str) -> dict[str, Any]:
     """Examples a second over one epoch; for the padded way over a few of its steps, which are all alike."""
-    train = _imdb(ROWS, 2, 0).train
+    train = _draw("imdb", ROWS, 2, 0).train
     _train(_trainer(way, train.select(range(BATCH)), LONG, 0, max_steps=1), way)  # warm-up
     steps = PADDED_STEPS if way == "padded" else -(-len(train) // BATCH)
     trainer = _trainer(way, train, LONG, 0, max_steps=steps)
@@ -213,7 +211,7 @@ def _inference() -> dict[str, Any]:
     from ftlab.training import classification
     from ftlab.training.surroundings import answer_dtype
 
-    drawn = _reviews()
+    drawn = _draw("reviews", 500, 2000, 0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = classification.fine_tune(
             drawn.train, folder, model="minilm", max_length=64, epochs=2, batch_size=BATCH, learning_rate=2e-4
@@ -251,21 +249,16 @@ def _inference() -> dict[str, Any]:
 
 
 def _timed(work: Any) -> tuple[Any, float]:
+    """What `work` answers, and its seconds."""
     began = time.monotonic()
     return work(), time.monotonic() - began
-
-
-def _reviews() -> Any:
-    from ftlab.data import sources, splits
-
-    return splits.split(sources.load("reviews"), rows=500, validation_rows=2, test_rows=2000, seed=0)
 
 
 def _accuracy(way: str, seed: str) -> dict[str, Any]:
     from ftlab.evaluation import comparison
     from ftlab.evaluation.predictions import predict_rows
 
-    drawn = _imdb(ACCURACY["rows"], ACCURACY["test_rows"], int(seed))
+    drawn = _draw("imdb", ACCURACY["rows"], ACCURACY["test_rows"], int(seed))
     trainer = _trainer(way, drawn.train, ACCURACY["max_length"], int(seed), num_train_epochs=ACCURACY["epochs"])
     _train(trainer, way)
     test = drawn.open_test("compare two ways to train, and choose nothing")

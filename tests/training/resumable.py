@@ -18,6 +18,7 @@ from transformers import (
 
 from ftlab.data import sources
 from ftlab.models import loading
+from ftlab.models.dropout import quick_dropout
 from ftlab.training import checkpoints
 from ftlab.training.surroundings import StopWhenNotFinite, mixed_precision
 
@@ -54,7 +55,8 @@ def train(folder, *, resume=False, scores=SCORES, patience=3, callbacks=()):
         callbacks=[EarlyStoppingCallback(patience), StopWhenNotFinite(), *callbacks],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=checkpoints.checkpoint(Path(folder), IDENTITY, resume=resume))
+    with quick_dropout(model):
+        trainer.train(resume_from_checkpoint=checkpoints.checkpoint(Path(folder), IDENTITY, resume=resume))
     return trainer
 
 

@@ -2,19 +2,22 @@
 
 Each policy's learning rate is chosen on validation rows of a draw that the comparison does not use. The comparison
 then draws its own rows for each seed, and the test rows judge. Each policy is a process of its own, so
-that none is warmed up by another.
+that none is warmed up by another, and one more shows the memory that it takes on the largest number of rows.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from typing import Any
 
+from ftlab.course import records
 from ftlab.course.bench import alone
 
 MODEL, DATASET, MAX_LENGTH, BATCH_SIZE = "minilm", "rotten_tomatoes", 64, 16
 SIZES, SEEDS, TEST_ROWS = (1500, 500, 100), (0, 1, 2), 2000
+OPTIONS: dict[str, Any] = {"model": MODEL, "max_length": MAX_LENGTH, "batch_size": BATCH_SIZE}
 CHOOSING = {"seed": 100, "rows": 500, "validation_rows": 1000}
 # policy, frozen layers, epochs, the learning rates to choose from
 POLICIES: dict[str, tuple[str, int | None, int, tuple[float, ...]]] = {
@@ -31,12 +34,13 @@ POLICIES: dict[str, tuple[str, int | None, int, tuple[float, ...]]] = {
 def measure() -> dict[str, Any]:
     """Scores, seconds and sizes by policy, rows and seed; and the learning rates that were chosen."""
     found = {name: alone(__file__, "policy", name) for name in POLICIES}
+    memory = {name: alone(__file__, "memory", name) for name in POLICIES}
     return {
         "settings": {
             "model": MODEL, "dataset": DATASET, "max_length": MAX_LENGTH, "batch_size": BATCH_SIZE,
             "test_rows": TEST_ROWS,
         },
-        "chosen": {name: entry["chosen"] for name, entry in found.items()},
+        "chosen": {name: entry["chosen"] | memory[name] for name, entry in found.items()},
         "runs": [run for entry in (*found.values(), alone(__file__, "baselines")) for run in entry["runs"]],
     }  # fmt: skip
 
@@ -48,12 +52,11 @@ def _policy(name: str) -> dict[str, Any]:
     from ftlab.evaluation.policies import Contest, Recipe
 
     policy, frozen_layers, epochs, rates = POLICIES[name]
-    options: dict[str, Any] = {"model": MODEL, "max_length": MAX_LENGTH, "batch_size": BATCH_SIZE}
     data = sources.load(DATASET, seed=CHOOSING["seed"])
     drawn = splits.split(
         data, rows=CHOOSING["rows"], validation_rows=CHOOSING["validation_rows"], test_rows=2, seed=CHOOSING["seed"]
     )
-    contest = Contest(drawn.validation, **options)
+    contest = Contest(drawn.validation, **OPTIONS)
     tried = {}
     for rate in rates:
         outcome = contest.run(Recipe(policy, frozen_layers, epochs, rate), drawn.train, seed=CHOOSING["seed"])
@@ -65,13 +68,29 @@ def _policy(name: str) -> dict[str, Any]:
         drawn = splits.split(
             sources.load(DATASET, seed=seed), rows=max(SIZES), validation_rows=2, test_rows=TEST_ROWS, seed=seed
         )
-        contest = Contest(drawn.open_test("judge each policy, and choose nothing"), **options)
+        contest = Contest(drawn.open_test("judge each policy, and choose nothing"), **OPTIONS)
         for rows in SIZES:
             outcome = contest.run(recipe, splits.part(drawn.train, rows), seed=seed)
             runs.append({"model": recipe.name, "rows": rows, "seed": seed, **outcome.line()})
     return {
         "chosen": {"epochs": epochs, "learning_rate": chosen, "validation_f1": tried}, "runs": runs
     }  # fmt: skip
+
+
+def _memory(name: str) -> dict[str, int]:
+    """The peak memory of an epoch on the largest number of rows, and what the process held before."""
+    from ftlab.data import sources, splits
+    from ftlab.evaluation.policies import Contest, Recipe
+
+    policy, frozen_layers, _, rates = POLICIES[name]
+    drawn = splits.split(sources.load(DATASET, seed=0), rows=max(SIZES), validation_rows=2, test_rows=2, seed=0)
+    contest = Contest(drawn.validation, **OPTIONS)  # two rows: the memory is that of training
+    recipe = Recipe(policy, frozen_layers, 1, rates[0])
+    contest.run(recipe, splits.part(drawn.train, 32), seed=0, least_steps=1)  # warm-up
+    gc.collect()
+    before = records.memory_mb()
+    contest.run(recipe, drawn.train, seed=0, least_steps=1)
+    return {"peak_mb": records.peak_memory_mb(), "before_mb": before}
 
 
 def _baselines() -> dict[str, Any]:
@@ -107,8 +126,10 @@ def _baselines() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    from ftlab.course.lesson import import_once
     from ftlab.progress import quiet
 
     quiet()
+    import_once()  # as a lesson does
     what, *rest = sys.argv[1:]
-    print(json.dumps({"policy": _policy, "baselines": _baselines}[what](*rest)))
+    print(json.dumps({"policy": _policy, "memory": _memory, "baselines": _baselines}[what](*rest)))

@@ -168,7 +168,7 @@ def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -
         raise BadInput("this kernel went offline for another profile, for good; restart the kernel and run it again")
     profiles.require_fitting(budget)
     if "learning_rate" in budget.settings:
-        _import_once()
+        import_once()
     random.seed(budget.seed)
     np.random.seed(budget.seed)
     folder = Path(os.environ.get(RUN_FOLDER) or _beside_the_notebooks() / "runs" / "notebook" / name)
@@ -179,7 +179,7 @@ def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -
     return Lesson(name, budget, folder)
 
 
-def _import_once() -> None:
+def import_once() -> None:
     """Import what a training takes, and tell the garbage collector to leave that alone.
 
     Those are half a million objects. To look at them takes a third of a second on a slow core, and it would happen

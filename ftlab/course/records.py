@@ -51,6 +51,11 @@ def usable_cores() -> int:
         return psutil.cpu_count() or 1
 
 
+def memory_mb() -> int:
+    """The memory that this process holds now, in MB (resident set)."""
+    return round(psutil.Process().memory_info().rss / 1e6)
+
+
 def peak_memory_mb() -> int:
     """The most memory that this process has held so far, in MB (resident set)."""
     if sys.platform == "win32":

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MEMORY = 1_000_000_000  # bytes of features that are held in memory; more go to the disk
-BESIDE = ("place", "id")  # columns of a row that are not for the model
+LABELS = {"label", "labels"}  # what a row's label may be called; a model calls it labels
 
 _replaced: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # models that take features now, and for how many layers
 
@@ -72,7 +72,7 @@ class Features:
         The shape of `features` is (rows, tokens, hidden size). Padding is 0: no row looks at it.
         """
         import torch
-        from transformers import DataCollatorWithPadding
+        from torch.nn.utils.rnn import pad_sequence
 
         places = [row["place"] for row in rows]
         for row, place in zip(rows, places, strict=True):
@@ -81,13 +81,13 @@ class Features:
                     f"a row of {len(row['input_ids'])} tokens is none of these features' (theirs has "
                     f"{self.lengths[place]}); use rows and collate of one Features"
                 )
-        columns = [{name: value for name, value in row.items() if name not in BESIDE} for row in rows]
-        batch = DataCollatorWithPadding(self.tokenizer)(columns)
-        features = np.zeros((len(rows), batch["input_ids"].shape[1], self.values.shape[1]), dtype=np.float32)
-        for line, place in zip(features, places, strict=True):
-            start, length = self.starts[place], self.lengths[place]
-            line[:length] = self.values[start : start + length]
-        return {**batch, "features": torch.from_numpy(features).to(self.dtype)}
+        names = [name for name in batches.MODEL_INPUTS if name in rows[0]]
+        batch = batches.pad(self.tokenizer, {name: [row[name] for row in rows] for name in names})
+        for name in LABELS & rows[0].keys():
+            batch["labels"] = torch.tensor([row[name] for row in rows])
+        spans = [slice(self.starts[place], self.starts[place] + self.lengths[place]) for place in places]
+        features = pad_sequence([torch.from_numpy(self.values[span]) for span in spans], batch_first=True)
+        return {**batch, "features": features.to(self.dtype)}
 
     @contextmanager
     def in_place(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
@@ -104,7 +104,10 @@ class Features:
                 )
             yield model
             return
-        layers = freezing.structure(model).layers[: self.frozen_layers]
+        found = freezing.structure(model)
+        layers = found.layers[: self.frozen_layers]
+        # The embeddings need not run either, where what they give goes to the first layer as it is.
+        first, *others = layers if found.entrance is None else (found.entrance, *layers)
         given: dict[str, torch.Tensor] = {}
 
         def take(module: Any, arguments: Any, batch: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -123,16 +126,16 @@ class Features:
 
         hook = model.register_forward_pre_hook(take, with_kwargs=True)
         _replaced[model] = self.frozen_layers
-        for layer in layers[:-1]:
+        first.forward = hand_out
+        for layer in others:
             layer.forward = _pass_on
-        layers[-1].forward = hand_out
         try:
             yield model
         finally:
             hook.remove()
             del _replaced[model]
-            for layer in layers:
-                del layer.forward
+            for module in (first, *others):
+                del module.forward
 
     def run(
         self, model: PreTrainedModel, read: Callable[[Any, torch.Tensor], torch.Tensor], *, what: str = "predicting"
@@ -209,7 +212,7 @@ def compute(
                 )
             files.write_json(unfinished / feature_folder.INDEX, {**identity, "dtype": str(dtype), "bytes": size})
     dtype = feature_folder.require_same(place, identity, size)
-    values = np.memmap(place / feature_folder.VALUES, dtype=np.float32, mode="r", shape=(int(lengths.sum()), width))
+    values = np.memmap(place / feature_folder.VALUES, dtype=np.float32, mode="c", shape=(int(lengths.sum()), width))
     return made(values, dtype, temporary)
 
 
@@ -235,13 +238,15 @@ def _fill(
     columns = {name: list(rows[name]) for name in batches.MODEL_INPUTS if name in rows.column_names}
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(_name(precision))
     autocast = nullcontext() if dtype is None else torch.autocast(model.device.type, dtype)
+    tokens = batches.TOKENS * (1 if dtype is None else 2)  # half precision takes half the memory
     was_training, at = model.training, 0
     model.eval()
     try:
         with torch.no_grad(), autocast, Bar(desc="frozen layers", total=len(rows), unit="rows") as progress:
-            for places in batches.by_length(lengths.tolist()):
+            for places in batches.by_length(lengths.tolist(), tokens):
                 picked = {name: [column[place] for place in places] for name, column in columns.items()}
-                model.base_model(**tokenizer.pad(picked, return_tensors="pt").to(model.device))
+                batch = batches.pad(tokenizer, picked)
+                model.base_model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
                 output = seen.pop()
                 found = output.float().cpu().numpy()
                 for line, place in zip(found, places, strict=True):

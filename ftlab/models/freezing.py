@@ -33,6 +33,7 @@ class Structure:
     layers: torch.nn.ModuleList
     parts: dict[str, dict[str, torch.nn.Parameter]]
     modules: dict[str, list[torch.nn.Module]]  # the same parts as modules, for those that can be frozen
+    entrance: torch.nn.Module | None  # the module whose output is the first layer's hidden states, if there is one
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def structure(model: PreTrainedModel) -> Structure:
     body: Any = getattr(model, "base_model", None)
     layers = _layers(model, body)
     inside = {id(module) for layer in layers for module in layer.modules()}
-    before, behind = _around(model, body, layers)
+    before, behind, entrance = _around(model, body, layers)
     of_head = [module for module in model.children() if module is not body] if body is not model else []
     modules = {EMBEDDINGS: before} | {layer_name(n): [layer] for n, layer in enumerate(layers, start=1)}
     modules |= {BEHIND: behind, HEAD: of_head}
@@ -228,7 +229,7 @@ def structure(model: PreTrainedModel) -> Structure:
             owned |= {name: parameter for name, parameter in model.named_parameters() if id(parameter) in names}
         if owned:
             parts[part] = owned
-    return Structure(layers, parts, modules)
+    return Structure(layers, parts, modules, entrance)
 
 
 def _layers(model: Any, body: Any) -> torch.nn.ModuleList:
@@ -249,10 +250,13 @@ def _layers(model: Any, body: Any) -> torch.nn.ModuleList:
     return outer[0][1]
 
 
-def _around(model: Any, body: Any, layers: torch.nn.ModuleList) -> tuple[list[torch.nn.Module], list[torch.nn.Module]]:
-    """The body's modules that run before the layers, and those that run after them; their dropout too."""
-
+def _around(
+    model: Any, body: Any, layers: torch.nn.ModuleList
+) -> tuple[list[torch.nn.Module], list[torch.nn.Module], torch.nn.Module | None]:
+    """The body's modules that run before the layers and those that run after them, dropout too; and the entrance."""
     order: list[torch.nn.Module] = []
+    outputs: list[tuple[torch.nn.Module, Any]] = []  # kept, so that none takes the place of one that is gone
+    taken: list[Any] = []
     inside = {id(module) for layer in layers for module in layer.modules()}
     watched = [
         module
@@ -260,6 +264,13 @@ def _around(model: Any, body: Any, layers: torch.nn.ModuleList) -> tuple[list[to
         if id(module) not in inside and not any(m is layers for m in module.modules())
     ]
     hooks = [m.register_forward_pre_hook(lambda module, _: order.append(module)) for m in (*watched, layers[0])]
+    hooks += [m.register_forward_hook(lambda module, _, output: outputs.append((module, output))) for m in watched]
+    hooks.append(
+        layers[0].register_forward_pre_hook(
+            lambda _, arguments, options: taken.append(arguments[0] if arguments else options.get("hidden_states")),
+            with_kwargs=True,
+        )
+    )
     try:
         run_few_tokens(body)
     finally:
@@ -268,7 +279,8 @@ def _around(model: Any, body: Any, layers: torch.nn.ModuleList) -> tuple[list[to
     if layers[0] not in order:
         raise BadInput(f"{type(model).__name__} is an architecture whose layers did not run; freeze it by hand")
     first = order.index(layers[0])
-    return _distinct(order[:first]), _distinct(m for m in order[first + 1 :] if m is not layers[0])
+    entrance = next((module for module, output in reversed(outputs) if output is taken[0]), None)
+    return _distinct(order[:first]), _distinct(m for m in order[first + 1 :] if m is not layers[0]), entrance
 
 
 def run_few_tokens(body: Any) -> None:

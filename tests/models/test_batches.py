@@ -42,6 +42,18 @@ def one_at_a_time(model, encodings, read):
     return np.stack(answers)
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("names", [batches.MODEL_INPUTS, ("input_ids", "token_type_ids"), ("input_ids",)])
+def test_rows_are_padded_as_the_tokenizer_pads_them(tokenizer, texts, side, names):
+    tokenizer.padding_side = side
+    encodings = tokenizer(texts[:7], truncation=True, max_length=40, return_token_type_ids=True)
+    columns = {name: encodings[name] for name in names}
+    found, expected = batches.pad(tokenizer, columns), tokenizer.pad(dict(columns), return_tensors="pt")
+    tokenizer.padding_side = "right"
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) and found[name].dtype == torch.int64 for name in found)
+
+
 @pytest.mark.parametrize("tokens", [1, 7, 64, 2048])
 @pytest.mark.parametrize("seed", range(5))
 def test_batches_hold_each_row_once_and_no_more_than_the_tokens_unless_a_row_is_alone(tokens, seed):

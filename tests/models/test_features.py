@@ -218,6 +218,34 @@ def test_frozen_layers_do_not_run_inside_the_block_and_run_again_behind_it(name,
     assert counts.keys() == {1, 2, 3}
 
 
+@pytest.mark.parametrize("name", tiny_classifiers.NAMES)
+def test_what_hands_over_to_the_layers_does_not_run_inside_the_block_either(name, rows, tokenizer):
+    model = build(name).eval()
+    made = features.compute(model, freezing.freeze(model, "first_layers", 2), rows, tokenizer)
+    entrance, outputs, ran = freezing.structure(model).entrance, [], []
+    batch = made.collate([made.rows[0]])
+    with made.in_place(model):
+        entrance.register_forward_hook(lambda _, __, output: outputs.append(output))
+        for inner in entrance.children():
+            inner.register_forward_hook(lambda module, *_: ran.append(module))
+        model(**batch)
+    assert outputs[0] is batch["features"]
+    assert ran == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_that_changes_what_its_embeddings_give_takes_features_in_its_first_layer(
+    name, rows, tokenizer, monkeypatch
+):
+    model = build(name).eval()
+    made = features.compute(model, freezing.freeze(model, "first_layers", 2), rows, tokenizer)
+    expected = uncached(model, rows, tokenizer)
+    found = freezing.structure(model)
+    monkeypatch.setattr(freezing, "structure", lambda _: dataclasses.replace(found, entrance=None))
+    assert np.abs(made.run(model, batches.softmax) - expected).max() < CLOSE
+    assert np.array_equal(uncached(model, rows, tokenizer), expected)
+
+
 def test_what_is_stored_counts_and_not_what_the_frozen_layers_hold(model, made, rows, tokenizer):
     expected = uncached(model, rows, tokenizer)
     for layer in freezing.structure(model).layers[:2]:

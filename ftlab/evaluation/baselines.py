@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ftlab.evaluation.predictions import prediction_table
 from ftlab.models import batches, loading
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # of logistic regression's C, for cross-validation to choose from
@@ -43,8 +44,17 @@ def tfidf(train: Dataset, rows: Dataset, *, seed: int = 0) -> pd.DataFrame:
     return _answers(model, rows, list(rows["text"]))
 
 
-def embed(texts: Sequence[str], model: str, *, max_length: int) -> np.ndarray:
-    """What the pretrained encoder `model` makes of each text before any fine-tuning: (texts, hidden size), length 1."""
+def embed(
+    texts: Sequence[str],
+    model: str,
+    *,
+    max_length: int,
+    read: Callable[[Any, torch.Tensor], torch.Tensor] = batches.mean_pooled,
+) -> np.ndarray:
+    """What the pretrained encoder `model` makes of each text before any fine-tuning: (texts, hidden size), length 1.
+
+    `read` makes one vector of a text's tokens: `batches.mean_pooled` or `batches.first_token`.
+    """
     from transformers import AutoModel, AutoTokenizer
 
     folder = loading.folder(model)
@@ -53,7 +63,7 @@ def embed(texts: Sequence[str], model: str, *, max_length: int) -> np.ndarray:
     encoder = AutoModel.from_pretrained(folder, use_safetensors=True)
     loading.match_pad_token(encoder, tokenizer)
     encodings = tokenizer(list(texts), truncation=True, max_length=max_length)
-    return batches.run(encoder, tokenizer, encodings, batches.mean_pooled, what="embedding")
+    return batches.run(encoder, tokenizer, encodings, read, what="embedding")
 
 
 def on_vectors(

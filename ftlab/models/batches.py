@@ -46,7 +46,7 @@ def pad(tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, Sequence[Seque
     from torch.nn.utils.rnn import pad_sequence
 
     fill = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": tokenizer.pad_token_type_id}
-    given = {name: [torch.tensor(row) for row in column] for name, column in columns.items()}
+    given = {name: [torch.tensor(row, dtype=torch.long) for row in column] for name, column in columns.items()}
     given.setdefault("attention_mask", [torch.ones_like(row) for row in given["input_ids"]])
     return {
         name: pad_sequence(column, batch_first=True, padding_value=fill[name], padding_side=tokenizer.padding_side)
@@ -115,3 +115,13 @@ def mean_pooled(output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
     mask = attention_mask.unsqueeze(-1).to(output.last_hidden_state.dtype)
     mean = (output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
     return torch.nn.functional.normalize(mean, dim=-1)
+
+
+def first_token(output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
+    """The last layer's hidden state of each row's first token, at length 1: what BERT's classification head reads.
+
+    Expects padding on the right.
+    """
+    import torch
+
+    return torch.nn.functional.normalize(output.last_hidden_state[:, 0], dim=-1)

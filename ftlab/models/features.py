@@ -20,7 +20,7 @@ import numpy as np
 
 from ftlab import files
 from ftlab.errors import BadInput
-from ftlab.models import batches, feature_folder, freezing
+from ftlab.models import batches, bypass, feature_folder, freezing
 from ftlab.progress import Bar
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MEMORY = 1_000_000_000  # bytes of features that are held in memory; more go to the disk
-LABELS = {"label", "labels"}  # what a row's label may be called; a model calls it labels
+LABELS = ("labels", "label")  # what a row's label may be called; a model calls it labels, and the last one counts
 
 _replaced: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # models that take features now, and for how many layers
 
@@ -74,6 +74,11 @@ class Features:
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
+        if any("place" not in row for row in rows):
+            raise BadInput(
+                "a row came without its place: Trainer drops what a model's forward does not name, unless its "
+                "arguments say remove_unused_columns=False"
+            )
         places = [row["place"] for row in rows]
         for row, place in zip(rows, places, strict=True):
             if len(row["input_ids"]) != self.lengths[place]:
@@ -83,11 +88,12 @@ class Features:
                 )
         names = [name for name in batches.MODEL_INPUTS if name in rows[0]]
         batch = batches.pad(self.tokenizer, {name: [row[name] for row in rows] for name in names})
-        for name in LABELS & rows[0].keys():
-            batch["labels"] = torch.tensor([row[name] for row in rows])
+        for name in LABELS:
+            if name in rows[0]:
+                batch["labels"] = torch.tensor([row[name] for row in rows])
         spans = [slice(self.starts[place], self.starts[place] + self.lengths[place]) for place in places]
-        features = pad_sequence([torch.from_numpy(self.values[span]) for span in spans], batch_first=True)
-        return {**batch, "features": features.to(self.dtype)}
+        of_rows = [torch.from_numpy(np.array(self.values[span])) for span in spans]  # copies: a map is only read
+        return {**batch, "features": pad_sequence(of_rows, batch_first=True).to(self.dtype)}
 
     @contextmanager
     def in_place(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
@@ -104,10 +110,9 @@ class Features:
                 )
             yield model
             return
-        found = freezing.structure(model)
-        layers = found.layers[: self.frozen_layers]
-        # The embeddings need not run either, where what they give goes to the first layer as it is.
-        first, *others = layers if found.entrance is None else (found.entrance, *layers)
+        layers = freezing.structure(model).layers
+        entrance = bypass.entrance(model.base_model, layers)
+        left_out = layers[: self.frozen_layers] if entrance is None else (entrance, *layers[: self.frozen_layers])
         given: dict[str, torch.Tensor] = {}
 
         def take(module: Any, arguments: Any, batch: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -126,16 +131,12 @@ class Features:
 
         hook = model.register_forward_pre_hook(take, with_kwargs=True)
         _replaced[model] = self.frozen_layers
-        first.forward = hand_out
-        for layer in others:
-            layer.forward = _pass_on
         try:
-            yield model
+            with bypass.replaced(dict.fromkeys(left_out, bypass.pass_on) | {left_out[0]: hand_out}):
+                yield model
         finally:
             hook.remove()
             del _replaced[model]
-            for module in (first, *others):
-                del module.forward
 
     def run(
         self, model: PreTrainedModel, read: Callable[[Any, torch.Tensor], torch.Tensor], *, what: str = "predicting"
@@ -212,7 +213,7 @@ def compute(
                 )
             files.write_json(unfinished / feature_folder.INDEX, {**identity, "dtype": str(dtype), "bytes": size})
     dtype = feature_folder.require_same(place, identity, size)
-    values = np.memmap(place / feature_folder.VALUES, dtype=np.float32, mode="c", shape=(int(lengths.sum()), width))
+    values = np.memmap(place / feature_folder.VALUES, dtype=np.float32, mode="r", shape=(int(lengths.sum()), width))
     return made(values, dtype, temporary)
 
 
@@ -233,8 +234,6 @@ def _fill(
     frozen, rest = layers[: plan.frozen_layers], layers[plan.frozen_layers :]
     seen: list[torch.Tensor] = []
     hook = frozen[-1].register_forward_hook(lambda module, arguments, output: seen.append(output))
-    for layer in rest:
-        layer.forward = _pass_on  # what comes after is not asked for
     columns = {name: list(rows[name]) for name in batches.MODEL_INPUTS if name in rows.column_names}
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(_name(precision))
     autocast = nullcontext() if dtype is None else torch.autocast(model.device.type, dtype)
@@ -242,7 +241,12 @@ def _fill(
     was_training, at = model.training, 0
     model.eval()
     try:
-        with torch.no_grad(), autocast, Bar(desc="frozen layers", total=len(rows), unit="rows") as progress:
+        with (
+            torch.no_grad(),
+            autocast,
+            bypass.replaced(dict.fromkeys(rest, bypass.pass_on)),  # what comes after is not asked for
+            Bar(desc="frozen layers", total=len(rows), unit="rows") as progress,
+        ):
             for places in batches.by_length(lengths.tolist(), tokens):
                 picked = {name: [column[place] for place in places] for name, column in columns.items()}
                 batch = batches.pad(tokenizer, picked)
@@ -255,19 +259,12 @@ def _fill(
                 progress.update(len(places))
     finally:
         hook.remove()
-        for layer in rest:
-            del layer.forward
         model.train(was_training)
     return output.dtype
 
 
 def _put(values: np.ndarray, at: int, found: np.ndarray) -> None:
     values[at : at + len(found)] = found
-
-
-def _pass_on(hidden_states: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-    """The forward of a layer that is left out."""
-    return hidden_states
 
 
 def _require_hidden_states(model: PreTrainedModel, layers: Sequence[Any]) -> None:

@@ -33,7 +33,6 @@ class Structure:
     layers: torch.nn.ModuleList
     parts: dict[str, dict[str, torch.nn.Parameter]]
     modules: dict[str, list[torch.nn.Module]]  # the same parts as modules, for those that can be frozen
-    entrance: torch.nn.Module | None  # the module whose output is the first layer's hidden states, if there is one
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ def structure(model: PreTrainedModel) -> Structure:
     body: Any = getattr(model, "base_model", None)
     layers = _layers(model, body)
     inside = {id(module) for layer in layers for module in layer.modules()}
-    before, behind, entrance = _around(model, body, layers)
+    before, behind = _around(model, body, layers)
     of_head = [module for module in model.children() if module is not body] if body is not model else []
     modules = {EMBEDDINGS: before} | {layer_name(n): [layer] for n, layer in enumerate(layers, start=1)}
     modules |= {BEHIND: behind, HEAD: of_head}
@@ -229,7 +228,7 @@ def structure(model: PreTrainedModel) -> Structure:
             owned |= {name: parameter for name, parameter in model.named_parameters() if id(parameter) in names}
         if owned:
             parts[part] = owned
-    return Structure(layers, parts, modules, entrance)
+    return Structure(layers, parts, modules)
 
 
 def _layers(model: Any, body: Any) -> torch.nn.ModuleList:
@@ -250,13 +249,10 @@ def _layers(model: Any, body: Any) -> torch.nn.ModuleList:
     return outer[0][1]
 
 
-def _around(
-    model: Any, body: Any, layers: torch.nn.ModuleList
-) -> tuple[list[torch.nn.Module], list[torch.nn.Module], torch.nn.Module | None]:
-    """The body's modules that run before the layers and those that run after them, dropout too; and the entrance."""
+def _around(model: Any, body: Any, layers: torch.nn.ModuleList) -> tuple[list[torch.nn.Module], list[torch.nn.Module]]:
+    """The body's modules that run before the layers, and those that run after them; their dropout too."""
+
     order: list[torch.nn.Module] = []
-    outputs: list[tuple[torch.nn.Module, Any]] = []  # kept, so that none takes the place of one that is gone
-    taken: list[Any] = []
     inside = {id(module) for layer in layers for module in layer.modules()}
     watched = [
         module
@@ -264,13 +260,6 @@ def _around(
         if id(module) not in inside and not any(m is layers for m in module.modules())
     ]
     hooks = [m.register_forward_pre_hook(lambda module, _: order.append(module)) for m in (*watched, layers[0])]
-    hooks += [m.register_forward_hook(lambda module, _, output: outputs.append((module, output))) for m in watched]
-    hooks.append(
-        layers[0].register_forward_pre_hook(
-            lambda _, arguments, options: taken.append(arguments[0] if arguments else options.get("hidden_states")),
-            with_kwargs=True,
-        )
-    )
     try:
         run_few_tokens(body)
     finally:
@@ -279,12 +268,11 @@ def _around(
     if layers[0] not in order:
         raise BadInput(f"{type(model).__name__} is an architecture whose layers did not run; freeze it by hand")
     first = order.index(layers[0])
-    entrance = next((module for module, output in reversed(outputs) if output is taken[0]), None)
-    return _distinct(order[:first]), _distinct(m for m in order[first + 1 :] if m is not layers[0]), entrance
+    return _distinct(order[:first]), _distinct(m for m in order[first + 1 :] if m is not layers[0])
 
 
-def run_few_tokens(body: Any) -> None:
-    """Run a few tokens through a body, without dropout, gradients or a trace left behind."""
+def run_few_tokens(body: Any) -> torch.Tensor:
+    """What a body gives for a few tokens, without dropout or gradients; no trace of it is left behind."""
     import torch
 
     modes = [(module, module.training) for module in body.modules()]
@@ -292,7 +280,7 @@ def run_few_tokens(body: Any) -> None:
         with torch.no_grad():
             for module, _ in modes:
                 module.training = False
-            body(input_ids=torch.ones((1, 4), dtype=torch.long, device=next(body.parameters()).device))
+            return body(input_ids=torch.ones((1, 4), dtype=torch.long, device=next(body.parameters()).device))[0]
     finally:
         for module, mode in modes:
             module.training = mode

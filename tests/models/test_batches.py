@@ -54,6 +54,12 @@ def test_rows_are_padded_as_the_tokenizer_pads_them(tokenizer, texts, side, name
     assert all(torch.equal(found[name], expected[name]) and found[name].dtype == torch.int64 for name in found)
 
 
+def test_a_row_without_tokens_is_all_padding(tokenizer):
+    found = batches.pad(tokenizer, {"input_ids": [[], [7, 8]]})
+    assert torch.equal(found["input_ids"], torch.tensor([[tokenizer.pad_token_id] * 2, [7, 8]]))
+    assert torch.equal(found["attention_mask"], torch.tensor([[0, 0], [1, 1]]))
+
+
 @pytest.mark.parametrize("tokens", [1, 7, 64, 2048])
 @pytest.mark.parametrize("seed", range(5))
 def test_batches_hold_each_row_once_and_no_more_than_the_tokens_unless_a_row_is_alone(tokens, seed):
@@ -133,6 +139,15 @@ def test_mean_pooled_is_the_mean_of_the_real_tokens_at_length_one(tokenizer, enc
         mean = states.mean(axis=0)
         assert np.abs(found[row] - mean / np.linalg.norm(mean)).max() < 1e-5
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+
+
+def test_first_token_is_the_state_of_each_row_s_first_token_at_length_one(tokenizer, encodings):
+    encoder = AutoModel.from_pretrained(loading.folder("tiny-distilbert")).eval()
+    found = batches.run(encoder, tokenizer, encodings, batches.first_token, tokens=300)
+    for row, ids in enumerate(encodings["input_ids"]):
+        with torch.no_grad():
+            state = encoder(input_ids=torch.tensor([ids])).last_hidden_state[0, 0].numpy()
+        assert np.abs(found[row] - state / np.linalg.norm(state)).max() < 1e-5
 
 
 def test_mean_pooled_does_not_see_what_stands_under_padding():

@@ -25,7 +25,7 @@ from transformers import (
 from ftlab import files
 from ftlab.errors import BadInput, CourseError
 from ftlab.evaluation.predictions import predict_rows
-from ftlab.models import batches, feature_folder, features, freezing
+from ftlab.models import batches, bypass, feature_folder, features, freezing
 from tests.models import tiny_classifiers
 from tests.models.tiny_classifiers import WIDTH, build
 
@@ -222,7 +222,8 @@ def test_frozen_layers_do_not_run_inside_the_block_and_run_again_behind_it(name,
 def test_what_hands_over_to_the_layers_does_not_run_inside_the_block_either(name, rows, tokenizer):
     model = build(name).eval()
     made = features.compute(model, freezing.freeze(model, "first_layers", 2), rows, tokenizer)
-    entrance, outputs, ran = freezing.structure(model).entrance, [], []
+    entrance = bypass.entrance(model.base_model, freezing.structure(model).layers)
+    outputs, ran = [], []
     batch = made.collate([made.rows[0]])
     with made.in_place(model):
         entrance.register_forward_hook(lambda _, __, output: outputs.append(output))
@@ -240,8 +241,7 @@ def test_a_model_that_changes_what_its_embeddings_give_takes_features_in_its_fir
     model = build(name).eval()
     made = features.compute(model, freezing.freeze(model, "first_layers", 2), rows, tokenizer)
     expected = uncached(model, rows, tokenizer)
-    found = freezing.structure(model)
-    monkeypatch.setattr(freezing, "structure", lambda _: dataclasses.replace(found, entrance=None))
+    monkeypatch.setattr(bypass, "entrance", lambda *_: None)
     assert np.abs(made.run(model, batches.softmax) - expected).max() < CLOSE
     assert np.array_equal(uncached(model, rows, tokenizer), expected)
 
@@ -296,6 +296,13 @@ def test_a_batch_without_features_is_refused_inside_the_block(model, made):
         model(**batch)
     assert_one_sentence(raised, "this batch has no features", "rows and collate of one Features", "leave the block")
     assert model(**batch).logits.isfinite().all()
+
+
+def test_rows_whose_place_trainer_dropped_are_refused_with_the_argument_that_keeps_it(model, made, tokenizer, tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
+    with pytest.raises(BadInput) as raised, made.in_place(model):
+        Trainer(model=model, args=arguments, train_dataset=made.rows, data_collator=made.collate).train()
+    assert_one_sentence(raised, "remove_unused_columns=False")
 
 
 def test_a_batch_is_the_plain_one_with_the_features_of_its_rows_and_zeros_behind_them(made, rows, tokenizer):

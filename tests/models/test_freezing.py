@@ -12,8 +12,6 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
-    OPTConfig,
-    OPTForSequenceClassification,
     PhiForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
@@ -107,25 +105,6 @@ def test_the_parts_stand_in_the_order_in_which_a_row_passes_them_and_hold_what_t
             assert bool(behind and each.startswith(behind)) == (part == "behind the layers")
     for layer, part in zip(found.layers, LAYERS, strict=True):
         assert set(map(id, layer.parameters())) == set(map(id, found.parts[part].values()))
-
-
-@pytest.mark.parametrize(
-    ("name", "entrance"),
-    [
-        ("distilbert", "distilbert.embeddings"), ("bert", "bert.embeddings"), ("roberta", "roberta.embeddings"),
-        ("gpt2", "transformer.drop"), ("llama", "model.embed_tokens"), ("phi", "model.embed_dropout"),
-    ],
-)  # fmt: skip
-def test_the_entrance_is_what_hands_the_hidden_states_to_the_first_layer(name, entrance):
-    model = build(name)
-    assert freezing.structure(model).entrance is model.get_submodule(entrance)
-
-
-def test_a_model_that_changes_what_its_embeddings_give_has_no_entrance():
-    """Positions are added to what the embedding gives, by no module: OPT."""
-    sizes = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 32, "num_hidden_layers": 2}
-    model = OPTForSequenceClassification(OPTConfig(vocab_size=50, num_attention_heads=2, **sizes))
-    assert freezing.structure(model).entrance is None
 
 
 def test_a_head_that_is_the_embedding_belongs_to_the_embeddings():

@@ -65,7 +65,7 @@ def fine_tune(
     optimizer = None
     if policy == "layerwise":
         groups = policies.layerwise_groups(encoder, learning_rate=learning_rate, weight_decay=weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)  # as Trainer's own
     rows = tokenized(train, tokenizer, max_length) if features is None else features.rows
     accumulation = 1  # features are small
     if features is None:

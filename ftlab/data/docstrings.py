@@ -2,12 +2,16 @@
 
 The answers stand in its docstrings, written by those who wrote the code. They are read out of the source files, and no
 module is imported: some of them open a window or a browser when they are.
+
+Docstrings differ from one Python to another, and what a lesson trains on must not. So the rows of Python MADE_WITH are
+shipped in rows/python_docstrings.jsonl, which `as_lines(pairs())` made, and the lessons read that file.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 import sysconfig
@@ -19,6 +23,7 @@ import pandas as pd
 
 from ftlab.data import duplicates
 
+MADE_WITH = "3.11.7"  # the Python whose docstrings are shipped
 LEAST, MOST = 40, 400  # characters of an answer: shorter ones say little, longer ones are manuals
 # Tests, programs of their own, and what is not in each Python from 3.11 on.
 LEFT_OUT = {
@@ -39,9 +44,14 @@ def pairs() -> pd.DataFrame:
     One row for each public function, class and method whose docstring says something in LEAST to MOST characters; of
     those that share a docstring, or nearly (`duplicates.near`), the first: what one module says would else be the
     answer to a question about another. In the order of the modules' names. Which rows there are depends on the version
-    of Python.
+    of Python that runs.
     """
     return _pairs().copy()
+
+
+def as_lines(table: pd.DataFrame) -> str:
+    """The rows of `pairs` as JSON Lines, in plain ASCII, as they are shipped."""
+    return "".join(f"{json.dumps(row)}\n" for row in table.to_dict("records"))
 
 
 @cache

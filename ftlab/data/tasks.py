@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import platform
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TASKS = ("clinical_notes", "tutor", "summaries")
+LIBRARY = "python_docstrings"  # the rows that `tutor` has from Python's standard library
 # kind: what sort of answer it is, in proportion in each split; test: code that judges a written function, or nothing;
 # group: rows of one group stand in one split.
 COLUMNS = ("id", "instruction", "input", "output", "kind", "test", "group")
@@ -31,7 +32,7 @@ def read(task: str) -> pd.DataFrame:
 
     `task` is one of TASKS, or a JSONL, CSV, TSV or Parquet file with columns instruction, output and perhaps input,
     kind and group. `tutor` is the course's own pairs and what Python's standard library says of itself
-    (`docstrings.pairs`), grouped by module. Raises BadInput for an unknown name, and for a file that cannot be read, or
+    (`docstrings`), grouped by module. Raises BadInput for an unknown name, and for a file that cannot be read, or
     has a row without instruction or output.
     """
     if task == "clinical_notes":
@@ -42,7 +43,7 @@ def read(task: str) -> pd.DataFrame:
         pairs = _shipped(task).rename(columns={"text": "input", "summary": "output"})
         rows = pairs.assign(instruction=SUMMARIZE, kind="summary")
     elif task == "tutor":
-        library = docstrings.pairs().rename(columns={"module": "group"}).assign(kind="library")
+        library = _shipped(LIBRARY).rename(columns={"module": "group"}).assign(kind="library")
         rows = pd.concat([_shipped(task), library], ignore_index=True)
     else:
         rows = _own(task)
@@ -155,10 +156,10 @@ def _as_text(column: pd.Series) -> pd.Series:
     return column.astype(object).map(str, na_action="ignore").fillna("").astype(str)
 
 
-def _shipped(task: str) -> pd.DataFrame:
-    lines = (sources.ROWS / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = pd.DataFrame([json.loads(line) for line in lines])
-    return rows.assign(id=[f"{task}-{number:05d}" for number in range(len(rows))])
+def _shipped(name: str) -> pd.DataFrame:
+    with (sources.ROWS / f"{name}.jsonl").open(encoding="utf-8") as lines:  # ends a line at \n, and not at U+2028
+        rows = pd.DataFrame([json.loads(line) for line in lines])
+    return rows if "id" in rows else rows.assign(id=[f"{name}-{number:05d}" for number in range(len(rows))])
 
 
 def _own(task: str) -> pd.DataFrame:
@@ -189,8 +190,12 @@ def _provenance(task: str) -> sources.Provenance:
         path = files.look_at(task, "the path of a file")[0]
         return sources.Provenance(path.name, str(path), "your own", files.sha256(path))
     shipped = sources.ROWS / f"{task}.{'csv' if task in sources.SOURCES else 'jsonl'}"
-    more = f", and the docstrings of Python {platform.python_version()}" if task == "tutor" else ""
-    return sources.Provenance(task, f"shipped with ftlab{more}", "Apache-2.0", files.sha256(shipped))
+    if task != "tutor":
+        return sources.Provenance(task, "shipped with ftlab", "Apache-2.0", files.sha256(shipped))
+    origin = f"shipped with ftlab, with the docstrings of Python {docstrings.MADE_WITH}"
+    both = "".join(map(files.sha256, (shipped, sources.ROWS / f"{LIBRARY}.jsonl")))
+    checksum = hashlib.sha256(both.encode()).hexdigest()
+    return sources.Provenance(task, origin, "Apache-2.0; the docstrings PSF-2.0", checksum)
 
 
 def check(task: str) -> None:

@@ -1,12 +1,17 @@
 """What Python says of itself, as pairs: enough of it in any version, nothing run, and each answer once."""
 
 import ast
+import json
+import platform
+import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
-from ftlab.data import docstrings, duplicates
+from ftlab import files
+from ftlab.data import docstrings, duplicates, sources, tasks
 
 # Prints the standard library's modules that are imported while the pairs are read, the first time in a process.
 WATCH = """
@@ -145,3 +150,59 @@ def test_the_modules_are_those_of_this_python():
     modules = dict(docstrings._modules())
     assert {"json", "json.decoder", "shutil"} <= set(modules)
     assert modules["json"].samefile(sys.modules["json"].__file__)
+
+
+SHIPPED = sources.ROWS / "python_docstrings.jsonl"
+CARD = (sources.ROWS / "python_docstrings.md").read_text(encoding="utf-8")
+
+
+def library() -> pd.DataFrame:
+    """The rows that the task `tutor` has from the standard library, under the names of `docstrings.pairs`."""
+    rows = tasks.read("tutor")
+    rows = rows[rows["kind"] == "library"].rename(columns={"group": "module"})
+    return rows[["id", "module", "instruction", "input", "output"]].reset_index(drop=True)
+
+
+def test_the_rows_of_a_lesson_are_shipped_and_those_that_the_card_pins():
+    assert files.sha256(SHIPPED) in CARD
+    assert docstrings.MADE_WITH in CARD
+    rows = [json.loads(line) for line in SHIPPED.read_text(encoding="ascii").split("\n")[:-1]]
+    assert library().to_dict("records") == rows
+    counted = re.match(r"# python_docstrings: (\d+) questions", CARD)
+    assert int(counted[1]) == len(rows)
+    assert f"{len({row['module'] for row in rows})} of them" in CARD
+
+
+def test_the_rows_of_a_lesson_do_not_depend_on_the_python_that_runs(monkeypatch):
+    before = tasks.read("tutor")
+
+    def no_longer():
+        raise AssertionError("the lesson reads the docstrings of the running Python")
+
+    monkeypatch.setattr(docstrings, "pairs", no_longer)
+    monkeypatch.setattr(docstrings, "_pairs", no_longer)
+    assert tasks.read("tutor").equals(before)
+
+
+def test_what_is_shipped_is_what_the_maker_makes(pairs):
+    """To the last byte under the Python that it was made with; under another, most of it."""
+    if platform.python_version() == docstrings.MADE_WITH:
+        assert docstrings.as_lines(pairs).encode() == SHIPPED.read_bytes()
+    shared = set(map(tuple, library().to_numpy())) & set(map(tuple, pairs.to_numpy()))
+    assert len(shared) > 0.8 * len(pairs)
+
+
+def test_the_licence_of_the_docstrings_stands_beside_them_with_its_notice():
+    text = (sources.ROWS / "python_docstrings.LICENSE.txt").read_text(encoding="utf-8")
+    assert "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2" in text
+    assert "2023 Python Software Foundation;\nAll Rights Reserved" in text
+    for said in ("Python Software Foundation License Version 2", "2001-2023 Python Software", "Changed from"):
+        assert said in CARD
+
+
+def test_the_record_of_a_run_says_where_the_docstrings_are_from():
+    splits = tasks.load("tutor", rows=20, validation_rows=4, test_rows=4)
+    origin = sources.provenance(splits.train)
+    assert docstrings.MADE_WITH in origin.origin
+    assert "PSF-2.0" in origin.licence
+    assert origin.sha256 not in (files.sha256(SHIPPED), files.sha256(sources.ROWS / "tutor.jsonl"))  # but of both

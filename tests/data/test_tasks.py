@@ -397,3 +397,12 @@ def test_a_known_name_needs_no_look(monkeypatch):
     monkeypatch.setattr(tasks, "_own", lambda task: pytest.fail(task))
     for task in tasks.TASKS:
         tasks.check(task)
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\u0085", "\x0b", "\x1c"], ids=ascii)
+def test_a_shipped_row_may_hold_what_python_takes_for_a_line_end(end, tmp_path, monkeypatch):
+    rows = [{"text": f"One line.{end}Another.", "summary": f"Lines{end}two."} for _ in range(3)]
+    lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+    (tmp_path / "summaries.jsonl").write_text(lines, encoding="utf-8")
+    monkeypatch.setattr(sources, "ROWS", tmp_path)
+    assert tasks.read("summaries")["input"].tolist() == [row["text"] for row in rows]

@@ -1,56 +1,241 @@
-"""Files that appear whole or not at all, and their hashes."""
+"""Files that appear whole or not at all, locks that a killed process gives up, and hashes."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import math
 import os
+import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
 from ftlab.errors import BadInput, CourseError
 
-PARTIAL = ".partial-"
+PARTIAL, ASIDE, LOCK = ".partial-", ".aside-", ".ftlab-lock-"  # + one token: the new, the old moved aside, who writes
 NO_SPACE = "No space left on device"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+# How libraries with error classes of their own, in Rust or C++, say that a disk is full.
+SAY_FULL = (NO_SPACE, os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "PytorchStreamWriter failed writing")
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system that cannot lock; filelock itself sees to ENOSYS
 
 
 @contextmanager
 def whole(path: Path, *, folder: bool = False, error: type[CourseError] = CourseError) -> Iterator[Path]:
     """Give a temporary path beside `path`, and put it in place of `path` only if the block succeeds.
 
-    A rename within one file system is atomic, so a reader, or a process killed half-way, finds the old file or
-    the new one and never a half. With `folder=True` the temporary path is an empty folder; an older folder at `path`
-    is removed first (a folder cannot be replaced in one step). A full disk or a folder that cannot be written is
-    raised as `error`, in one sentence.
+    With `folder=True` the temporary path is an empty folder. A reader finds the old one or the new one and never a
+    half. A file is replaced in one step; an older folder is moved aside, the new one takes its place, and then the old
+    one goes. A process killed on the way leaves hidden files beside `path` (the temporary path, perhaps the old folder,
+    and a lock that nobody holds any more), which the next `whole` or `sweep` there puts right. A link is followed.
+
+    Raises `error`, in one sentence, for a full disk, a place that cannot be written, and what is there and cannot be
+    replaced. Other errors of the block are not about writing `path`, and pass as they are.
     """
-    temporary = None
+    with _explained(path, error):
+        target = path.resolve() if path.is_symlink() else path.absolute()
+        _require_replaceable(path, target, folder, error)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _settle(target.parent, ours=True)
+        token, lock = _fresh_token(target.parent)
+    temporary, aside = target.parent / (PARTIAL + token), target.parent / (ASIDE + token)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if folder:
-            temporary = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
-        else:
-            handle, name = tempfile.mkstemp(prefix=PARTIAL, dir=path.parent)
-            os.close(handle)
-            temporary = Path(name)
-        yield temporary
-        if folder and path.exists():
-            shutil.rmtree(path)
-        temporary.chmod(0o755 if folder else 0o644)  # mkstemp and mkdtemp make them private
-        temporary.replace(path)
+        with _explained(path, error):
+            if folder:
+                temporary.mkdir(mode=0o700)
+            else:
+                temporary.touch(mode=0o600, exist_ok=False)
+        try:
+            yield temporary
+        except Exception as problem:
+            if sentence := _about_writing(problem, temporary, path):
+                raise error(sentence) from problem
+            raise
+        with _explained(path, error):
+            temporary.chmod(0o755 if folder else 0o644)  # private until it is whole
+            if folder:
+                _put(temporary, target, aside)
+            else:
+                temporary.replace(target)
+    finally:
+        try:
+            with suppress(OSError):  # what stays is swept later
+                _clear(temporary, aside)
+        finally:
+            release(lock)
+
+
+@contextmanager
+def _explained(path: Path, error: type[CourseError]) -> Iterator[None]:
+    """What the system refuses while `path` itself is written, in one sentence."""
+    try:
+        yield
     except OSError as problem:
         raise error(explain(problem, path)) from problem
-    except Exception as problem:
-        if NO_SPACE in str(problem):  # safetensors has an error class of its own
-            raise error(explain(OSError(errno.ENOSPC, NO_SPACE), path)) from problem
-        raise
-    finally:
-        if temporary is not None:
-            remove(temporary)
+
+
+def _require_replaceable(path: Path, target: Path, folder: bool, error: type[CourseError]) -> None:
+    if not target.exists():
+        return
+    if folder and not target.is_dir():
+        raise error(f"{path} is a file, and a folder is to be written there; choose another name")
+    if not folder and target.is_dir():
+        raise error(f"{path} is a folder; give the name of a file")
+    if not folder and not target.is_file():  # as root, even /dev/null would be replaced
+        raise error(f"{path} is a device or a pipe, and cannot be replaced by a file; give the name of a file")
+
+
+def _about_writing(problem: Exception, temporary: Path, path: Path) -> str | None:
+    """The sentence for an error in the block, if it says that `path` cannot be written; else None."""
+    if isinstance(problem, CourseError):
+        return None
+    if not isinstance(problem, OSError):
+        return explain(OSError(errno.ENOSPC, NO_SPACE), path) if is_full(problem) else None
+    names = [os.fspath(name) for name in (problem.filename, problem.filename2) if isinstance(name, str | os.PathLike)]
+    elsewhere = bool(names) and not any(Path(name).absolute().is_relative_to(temporary) for name in names)
+    if problem.errno in FULL:  # of another disk, if a file of another place is named
+        return explain(problem, Path(names[0]) if elsewhere else path)
+    if not names or elsewhere:
+        return explain(problem, path) if problem.errno == errno.EIO and not names else None
+    if problem.errno == errno.ENOENT and not temporary.exists():
+        return f"what was written of {path} was removed by another program on the way; run the command again"
+    return explain(problem, path) if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO) else None
+
+
+def is_full(problem: Exception | str) -> bool:
+    """Whether an error's text says that a disk is full."""
+    return any(words in str(problem) for words in SAY_FULL)
+
+
+def explain(problem: OSError, path: Path) -> str:
+    """One sentence for what the operating system refused when `path` was to be written, with the next step."""
+    said = problem.strerror or str(problem)
+    if problem.errno in FULL:
+        return f"the disk is full: {path} could not be written; free some space there, then run the command again"
+    if problem.errno in CLOSED:
+        return f"{path} cannot be written ({said}); choose a folder that you may write to"
+    if problem.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{path} cannot be written ({said}); choose another name"
+    if problem.errno in (errno.EBUSY, errno.EXDEV):
+        return f"{path} cannot be replaced ({said}), most likely because a disk is mounted there; choose a folder in it"
+    return f"{path} could not be written ({said}); check the disk, then run the command again"
+
+
+def _put(temporary: Path, target: Path, aside: Path) -> None:
+    """Rename a folder to `target`; one that is there, or that another process puts there, is moved aside first."""
+    while True:
+        try:
+            temporary.rename(target)
+            return
+        except OSError:
+            if not target.is_dir() or not temporary.is_dir():
+                raise
+        remove(aside / target.name)
+        aside.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # another process moved it
+            target.rename(aside / target.name)
+
+
+def _clear(temporary: Path, aside: Path) -> None:
+    """Put back what was moved aside if nothing took its place, and delete the rest."""
+    if aside.is_dir():
+        for old in list(aside.iterdir()):
+            if not (aside.parent / old.name).exists():
+                with suppress(OSError):  # another process was faster
+                    old.rename(aside.parent / old.name)
+        remove(temporary)
+        # A kill while it is deleted must not leave a half that would later be put back.
+        aside.rename(temporary)
+    remove(temporary)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left half-written in `folder`, and put back the folder that one was replacing.
+
+    What a living process writes is locked, and stays.
+    """
+    _settle(folder, ours=False)
+
+
+def _settle(folder: Path, *, ours: bool) -> None:
+    """As `sweep`; with `ours`, only what has a lock of `whole` beside it: in any folder a name alone proves nothing."""
+    names = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    tokens = {name.removeprefix(LOCK) for name in names if re.fullmatch(re.escape(LOCK) + "[0-9a-f]{12}", name)}
+    if not ours:
+        tokens |= {name.removeprefix(kind) for kind in (PARTIAL, ASIDE) for name in names if name.startswith(kind)}
+    for token in tokens:
+        try:
+            lock = take(folder / (LOCK + token))
+        except OSError:  # of another user
+            continue
+        if lock is not None:
+            try:
+                with suppress(OSError):
+                    _clear(folder / (PARTIAL + token), folder / (ASIDE + token))
+            finally:
+                release(lock)
+
+
+def _fresh_token(folder: Path) -> tuple[str, BaseFileLock]:
+    while True:
+        token = secrets.token_hex(6)
+        if lock := take(folder / (LOCK + token)):  # else another process has just swept it
+            return token, lock
+
+
+def take(path: Path, *, wait: float = 0) -> BaseFileLock | None:
+    """Lock the file `path` for this process, or return None if another lock holds it after `wait` seconds.
+
+    A negative `wait` has no end. The system frees the lock when the process ends, however it ends; the file, with the
+    number of the process in it, goes with `release`. Raises OSError where the file cannot be written.
+    """
+    lock: BaseFileLock = FileLock(path, thread_local=False)
+    try:
+        try:
+            lock.acquire(timeout=wait)
+        except OSError as problem:
+            if problem.errno not in NO_LOCKS:
+                raise
+            if path.stat().st_size == 0:  # what the other kind has left
+                path.unlink()
+            lock = SoftFileLock(path, thread_local=False)
+            lock.acquire(timeout=wait)
+    except Timeout:
+        return None
+    if not isinstance(lock, SoftFileLock):  # which keeps its own words in the file
+        with suppress(OSError):  # it locks without a number, too
+            path.write_text(str(os.getpid()), encoding="ascii")
+    return lock
+
+
+def release(lock: BaseFileLock) -> None:
+    """Give a lock of `take` back, and delete its file."""
+    path = Path(lock.lock_file)
+    if sys.platform != "win32" and not isinstance(lock, SoftFileLock):
+        with suppress(OSError):  # while it is held: afterwards the file may be the next holder's
+            path.unlink()
+    lock.release()
+    if sys.platform == "win32":  # where an open file cannot be deleted, and so not the next holder's either
+        with suppress(OSError):
+            path.unlink()
+
+
+def holder(path: Path) -> str:
+    """Who holds the lock at `path`: "process 4711", or "another process" where that cannot be read."""
+    with suppress(OSError, ValueError):
+        return f"process {int(path.read_text(encoding='ascii'))}"
+    return "another process"
 
 
 def look_at(name: str, instead: str) -> tuple[Path, bool]:
@@ -62,15 +247,6 @@ def look_at(name: str, instead: str) -> tuple[Path, bool]:
         raise BadInput(f"{name[:80]} cannot be looked at ({problem}); give {instead}") from problem
 
 
-def explain(problem: OSError, path: Path) -> str:
-    """One sentence for what the operating system refused, with the next step."""
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"the disk is full: {path} could not be written; free some space there, then run the command again"
-    if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-        return f"{path} cannot be written ({problem.strerror}); choose a folder that you may write to"
-    return f"{path} could not be written ({problem.strerror or problem}); check the disk, then run the command again"
-
-
 def remove(path: Path) -> None:
     """Delete a file or a folder if it is there."""
     if path.is_dir() and not path.is_symlink():
@@ -79,16 +255,20 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Delete what a killed process left half-written in `folder`."""
-    for leftover in folder.glob(PARTIAL + "*"):
-        remove(leftover)
-
-
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON, whole or not at all. NaN and infinity, which JSON does not have, become null."""
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
     with whole(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def finite(value: Any) -> Any:
+    """`value` (of dicts, lists and plain values) with None for each NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256(path: Path) -> str:

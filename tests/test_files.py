@@ -1,0 +1,329 @@
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from ftlab import files
+from ftlab.errors import BadInput, CourseError
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    """A folder with one file, "old", that is to be replaced."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("old")
+    return tmp_path / "model"
+
+
+def replace(folder: Path) -> None:
+    with files.whole(folder, folder=True) as partial:
+        (partial / "weights").write_text("new")
+
+
+def test_a_file_and_a_folder_appear_whole_and_leave_nothing_beside_them(old, tmp_path):
+    replace(old)
+    files.write_json(tmp_path / "a.json", {"a": 1})
+    assert left(tmp_path) == ["a.json", "model"]
+    assert (old / "weights").read_text() == "new"
+    assert left(old) == ["weights"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, ValueError])
+def test_what_stops_the_block_leaves_the_old_one(old, tmp_path, stop):
+    def stopped():
+        with files.whole(old, folder=True) as partial:
+            (partial / "weights").write_text("half")
+            raise stop
+
+    with pytest.raises(stop):
+        stopped()
+    assert (left(tmp_path), (old / "weights").read_text()) == (["model"], "old")
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_replacement_interrupted_between_two_renames_leaves_old_or_new(old, tmp_path, monkeypatch, step, stop):
+    rename, calls = Path.rename, []
+
+    def interrupted(self, target):
+        calls.append(target)
+        if len(calls) == step:
+            raise stop
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(stop):
+        replace(old)
+    monkeypatch.undo()
+    files.sweep(tmp_path)
+    assert (old / "weights").read_text() in ("old", "new")
+    assert left(tmp_path) == ["model"]
+
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from ftlab import files
+
+what, step = sys.argv[2], int(sys.argv[3])
+calls = []
+
+def killed(function):
+    def instead(*given, **named):
+        calls.append(given)
+        if len(calls) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*given, **named)
+    return instead
+
+Path.rename, shutil.rmtree, Path.mkdir = killed(Path.rename), killed(shutil.rmtree), killed(Path.mkdir)
+with files.whole(Path(sys.argv[1]), folder=True) as partial:
+    (partial / "weights").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+@pytest.mark.parametrize("again", ["sweep", "whole"])
+def test_a_process_killed_at_any_step_leaves_old_or_new_and_the_next_one_tidies_up(old, tmp_path, step, again):
+    command = [sys.executable, "-c", KILLED, str(old), "kill", str(step)]
+    assert subprocess.run(command, check=False).returncode in (-signal.SIGKILL, 0)
+    if again == "sweep":
+        files.sweep(tmp_path)
+    else:
+        files.write_json(tmp_path / "other.json", {})
+        (tmp_path / "other.json").unlink()
+    assert left(tmp_path) == ["model"]
+    assert (old / "weights").read_text() in ("old", "new")
+
+
+def test_a_folder_half_deleted_is_never_put_back(old, tmp_path):
+    """Killed while the old folder is deleted; the new one is then thrown away by hand."""
+    script = KILLED.replace("Path.rename, shutil.rmtree, Path.mkdir = killed(Path.rename), killed(shutil.rmtree), ", "")
+    script = script.replace("killed(Path.mkdir)", "").replace("calls = []", "calls = []; rmtree = shutil.rmtree")
+    script = script.replace(
+        "with files",
+        "def half(path, **named):\n"
+        "    (Path(path) / 'model' / 'weights').unlink(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "shutil.rmtree = half\nwith files",
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(old), "", "0"], check=False).returncode == -signal.SIGKILL
+    assert (old / "weights").read_text() == "new"
+    files.remove(old)
+    files.sweep(tmp_path)
+    assert left(tmp_path) == []
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from ftlab import files
+
+with files.whole(Path(sys.argv[1]), folder=sys.argv[2] == "folder"):
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_a_living_process_writes_is_not_swept(tmp_path, kind):
+    command = [sys.executable, "-c", HOLDING, str(tmp_path / "model"), kind]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "writing\n"
+        files.sweep(tmp_path)
+        files.write_json(tmp_path / "a.json", {})
+        assert len(list(tmp_path.glob(files.PARTIAL + "*"))) == 1
+        other.communicate("")
+    assert other.returncode == 0
+    assert left(tmp_path) == ["a.json", "model"]
+
+
+def test_a_sweep_takes_what_no_process_holds_and_leaves_what_is_a_person_s(tmp_path):
+    for name in (".partial-old", ".partial-1", ".ftlab-lock-notes", "partial-a", ".lock-waf"):
+        (tmp_path / name).write_text("")
+    with files.whole(tmp_path / "a"):
+        pass
+    assert len(left(tmp_path)) == 6  # in a folder of anybody's a name alone proves nothing
+    files.sweep(tmp_path)
+    assert left(tmp_path) == [".ftlab-lock-notes", ".lock-waf", "a", "partial-a"]
+    files.sweep(tmp_path / "none")
+
+
+WRITING = """
+import sys
+from pathlib import Path
+from ftlab import files
+
+for number in range(25):
+    with files.whole(Path(sys.argv[1]), folder=True) as partial:
+        for part in "abc":
+            (partial / part).write_text(f"{sys.argv[2]} {number}")
+    files.write_json(Path(sys.argv[1] + ".json"), [sys.argv[2]] * 1000)
+"""
+
+
+def test_processes_that_write_one_folder_at_once_leave_one_of_theirs_and_nothing_else(tmp_path):
+    others = [subprocess.Popen([sys.executable, "-c", WRITING, str(tmp_path / "x"), name]) for name in ("one", "two")]
+    assert [other.wait() for other in others] == [0, 0]
+    assert left(tmp_path) == ["x", "x.json"]
+    assert left(tmp_path / "x") == ["a", "b", "c"]
+    assert len({(tmp_path / "x" / part).read_text() for part in "abc"}) == 1
+    assert len(set(json.loads((tmp_path / "x.json").read_text()))) == 1
+
+
+def block_raises(problem, path, **more):
+    def run():
+        with files.whole(path, error=BadInput, **more) as partial:
+            raise problem(partial) if callable(problem) else problem
+
+    return run
+
+
+OTHERS = [
+    FileNotFoundError(errno.ENOENT, "No such file", "rows.csv"),
+    PermissionError(errno.EACCES, "Permission denied", "/elsewhere/rows.csv"),
+    PermissionError(errno.EPERM, "Operation not permitted"),
+    ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    TimeoutError("timed out"),
+    OSError("the shape is not what was expected"),
+    OSError(errno.EMFILE, "Too many open files", "rows.csv"),
+    ValueError("File too large for this tokenizer"),
+]
+
+
+@pytest.mark.parametrize("problem", OTHERS, ids=lambda problem: str(problem)[:30])
+def test_an_error_that_is_not_about_writing_passes_as_it_is(tmp_path, problem):
+    with pytest.raises(type(problem)) as raised:
+        block_raises(problem, tmp_path / "a")()
+    assert raised.value is problem
+    assert left(tmp_path) == []
+
+
+def test_a_file_that_the_block_does_not_find_in_its_own_folder_passes_as_it_is(tmp_path):
+    def run():
+        with files.whole(tmp_path / "model", folder=True) as partial:
+            (partial / "metrics.json").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        run()
+
+
+DISK = [
+    (lambda partial: OSError(errno.ENOSPC, "No space left on device"), "the disk is full: .*/model could not"),
+    (lambda partial: OSError(errno.EDQUOT, "Disk quota exceeded", str(partial / "w")), "the disk is full: .*/model "),
+    (lambda partial: OSError(errno.ENOSPC, "No space left on device", "/scratch/a"), "is full: /scratch/a could not"),
+    (lambda partial: RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing "
+                                  "file data/0: file write failed"), "the disk is full: .*/model "),
+    (lambda partial: Exception("Error while serializing: I/O error: No space left on device (os error 28)"),
+     "the disk is full: .*/model could not be written"),
+    (lambda partial: PermissionError(errno.EACCES, "Permission denied", str(partial / "w")), "/model cannot be writt"),
+    (lambda partial: OSError(errno.EROFS, "Read-only file system", str(partial)), "be written .* choose a folder"),
+    (lambda partial: OSError(errno.EIO, "Input/output error"), "/model could not be written .*; check the disk"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("problem", "sentence"), DISK)
+def test_an_error_of_writing_is_one_sentence(tmp_path, problem, sentence):
+    with pytest.raises(BadInput, match=sentence) as raised:
+        block_raises(problem, tmp_path / "model", folder=True)()
+    assert "\n" not in str(raised.value)
+    assert left(tmp_path) == []
+
+
+def test_a_relative_path_is_explained_as_an_absolute_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    problem = lambda partial: PermissionError(errno.EACCES, "Permission denied", str(partial.resolve() / "w"))  # noqa: E731
+    with pytest.raises(BadInput, match=r"^model cannot be written \(Permission denied\)"):
+        block_raises(problem, Path("model"), folder=True)()
+
+
+def test_a_folder_removed_while_it_is_written_is_told(tmp_path):
+    def run():
+        with files.whole(tmp_path / "model", folder=True) as partial:
+            partial.rmdir()
+            (partial / "weights").write_text("new")
+
+    with pytest.raises(CourseError, match="/model was removed by another program on the way; run the command again"):
+        run()
+
+
+def test_a_disk_that_is_really_full_is_one_sentence(tmp_path):
+    script = (
+        "import resource, signal, sys; from pathlib import Path; from ftlab import files\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: files.write_json(Path(sys.argv[1]), list(range(10_000)))\n"
+        "except files.CourseError as problem: print(problem)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a.json")], capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(r"the disk is full: \S+ could not be written; free some space there, .*\n", done.stdout)
+    assert left(tmp_path) == []
+
+
+def test_what_cannot_be_replaced_is_refused_and_stays(old, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    refused = [("file", True, "is a file, and a folder"), ("model", False, "is a folder"), ("pipe", False, "a pipe")]
+    for name, folder, sentence in refused:
+        with pytest.raises(BadInput, match=sentence), files.whole(tmp_path / name, folder=folder, error=BadInput):
+            raise AssertionError("the block was entered")
+    with pytest.raises(BadInput, match="cannot be written"), files.whole(tmp_path / "file" / "a", error=BadInput):
+        pass
+    with pytest.raises(BadInput, match="another name"), files.whole(tmp_path / ("a" * 300), error=BadInput):
+        pass
+    assert left(tmp_path) == ["file", "model", "pipe"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(old, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(old)
+    (tmp_path / "elsewhere" / "report.html").symlink_to(tmp_path / "report.html")
+    replace(tmp_path / "link")
+    with files.whole(tmp_path / "elsewhere" / "report.html") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (old / "weights").read_text() == "new"
+    assert (tmp_path / "report.html").read_text() == "new"
+
+
+def test_a_lock_is_held_by_one_and_freed_by_a_kill(tmp_path):
+    lock = files.take(tmp_path / ".lock")
+    assert files.take(tmp_path / ".lock") is None
+    assert files.holder(tmp_path / ".lock") == f"process {os.getpid()}"
+    files.release(lock)
+    assert left(tmp_path) == []
+    script = (
+        "import os, sys; from pathlib import Path; from ftlab import files\n"
+        "files.take(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / ".lock")], check=False)
+    assert left(tmp_path) == [".lock"]
+    files.release(files.take(tmp_path / ".lock"))
+    assert left(tmp_path) == []
+    assert files.holder(tmp_path / ".lock") == "another process"
+
+
+def test_a_lock_may_be_waited_for(tmp_path):
+    lock = files.take(tmp_path / ".lock")
+    threading.Timer(0.2, files.release, [lock]).start()
+    assert files.take(tmp_path / ".lock", wait=10) is not None
+
+
+def test_json_is_strict(tmp_path):
+    files.write_json(
+        tmp_path / "a.json", {"a": [float("nan"), 1.5], "b": (float("inf"), {"c": -float("inf")}), "d": "NaN"}
+    )
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, 1.5], "b": [None, {"c": None}], "d": "NaN"}

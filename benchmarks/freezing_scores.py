@@ -1,8 +1,11 @@
 """What to freeze: every policy at several numbers of rows and over several seeds, with its seconds.
 
-Each policy's learning rate is chosen on validation rows of a draw that the comparison does not use. The comparison
-then draws its own rows for each seed, and the test rows judge. Each policy is a process of its own, so
-that none is warmed up by another, and one more shows the memory that it takes on the largest number of rows.
+The rows are split once, as lesson 03 splits them: test rows that nothing else sees, validation rows that choose each
+policy's learning rate (with training rows of their own), and what is left for the comparison. Each seed has a part of
+the training rows and a part of the test rows to itself, so that seeds have nothing in common, and what differs between
+them is the luck of the rows, training and test, and of the start. No row, and no near-copy of one, has two uses;
+`require_apart` asks for it before anything is measured. Each policy is a process of its own, so that none is warmed up
+by another, and one more shows the memory that it takes on the largest number of rows.
 """
 
 from __future__ import annotations
@@ -11,15 +14,21 @@ import gc
 import json
 import sys
 import time
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ftlab.course import records
 from ftlab.course.bench import alone
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 MODEL, DATASET, MAX_LENGTH, BATCH_SIZE = "minilm", "rotten_tomatoes", 64, 16
-SIZES, SEEDS, TEST_ROWS = (1500, 500, 100), (0, 1, 2, 3, 4), 2000
+SIZES, SEEDS = (1000, 500, 100), (0, 1, 2, 3, 4)
+TEST_ROWS, VALIDATION_ROWS, CHOOSING_ROWS = 2000, 900, 500  # the first are cut into a part for each seed
+SPLIT_SEED, CHOOSING_SEED = 0, 100  # the split is that of the lessons' stored runs: their test rows choose nothing here
 OPTIONS: dict[str, Any] = {"model": MODEL, "max_length": MAX_LENGTH, "batch_size": BATCH_SIZE}
-CHOOSING = {"seed": 100, "rows": 500, "validation_rows": 1000}
 # policy, frozen layers, epochs, the learning rates to choose from
 POLICIES: dict[str, tuple[str, int | None, int, tuple[float, ...]]] = {
     "full": ("full", None, 3, (5e-5, 1e-4, 2e-4)),
@@ -34,16 +43,66 @@ POLICIES: dict[str, tuple[str, int | None, int, tuple[float, ...]]] = {
 READINGS = {"sentence vectors": "mean_pooled", "first-token vectors": "first_token"}
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The rows of the benchmark by their use: to choose the learning rates, and to compare, a pair for each seed."""
+
+    choosing: Dataset
+    validation: Dataset
+    training: list[Dataset]  # of each seed
+    test: list[Dataset]  # of each seed
+
+    @property
+    def uses(self) -> dict[str, Dataset]:
+        """Every set of rows by what it is for."""
+        by_seed = {"training": self.training, "test": self.test}
+        parts = {f"{use}, seed {seed}": part for use, each in by_seed.items() for seed, part in enumerate(each)}
+        return {"to choose by, training": self.choosing, "to choose by, validation": self.validation, **parts}
+
+
+def draw() -> Rows:
+    """The rows of every use, split once."""
+    from ftlab.data import sources, splits
+
+    drawn = splits.split(
+        sources.load(DATASET, seed=SPLIT_SEED),
+        rows=None, validation_rows=VALIDATION_ROWS, test_rows=TEST_ROWS, seed=SPLIT_SEED,
+    )  # fmt: skip
+    choosing, *training = splits.disjoint(drawn.train, [CHOOSING_ROWS, *[max(SIZES)] * len(SEEDS)], seed=SPLIT_SEED)
+    test = drawn.open_test("judge each policy, and choose nothing")
+    parts = splits.disjoint(test, [TEST_ROWS // len(SEEDS)] * len(SEEDS), seed=SPLIT_SEED)
+    return Rows(choosing, drawn.validation, training, parts)
+
+
+def require_apart(uses: Mapping[str, Dataset]) -> None:
+    """Raise AssertionError where a row, or a near-copy of it, has two uses."""
+    import numpy as np
+
+    from ftlab.data import duplicates
+
+    use = np.repeat(list(uses), [len(rows) for rows in uses.values()])
+    ids = np.array([row for rows in uses.values() for row in rows["id"]])
+    clusters = duplicates.together([text for rows in uses.values() for text in rows["text"]])
+    for what, keys in (("row", ids), ("cluster of near-copies", clusters)):
+        pairs = np.unique(np.stack([keys.astype(str), use]), axis=1)
+        again = pairs[:, np.isin(pairs[0], pairs[0][1:][pairs[0][1:] == pairs[0][:-1]])]
+        if again.size:
+            raise AssertionError(f"the {what} {again[0, 0]} has {' and '.join(map(repr, again[1, :2].tolist()))} for its uses")
+
+
 def measure() -> dict[str, Any]:
     """Scores, seconds and sizes by policy, rows and seed; and the learning rates that were chosen."""
     from ftlab.training.surroundings import mixed_precision
 
+    rows = draw()
+    require_apart(rows.uses)
     found = {name: alone(__file__, "policy", name) for name in POLICIES}
     memory = {name: alone(__file__, "memory", name) for name in POLICIES}
     return {
         "settings": {
             "model": MODEL, "dataset": DATASET, "max_length": MAX_LENGTH, "batch_size": BATCH_SIZE,
-            "test_rows": TEST_ROWS, "precision": "bf16" if mixed_precision()["bf16"] else "fp32",
+            "rows": {use: len(part) for use, part in rows.uses.items()}, "split_seed": SPLIT_SEED,
+            "precision": "bf16" if mixed_precision()["bf16"] else "fp32",
         },
         "chosen": {name: entry["chosen"] | memory[name] for name, entry in found.items()},
         "runs": [run for entry in (*found.values(), alone(__file__, "baselines")) for run in entry["runs"]],
@@ -52,30 +111,24 @@ def measure() -> dict[str, Any]:
 
 def _policy(name: str) -> dict[str, Any]:
     """The learning rate of a policy, chosen on validation rows; then its runs, the largest number of rows first."""
-    from ftlab.data import sources, splits
+    from ftlab.data import splits
     from ftlab.evaluation import comparison
     from ftlab.evaluation.policies import Contest, Recipe
 
     policy, frozen_layers, epochs, rates = POLICIES[name]
-    data = sources.load(DATASET, seed=CHOOSING["seed"])
-    drawn = splits.split(
-        data, rows=CHOOSING["rows"], validation_rows=CHOOSING["validation_rows"], test_rows=2, seed=CHOOSING["seed"]
-    )
+    drawn = draw()
     contest = Contest(drawn.validation, **OPTIONS)
     tried = {}
     for rate in rates:
-        outcome = contest.run(Recipe(policy, frozen_layers, epochs, rate), drawn.train, seed=CHOOSING["seed"])
+        outcome = contest.run(Recipe(policy, frozen_layers, epochs, rate), drawn.choosing, seed=CHOOSING_SEED)
         tried[rate] = round(comparison.scores(outcome.predictions)["f1_macro"].value, 4)
     chosen = max(tried, key=lambda rate: tried[rate])
     recipe = Recipe(policy, frozen_layers, epochs, chosen)
     runs = []
-    for seed in SEEDS:
-        drawn = splits.split(
-            sources.load(DATASET, seed=seed), rows=max(SIZES), validation_rows=2, test_rows=TEST_ROWS, seed=seed
-        )
-        contest = Contest(drawn.open_test("judge each policy, and choose nothing"), **OPTIONS)
+    for seed, training, test in zip(SEEDS, drawn.training, drawn.test, strict=True):
+        contest = Contest(test, **OPTIONS)
         for rows in SIZES:
-            outcome = contest.run(recipe, splits.part(drawn.train, rows), seed=seed)
+            outcome = contest.run(recipe, splits.part(training, rows), seed=seed)
             runs.append({"model": recipe.name, "rows": rows, "seed": seed, **outcome.line()})
     return {
         "chosen": {"epochs": epochs, "learning_rate": chosen, "validation_f1": tried}, "runs": runs
@@ -84,17 +137,17 @@ def _policy(name: str) -> dict[str, Any]:
 
 def _memory(name: str) -> dict[str, int]:
     """The peak memory of an epoch on the largest number of rows, and what the process held before."""
-    from ftlab.data import sources, splits
+    from ftlab.data import splits
     from ftlab.evaluation.policies import Contest, Recipe
 
     policy, frozen_layers, _, rates = POLICIES[name]
-    drawn = splits.split(sources.load(DATASET, seed=0), rows=max(SIZES), validation_rows=2, test_rows=2, seed=0)
-    contest = Contest(drawn.validation, **OPTIONS)  # two rows: the memory is that of training
+    training = draw().training[0]
+    contest = Contest(training.select(range(2)), **OPTIONS)  # two rows: the memory is that of training
     recipe = Recipe(policy, frozen_layers, 1, rates[0])
-    contest.run(recipe, splits.part(drawn.train, 32), seed=0, least_steps=1)  # warm-up
+    contest.run(recipe, splits.part(training, 32), seed=0, least_steps=1)  # warm-up
     gc.collect()
     before = records.memory_mb()
-    contest.run(recipe, drawn.train, seed=0, least_steps=1)
+    contest.run(recipe, training, seed=0, least_steps=1)
     return {"peak_mb": records.peak_memory_mb(), "before_mb": before}
 
 
@@ -103,18 +156,15 @@ def _baselines() -> dict[str, Any]:
 
     Their seconds hold what training would: the encoding of the training rows, and the fit with its choice of C.
     """
-    from ftlab.data import sources, splits
+    from ftlab.data import splits
     from ftlab.evaluation import comparison
 
     runs = []
-    for seed in SEEDS:
-        drawn = splits.split(
-            sources.load(DATASET, seed=seed), rows=max(SIZES), validation_rows=2, test_rows=TEST_ROWS, seed=seed
-        )
-        test = drawn.open_test("judge the baselines, and choose nothing")
+    drawn = draw()
+    for seed, training, test in zip(SEEDS, drawn.training, drawn.test, strict=True):
         vectors = {name: _embed(name, test) for name in READINGS}
         for rows in SIZES:
-            train = splits.part(drawn.train, rows)
+            train = splits.part(training, rows)
             for name in ("TF-IDF", *READINGS):
                 began = time.perf_counter()
                 answers = _answers(name, train, test, vectors, seed)

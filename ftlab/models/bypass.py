@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,34 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replaced(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
-    """Inside the block the modules compute what these functions do."""
-    for module, forward in forwards.items():
-        module.forward = forward
+    """Inside the block the modules compute what these functions do.
+
+    After it each module has the `forward` that it had: its class's, or one of its own that a library (accelerate, PEFT)
+    or an outer block had put there.
+    """
+    before = [(module, vars(module).get("forward")) for module in forwards]
     try:
+        for module, forward in forwards.items():
+            module.forward = forward
         yield
     finally:
-        for module in forwards:
-            del module.forward
+        for module, own in before:
+            if own is None:
+                vars(module).pop("forward", None)
+            else:
+                module.forward = own
+
+
+def unless(module: Any, stand_in: Callable[..., Any], asked: Callable[[], bool]) -> Callable[..., Any]:
+    """A forward for `module` that does what `stand_in` does while `asked()`, and else what the module does now."""
+    own = vars(module).get("forward")
+
+    def forward(this: Any, *arguments: Any, **options: Any) -> Any:
+        if asked():
+            return stand_in(*arguments, **options)
+        return type(this).forward(this, *arguments, **options) if own is None else own(*arguments, **options)
+
+    return types.MethodType(forward, module)  # a method: a deep copy of the module then calls the copy's own forward
 
 
 def pass_on(hidden_states: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """Features go in where the embeddings hand over to the layers, and only where nothing else uses what they give."""
 
+import copy
+
 import pytest
 import torch
 from transformers import NanoChatConfig, NanoChatModel, OPTConfig, OPTModel
@@ -80,3 +82,37 @@ def test_modules_compute_as_before_behind_the_block_even_after_an_interrupt():
     with pytest.raises(KeyboardInterrupt):
         interrupted_inside(layer, given)
     assert torch.equal(layer(given), before)
+
+
+def test_a_forward_that_a_library_had_put_there_is_there_again():
+    """accelerate, for one, hangs its hooks into a module's own `forward`."""
+    first, second, given = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3), torch.ones(1, 3)
+
+    def doubled(hidden):
+        return 2 * torch.nn.Linear.forward(first, hidden)
+
+    first.forward = doubled
+    before = [layer(given) for layer in (first, second)]
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_inside(first, given)
+    with bypass.replaced({first: bypass.pass_on, second: bypass.pass_on}):
+        with bypass.replaced({second: lambda hidden: -hidden, first: lambda hidden: -hidden}):
+            assert torch.equal(first(given), -given)
+            assert torch.equal(second(given), -given)
+        assert first(given) is given
+        assert second(given) is given
+    assert first.forward is doubled
+    assert "forward" not in vars(second)
+    assert all(torch.equal(layer(given), out) for layer, out in zip((first, second), before, strict=True))
+
+
+def test_a_stand_in_stands_in_while_it_is_asked_and_a_copy_then_computes_with_its_own_weights():
+    layer, given, asked = torch.nn.Linear(3, 3), torch.ones(1, 3), [True]
+    with bypass.replaced({layer: bypass.unless(layer, bypass.pass_on, lambda: asked[0])}):
+        twin = copy.deepcopy(layer)
+        assert layer(given) is twin(given) is given
+        asked[0] = False
+        with torch.no_grad():
+            twin.weight.zero_()
+        assert torch.equal(layer(given), torch.nn.functional.linear(given, layer.weight, layer.bias))
+        assert torch.equal(twin(given)[0], layer.bias)

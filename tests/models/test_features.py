@@ -3,10 +3,13 @@
 import copy
 import dataclasses
 import errno
+import functools
 import gc
 import json
 import os
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -296,6 +299,156 @@ def test_a_batch_without_features_is_refused_inside_the_block(model, made):
         model(**batch)
     assert_one_sentence(raised, "this batch has no features", "rows and collate of one Features", "leave the block")
     assert model(**batch).logits.isfinite().all()
+
+
+def parts_by_themselves(model, rows):
+    """What a model's body, its first layer and its own `forward` give for two rows when they are called directly."""
+    ids = torch.tensor([row["input_ids"][:5] for row in rows])
+    hidden = torch.linspace(-1, 1, ids.numel() * WIDTH).reshape(*ids.shape, WIDTH)
+    layer = freezing.structure(model).layers[0]
+    with torch.no_grad():
+        return [
+            model.base_model(input_ids=ids)[0],
+            (layer.mlp if hasattr(layer, "mlp") else layer)(hidden),  # Llama's and Phi's whole layer asks for positions
+            model.get_input_embeddings()(ids),
+            model.forward(input_ids=ids).logits,
+        ]
+
+
+@pytest.mark.parametrize("when", ["before a batch", "after a batch", "after a batch that failed"])
+@pytest.mark.parametrize("name", tiny_classifiers.NAMES)
+def test_a_part_that_is_called_by_itself_computes_from_its_own_input_and_never_from_a_batch_s(
+    name, when, rows, tokenizer
+):
+    model = build(name).eval()
+    made = features.compute(model, freezing.freeze(model, "first_layers", 2), rows, tokenizer)
+    batch, others = made.collate([made.rows[0], made.rows[1]]), [made.rows[2], made.rows[3]]
+    expected = parts_by_themselves(model, others)
+    with made.in_place(model), torch.no_grad():
+        answer = model(**batch).logits if when != "before a batch" else None
+        if when == "after a batch that failed":
+            with pytest.raises(TypeError):
+                model(**batch, no_such_input=1, input_ids=1)
+            with pytest.raises(BadInput):
+                model(**{**batch, "features": batch["features"][:, :1]})
+        for found, one in zip(parts_by_themselves(model, others), expected, strict=True):
+            assert torch.equal(found, one)
+        assert answer is None or torch.equal(model(**batch).logits, answer)
+
+
+def test_features_can_be_computed_and_layers_frozen_anew_inside_the_block(model, plan, made, rows, tokenizer):
+    with made.in_place(model):
+        model(**made.collate([made.rows[0]]))
+        assert np.array_equal(features.compute(model, plan, rows, tokenizer).values, made.values)
+        assert freezing.freeze(model, "first_layers", 2) == plan
+
+
+def gradients(model, batches_of_rows, backward_at_once):
+    model.zero_grad()
+    losses = []
+    for batch in batches_of_rows:
+        losses.append(model(**batch).loss)
+        if not backward_at_once:
+            losses.pop().backward()
+    if losses:
+        sum(losses).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("checkpointing", [None, True, False], ids=["kept", "reentrant", "not reentrant"])
+@pytest.mark.parametrize("backward_at_once", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_those_without_features_however_they_are_accumulated_or_checkpointed(
+    name, backward_at_once, checkpointing, rows, tokenizer
+):
+    model = build(name, **{key: 0.0 for key in vars(build(name).config) if key.endswith(("dropout", "pdrop", "_prob"))})
+    made = features.compute(model, freezing.freeze(model, "first_layers", 2), rows, tokenizer)
+    model.train()
+    if checkpointing is not None:
+        model.activation_checkpointing_enable({"use_reentrant": checkpointing})
+        model.enable_input_require_grads()
+    stored = [made.collate([made.rows[place] for place in places]) for places in ([0, 1], [2, 3], [4, 5])]
+    plain = [{key: value for key, value in batch.items() if key != "features"} for batch in stored]
+    expected = gradients(model, plain, backward_at_once)
+    with made.in_place(model):
+        found = gradients(model, stored, backward_at_once)
+    assert found.keys() == expected.keys()
+    assert all(torch.allclose(found[key], expected[key], atol=CLOSE) for key in expected)
+
+
+def test_passes_in_threads_take_each_its_own_features(model, made):
+    """As under DataParallel, whose copies of a model share its hooks."""
+    batches_of_rows = [made.collate([made.rows[place]]) for place in range(4)]
+    together = threading.Barrier(len(batches_of_rows), timeout=10)
+    with made.in_place(model), torch.no_grad():
+        expected = [model(**batch).logits for batch in batches_of_rows]
+        hook = bypass.entrance(model.base_model, freezing.structure(model).layers).register_forward_pre_hook(
+            lambda *_: together.wait() and None
+        )
+        with ThreadPoolExecutor(len(batches_of_rows)) as pool:
+            found = list(pool.map(lambda batch: answer_in_a_thread(model, batch), batches_of_rows))
+        hook.remove()
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def answer_in_a_thread(model, batch):
+    with torch.no_grad():
+        return model(**batch).logits
+
+
+def test_a_second_run_of_the_body_in_one_pass_is_refused(model, made):
+    batch, other = made.collate([made.rows[0]]), made.collate([made.rows[1]])
+    hook = model.pre_classifier.register_forward_hook(
+        lambda *_: model.base_model(input_ids=other["input_ids"]) and None
+    )
+    with made.in_place(model):
+        with pytest.raises(BadInput) as raised:
+            model(**batch)
+        hook.remove()
+        assert model(**batch).logits.isfinite().all()
+    assert_one_sentence(raised, "were asked a second time", "train without features")
+
+
+def test_features_of_other_rows_than_the_batch_s_are_refused(model, made):
+    one, other = (made.collate([made.rows[place]]) for place in np.argsort(made.lengths)[[0, -1]])
+    with pytest.raises(BadInput) as raised, made.in_place(model):
+        model(**{**one, "features": other["features"]})
+    assert_one_sentence(raised, f"1 rows of {made.lengths.min()} tokens", f"1 rows of {made.lengths.max()} tokens")
+
+
+def test_a_batch_that_does_not_begin_with_ids_is_refused(rows, tokenizer):
+    model = build("llama").eval()
+    made = features.compute(model, freezing.freeze(model, "first_layers", 2), rows, tokenizer)
+    batch = made.collate([made.rows[0]])
+    del batch["input_ids"]
+    with pytest.raises(BadInput) as raised, made.in_place(model):
+        model(**batch, inputs_embeds=torch.zeros_like(batch["features"]))
+    assert_one_sentence(raised, "did not begin with its input_ids", "as collate made it")
+
+
+def test_a_copy_made_inside_the_block_takes_features_there_and_computes_for_itself_behind_it(
+    model, made, rows, tokenizer
+):
+    batch = made.collate([made.rows[0]])
+    with made.in_place(model), torch.no_grad():
+        twin = copy.deepcopy(model)
+        assert torch.equal(twin(**batch).logits, model(**batch).logits)
+    before = uncached(model, rows, tokenizer)
+    assert np.array_equal(uncached(twin, rows, tokenizer), before)
+    with torch.no_grad():
+        freezing.structure(twin).layers[0].ffn.lin1.weight.zero_()
+    assert np.abs(uncached(twin, rows, tokenizer) - before).max() > CLOSE
+    assert np.array_equal(uncached(model, rows, tokenizer), before)
+
+
+def test_a_forward_that_a_library_gave_a_frozen_layer_is_there_again_behind_the_block(model, made, rows, tokenizer):
+    layer = freezing.structure(model).layers[1]
+    own = layer.forward = functools.partial(type(layer).forward, layer)
+    before = uncached(model, rows, tokenizer)
+    with made.in_place(model):
+        model(**made.collate([made.rows[0]]))
+    assert layer.forward is own
+    assert np.array_equal(uncached(model, rows, tokenizer), before)
 
 
 def test_rows_whose_place_trainer_dropped_are_refused_with_the_argument_that_keeps_it(model, made, tokenizer, tmp_path):

@@ -121,3 +121,15 @@ def test_the_ladder_has_the_models_in_their_order_with_the_scores_of_each():
         accuracy, f1 = scores["accuracy"], scores["f1_macro"]
         found = [line[column] for column in expected[1:]]
         assert found == [accuracy.value, accuracy.low, accuracy.high, f1.value, f1.low, f1.high, scores["mcc"].value]
+
+
+def test_a_baseline_is_fitted_on_one_thread():
+    """Two threads on products this small wait for each other: minutes where a second will do."""
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    class Watched:
+        def fit(self, inputs, labels):
+            return {pool["num_threads"] for pool in threadpool_info()}
+
+    with threadpool_limits(2):
+        assert baselines._fitted(Watched(), [[0.0], [1.0]], [0, 1]) == {1}

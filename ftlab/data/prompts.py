@@ -2,17 +2,19 @@
 
 A causal language model learns to continue. To learn to **answer**, it must be trained on the answer alone, given the
 prompt, and on the token that ends it: labels are -100 (which the loss leaves out) on the prompt and on padding, and the
-ids themselves on the completion and its EOS.
+ids themselves on the completion and its EOS. What a row says is text: "</s>" in it is five characters, and no end.
 """
 
 from __future__ import annotations
 
 import html
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ftlab.data import special_tokens
+from ftlab.data.special_tokens import Prompt
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -26,24 +28,36 @@ IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
 class Template:
     """The words around an instruction: `with_input` where a row has an input, `without_input` where it has none.
 
-    Placeholders are the names of a row's columns, in braces.
+    Placeholders are the names of a row's columns, in braces. A special token in the template is meant as one, as a chat
+    format's are; in a row it is text.
     """
 
     with_input: str
     without_input: str
 
-    def prompt(self, row: Mapping[str, Any]) -> str:
-        """All that stands before the answer. Raises BadInput for no instruction or a placeholder that it lacks."""
-        if not str(row.get("instruction") or "").strip():
+    def prompt(self, row: Mapping[str, Any]) -> Prompt:
+        """All that stands before the answer.
+
+        Raises BadInput for no instruction, a placeholder that the row lacks, and a value that is no text.
+        """
+        if not _said(row, "instruction").strip():
             raise BadInput(f"{_named(row)} has no instruction; give it one, or leave the row out")
-        text = self.with_input if str(row.get("input") or "").strip() else self.without_input
-        wanted = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
-        if lacking := [name for name in wanted if name not in row]:
-            raise BadInput(
-                f"the template asks for {{{lacking[0]}}}, and {_named(row)} has {', '.join(row)}; rename the column or "
-                "the placeholder"
-            )
-        return text.format(**{name: row[name] for name in wanted})
+        text = self.with_input if _said(row, "input").strip() else self.without_input
+        return Prompt.of(self._parts(text, row))
+
+    def _parts(self, text: str, row: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+        """The template's own words and the row's values, in their order."""
+        for literal, name, layout, conversion in string.Formatter().parse(text):
+            yield literal, True
+            if name is None:
+                continue
+            if name not in row:
+                raise BadInput(
+                    f"the template asks for {{{name}}}, and {_named(row)} has {', '.join(row)}; rename the column or "
+                    "the placeholder"
+                )
+            field = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{layout}' if layout else ''}}}"
+            yield field.format(**{name: _value(row, name)}), False
 
 
 # The headings of Stanford Alpaca (Taori et al. 2023), without its opening sentence.
@@ -98,18 +112,8 @@ def encode_row(
         input_ids   p3 p4 p5 c1 c2 c3 EOS       cut 2
         labels      -100 -100 -100 c1 c2 c3 EOS
     """
-    end = tokenizer.eos_token_id
-    if end is None:
-        raise BadInput("the tokenizer has no EOS token, so no answer can end; set tokenizer.eos_token")
-    if not str(row.get("output") or "").strip():
-        raise BadInput(f"{_named(row)} has no output; give it an answer, or leave the row out")
-    before = prompt_ids(template.prompt(row), tokenizer)
-    answer = [*tokenizer(row["output"], add_special_tokens=False)["input_ids"], end]
-    if len(answer) >= max_length:
-        raise BadInput(
-            f"the output of {_named(row)} has {len(answer)} tokens with EOS, and max_length is {max_length}; shorten "
-            "it, raise max_length, or leave the row out: a cut answer teaches not to stop"
-        )
+    before, answer = pieces(row, tokenizer, template=template)
+    require_whole(row, len(answer), max_length)
     room = max_length - len(answer)
     cut = max(0, len(before) - room)
     if cut:
@@ -124,9 +128,50 @@ def encode_row(
     }
 
 
-def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that generation starts from: with what the tokenizer puts before a text, without an EOS behind it."""
-    ids = list(tokenizer(prompt)["input_ids"])
+def pieces(
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, template: Template = ALPACA
+) -> tuple[list[int], list[int]]:
+    """The ids of a row's prompt and of its answer with EOS, neither cut: what training reads, and an audit counts.
+
+    Raises BadInput for a tokenizer without EOS, and for a row without instruction or output.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise BadInput("the tokenizer has no EOS token, so no answer can end; set tokenizer.eos_token")
+    if not _said(row, "output").strip():
+        raise BadInput(f"{_named(row)} has no output; give it an answer, or leave the row out")
+    answer = completion_ids(_said(row, "output"), tokenizer, where=f"the output of {_named(row)}")
+    return question_ids(row, tokenizer, template=template), [*answer, end]
+
+
+def require_whole(row: Mapping[str, Any], answer: int, max_length: int) -> None:
+    """Raise BadInput unless an answer of so many tokens, with EOS, leaves room for some of its prompt."""
+    if answer >= max_length:
+        raise BadInput(
+            f"the output of {_named(row)} has {answer} tokens with EOS, and max_length is {max_length}; shorten "
+            "it, raise max_length, or leave the row out: a cut answer teaches not to stop"
+        )
+
+
+def question_ids(
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, template: Template = ALPACA
+) -> list[int]:
+    """The ids that generation starts from to answer a row. Raises BadInput for a row without an instruction."""
+    return prompt_ids(template.prompt(row), tokenizer, where=f"the prompt of {_named(row)}")
+
+
+def completion_ids(text: str, tokenizer: PreTrainedTokenizerBase, *, where: str = "the output") -> list[int]:
+    """The ids of an answer, without EOS; special tokens in it are text (see `special_tokens.plain_ids`)."""
+    return special_tokens.plain_ids(text, tokenizer, add_special_tokens=False, where=where)
+
+
+def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase, *, where: str = "the prompt") -> list[int]:
+    """The ids that generation starts from: with what the tokenizer puts before a text, without an EOS behind it.
+
+    Special tokens are read as such where a template holds them (`Template.prompt`), and are text anywhere else. Raises
+    BadInput, naming `where`, for a tokenizer that cannot read one as text.
+    """
+    ids = special_tokens.prompt_ids(prompt, tokenizer, where=where)
     while ids and ids[-1] == tokenizer.eos_token_id != tokenizer.bos_token_id:
         ids.pop()
     return ids
@@ -163,10 +208,16 @@ class TokenView:
         ]  # fmt: skip
 
     @property
+    def ends(self) -> int:
+        """How many labels are EOS, padding aside."""
+        return sum(label == self.eos and bool(seen) for label, seen in zip(self.labels, self.attended, strict=True))
+
+    @property
     def teaches_stopping(self) -> bool:
-        """Whether the last label that counts is EOS, and it stands where the row ends."""
+        """Whether the last label that counts is EOS, stands where the row ends, and is the only EOS before padding."""
         learned = [place for place, label in enumerate(self.labels) if label != IGNORED]
-        return bool(learned) and self.labels[learned[-1]] == self.eos and not any(self.attended[learned[-1] + 1 :])
+        at_the_end = bool(learned) and self.labels[learned[-1]] == self.eos
+        return at_the_end and not any(self.attended[learned[-1] + 1 :]) and self.ends <= 1
 
     @property
     def verdict(self) -> str:
@@ -178,7 +229,10 @@ class TokenView:
             notes.append(f"{padding} of them are padding")
         if not learned:
             notes.append("it teaches nothing")
-        notes.append("it teaches to stop" if self.teaches_stopping else "it does not teach to stop")
+        if self.ends > 1:
+            notes.append(f"{self.ends} labels are EOS, so it teaches to stop before its end")
+        else:
+            notes.append("it teaches to stop" if self.teaches_stopping else "it does not teach to stop")
         return "; ".join(notes)
 
     def __str__(self) -> str:
@@ -212,6 +266,21 @@ def token_view(row: Mapping[str, Sequence[int]], tokenizer: PreTrainedTokenizerB
     attended = [int(seen) for seen in row.get("attention_mask", [1] * len(ids))]
     labels = [int(label) for label in row["labels"]]
     return TokenView([tokenizer.decode([number]) for number in ids], ids, labels, attended, tokenizer.eos_token_id)
+
+
+def _said(row: Mapping[str, Any], name: str) -> str:
+    return str(_value(row, name))
+
+
+def _value(row: Mapping[str, Any], name: str) -> str | float:
+    """The text or number in a column of a row, "" where there is none. Raises BadInput for what is neither."""
+    value = row.get(name)
+    if value is None or (isinstance(value, float) and value != value):  # NaN, pandas' word for nothing
+        return ""
+    if not isinstance(value, (str, int, float)):
+        kind = "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+        raise BadInput(f"the {name} of {_named(row)} is {kind}, {value!a:.40}; expected a text")
+    return value
 
 
 def _named(row: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ def answer(
 
     Greedy unless `sampling` is given (see `generation.generate`).
     """
-    ids = [prompts.prompt_ids(template.prompt(row), tokenizer) for row in rows]
+    ids = [prompts.question_ids(row, tokenizer, template=template) for row in rows]
     found = generation.generate(model, tokenizer, ids, max_new_tokens=max_new_tokens, sampling=sampling, what=what)
     table = rows.select_columns(["id", "kind", "instruction", "input", "output", "test"]).to_pandas()
     return table.assign(

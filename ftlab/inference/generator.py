@@ -118,15 +118,17 @@ class Generator:
     ) -> list[Answer]:
         """What the model writes after each prompt, as it is (see `prompt`), in their order; none for no prompts.
 
-        Greedy unless `sampling` is given. Prompts of like length share a batch of at most `batch_size` prompts and
-        `tokens` tokens, answers included; in fp32 a greedy answer is the same in any batch. Raises BadInput for a
-        prompt that is no string or is blank, and for more tokens than the model has positions.
+        A special token in a prompt is text, as it is in training; the template's own are special where the prompt comes
+        from `prompt`. Greedy unless `sampling` is given. Prompts of like length share a batch of at most `batch_size`
+        prompts and `tokens` tokens, answers included; in fp32 a greedy answer is the same in any batch. Raises BadInput
+        for a prompt that is no string or is blank, and for more tokens than the model has positions.
         """
         require_prompts(prompts)
         if not len(prompts):
             return []
+        ids = [formats.prompt_ids(text, self.tokenizer, where=f"prompt {place}") for place, text in enumerate(prompts)]
         return generation.generate(
-            self.model, self.tokenizer, [formats.prompt_ids(text, self.tokenizer) for text in prompts],
+            self.model, self.tokenizer, ids,
             max_new_tokens=max_new_tokens, sampling=sampling, tokens=tokens, batch_size=batch_size,
         )  # fmt: skip
 

@@ -176,6 +176,45 @@ def test_the_verdict_sees_the_traps(tokenizer, labels, says):
     assert token_view({"input_ids": ids, "labels": labels}, tokenizer).verdict.endswith(says)
 
 
+def test_the_verdict_counts_the_ends_that_are_learned(tokenizer):
+    end = tokenizer.eos_token_id
+    twice = token_view({"input_ids": [4, 5, end, 6, end], "labels": [IGNORED, 5, end, 6, end]}, tokenizer)
+    assert (twice.ends, twice.teaches_stopping) == (2, False)
+    assert twice.verdict.endswith("2 labels are EOS, so it teaches to stop before its end")
+    # A prompt may hold ends that nobody learns, and padding may be called EOS.
+    for labels, attended in (([IGNORED, IGNORED, IGNORED, 6, end], [1] * 5), ([4, 5, end, end, end], [1, 1, 1, 0, 0])):
+        once = token_view({"input_ids": [4, 5, end, 6, end], "labels": labels, "attention_mask": attended}, tokenizer)
+        assert (once.ends, once.teaches_stopping) == (1, True)
+
+
+def test_a_row_that_holds_the_end_as_text_teaches_to_stop_once(tokenizer):
+    row = {**ROW, "output": f"It ends {tokenizer.eos_token} but goes on{tokenizer.eos_token}"}
+    view = token_view(encode_row(row, tokenizer, max_length=200), tokenizer)
+    assert (view.ends, view.teaches_stopping) == (1, True)
+    assert "it teaches to stop" in view.verdict
+
+
+def test_a_missing_value_is_nothing_and_not_its_name():
+    """pandas writes NaN where a file has nothing."""
+    for nothing in (None, float("nan"), " "):
+        assert ALPACA.prompt({**ROW, "input": nothing}) == ALPACA.prompt({"instruction": ROW["instruction"]})
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "kind"), [("instruction", [{"role": "user"}], "a list"), ("input", {"a": 1}, "an object"),
+                                  ("output", ["one"], "a list"), ("output", (1, 2), "a tuple")],
+)  # fmt: skip
+def test_a_value_that_is_no_text_is_one_sentence(tokenizer, column, value, kind):
+    with pytest.raises(BadInput, match=f"the {column} of row 3 is {kind}, .*; expected a text"):
+        encode_row({**ROW, "id": 3, column: value}, tokenizer, max_length=200)
+
+
+def test_a_number_is_read_as_it_is_written(tokenizer):
+    row = {"instruction": "Add", "input": 2, "output": 4}
+    assert ALPACA.prompt(row) == ALPACA.prompt({**row, "input": "2"})
+    assert encode_row(row, tokenizer, max_length=99) == encode_row({**row, "output": "4"}, tokenizer, max_length=99)
+
+
 def test_the_verdict_counts_padding_in_the_loss(tokenizer):
     row = {"input_ids": [4, 5, 6, 6], "labels": [4, 5, 6, 6], "attention_mask": [1, 1, 0, 0]}
     assert "2 of them are padding" in token_view(row, tokenizer).verdict

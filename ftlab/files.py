@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def whole(path: Path, *, folder: bool = False, error: type[CourseError] = Course
     Raises `error`, in one sentence, for a full disk, a place that cannot be written, and what is there and cannot be
     replaced. Other errors of the block are not about writing `path`, and pass as they are.
     """
-    with _explained(path, error):
+    with explained(path, error):
         target = path.resolve() if path.is_symlink() else path.absolute()
         _require_replaceable(path, target, folder, error)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def whole(path: Path, *, folder: bool = False, error: type[CourseError] = Course
         token, lock = _fresh_token(target.parent)
     temporary, aside = target.parent / (PARTIAL + token), target.parent / (ASIDE + token)
     try:
-        with _explained(path, error):
+        with explained(path, error):
             if folder:
                 temporary.mkdir(mode=0o700)
             else:
@@ -60,7 +60,7 @@ def whole(path: Path, *, folder: bool = False, error: type[CourseError] = Course
             if sentence := _about_writing(problem, temporary, path):
                 raise error(sentence) from problem
             raise
-        with _explained(path, error):
+        with explained(path, error):
             temporary.chmod(0o755 if folder else 0o644)  # private until it is whole
             if folder:
                 _put(temporary, target, aside)
@@ -75,8 +75,8 @@ def whole(path: Path, *, folder: bool = False, error: type[CourseError] = Course
 
 
 @contextmanager
-def _explained(path: Path, error: type[CourseError]) -> Iterator[None]:
-    """What the system refuses while `path` itself is written, in one sentence."""
+def explained(path: Path, error: type[CourseError]) -> Iterator[None]:
+    """Raise every OSError of a block that does nothing but write `path` as `error`, in one sentence."""
     try:
         yield
     except OSError as problem:
@@ -98,7 +98,7 @@ def _about_writing(problem: Exception, temporary: Path, path: Path) -> str | Non
     """The sentence for an error in the block, if it says that `path` cannot be written; else None."""
     if isinstance(problem, CourseError):
         return None
-    if not isinstance(problem, OSError):
+    if not isinstance(problem, OSError) or problem.errno is None:
         return explain(OSError(errno.ENOSPC, NO_SPACE), path) if is_full(problem) else None
     names = [os.fspath(name) for name in (problem.filename, problem.filename2) if isinstance(name, str | os.PathLike)]
     elsewhere = bool(names) and not any(Path(name).absolute().is_relative_to(temporary) for name in names)
@@ -112,8 +112,8 @@ def _about_writing(problem: Exception, temporary: Path, path: Path) -> str | Non
 
 
 def is_full(problem: Exception | str) -> bool:
-    """Whether an error's text says that a disk is full."""
-    return any(words in str(problem) for words in SAY_FULL)
+    """Whether an error, or its text, says that a disk is full."""
+    return getattr(problem, "errno", None) in FULL or any(words in str(problem) for words in SAY_FULL)
 
 
 def explain(problem: OSError, path: Path) -> str:
@@ -257,15 +257,46 @@ def remove(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all. NaN and infinity, which JSON does not have, become null."""
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = to_json(value, indent=2)
     with whole(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def to_json(
+    value: Any, *, indent: int | None = None, ascii_only: bool = False, default: Callable[[Any], Any] | None = None
+) -> str:
+    """`value` as JSON that any reader takes: null for NaN and infinity, NumPy's numbers and arrays as plain ones.
+
+    `default` turns what JSON does not have into what it has. Without `indent` it is one line, also for a reader that
+    takes U+2028 for a line end.
+    """
+
+    def plain(one: Any) -> Any:
+        if hasattr(one, "tolist"):
+            return finite(one)
+        if default is None:
+            raise TypeError(f"JSON has nothing for a {type(one).__name__}")
+        return default(one)
+
+    def dumped(one: Any) -> str:
+        return json.dumps(one, indent=indent, ensure_ascii=ascii_only, allow_nan=False, default=plain)
+
+    try:
+        text = dumped(value)
+    except (TypeError, ValueError):  # a NaN, or a key of NumPy's
+        text = dumped(finite(value))
+    return text if text.isascii() else text.translate(LINE_ENDS)
+
+
+LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # of Unicode, which JSON lets stand
+
+
 def finite(value: Any) -> Any:
-    """`value` (of dicts, lists and plain values) with None for each NaN and infinity."""
+    """`value` (of dicts, lists and plain values, or NumPy's) with None for each NaN and infinity."""
+    if hasattr(value, "tolist"):  # a number or an array of NumPy
+        value = value.tolist()
     if isinstance(value, Mapping):
-        return {key: finite(one) for key, one in value.items()}
+        return {finite(key): finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,6 +8,7 @@ what and how long.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import random
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import BaseFileLock
 
 from ftlab import files
 from ftlab.course import profiles, records
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from ftlab.data.splits import Splits
 
 RUN_FOLDER = "FTLAB_RUN_FOLDER"  # set by the runner: where this lesson leaves its files
+PATIENCE = 5.0  # seconds
 WENT_OFFLINE = "FTLAB_WENT_OFFLINE"  # set here: huggingface_hub reads its offline switch once, when it is imported
 
 
@@ -60,7 +63,7 @@ class Lesson:
     @property
     def checkpoints(self) -> Path:
         """The folder of this lesson's checkpoints. A run that is cut off leaves it, for another to go on from."""
-        return self.folder.parent / f"{self.name}.checkpoints"
+        return checkpoints_folder(self.folder.parent, self.name)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -115,14 +118,16 @@ class Lesson:
         """Note the exact rows that were used, by a hash of each split, and where they came from."""
         for name, dataset in datasets.items():
             origin = sources.provenance(dataset)._asdict()
+            if (note := origin["note"]) and note not in [noted["origin"]["note"] for noted in self._data.values()]:
+                print(note)
             self._data[name] = {"rows": len(dataset), "sha256": sources.fingerprint(dataset), "origin": origin}
 
     def finish(self, headline: str) -> None:
-        """Write metrics.json and record.json, and remove the checkpoints of training.
+        """Write metrics.json and record.json, then remove the checkpoints of training, and let others run the lesson.
 
-        `headline` is the result in a few words, for the table of the run.
+        `headline` is the result in a few words, for the table of the run. While `ftlab run` still has the lesson's
+        folder under a temporary name, the checkpoints stay until it has its own.
         """
-        files.remove(self.checkpoints)
         budget = self.budget
         model = loading.folder(budget.model)
         metrics = {
@@ -150,6 +155,9 @@ class Lesson:
         }
         files.write_json(self.folder / "metrics.json", metrics)
         files.write_json(self.folder / "record.json", record)
+        if not self.folder.name.startswith(files.PARTIAL):
+            files.remove(self.checkpoints)
+        _give_back(lock_of(self.folder.parent, self.name))
 
 
 def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -> Lesson:
@@ -167,16 +175,52 @@ def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -
     elif os.environ.get(WENT_OFFLINE):
         raise BadInput("this kernel went offline for another profile, for good; restart the kernel and run it again")
     profiles.require_fitting(budget)
+    folder = Path(os.environ.get(RUN_FOLDER) or _beside_the_notebooks() / "runs" / "notebook" / name).absolute()
+    _take(folder, name)
     if "learning_rate" in budget.settings:
         import_once()
     random.seed(budget.seed)
     np.random.seed(budget.seed)
-    folder = Path(os.environ.get(RUN_FOLDER) or _beside_the_notebooks() / "runs" / "notebook" / name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise BadInput(files.explain(problem, folder)) from problem
     return Lesson(name, budget, folder)
+
+
+def checkpoints_folder(beside: Path, name: str) -> Path:
+    """Where the lesson `name` keeps its checkpoints while it trains: beside its own folder."""
+    return beside / f"{name}.checkpoints"
+
+
+def lock_of(beside: Path, name: str) -> Path:
+    """The lock of the lesson `name` and its checkpoints."""
+    return beside / f".{name}.lock"
+
+
+_taken: dict[Path, BaseFileLock] = {}  # of this process, which may begin its lesson again
+
+
+def _take(folder: Path, name: str) -> None:
+    """Make the lesson's folder, and lock it together with the checkpoints until the lesson or the process ends.
+
+    A kernel that was shut down or killed a moment ago may still be ending, so a lock is waited for a little.
+    """
+    lock = lock_of(folder.parent, name)
+    with files.explained(folder, BadInput):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if lock not in _taken:
+            taken = files.take(lock, wait=PATIENCE)
+            if taken is None:
+                raise BadInput(
+                    f"another kernel ({files.holder(lock)}) has begun lesson {name} and writes into {folder.parent}; "
+                    f"shut that kernel down, or name a folder for this one in {RUN_FOLDER}, beside which no other runs"
+                )
+            _taken[lock] = taken
+        folder.mkdir(exist_ok=True)
+
+
+@atexit.register
+def _give_back(*locks: Path) -> None:
+    for lock in locks or tuple(_taken):
+        if taken := _taken.pop(lock, None):
+            files.release(taken)
 
 
 def import_once() -> None:

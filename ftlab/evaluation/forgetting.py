@@ -54,7 +54,7 @@ def passage_losses(
 
 
 def perplexity(table: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> Interval:
-    """exp of the mean loss of a token, with a bootstrap interval over passages."""
+    """exp of the mean loss of a token, with a bootstrap interval over passages (see `losses.mean_loss`)."""
     found = losses.mean_loss(table, seed=seed, level=level)
     return _exp(found)
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ftlab.data.prompts import IGNORED
 from ftlab.errors import BadInput
-from ftlab.intervals import Interval
+from ftlab.intervals import Interval, expanded
 from ftlab.models import batches
 from ftlab.progress import Bar
 
@@ -65,19 +65,19 @@ def row_losses(
 
 
 def mean_loss(losses: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> Interval:
-    """The loss of a token, in nats, with a bootstrap interval over rows.
+    """The loss of a token, in nats, with a percentile bootstrap interval over rows (expanded where these are few).
 
     The rows are a sample of what could be asked, so it is they that are drawn, each with all of its tokens.
     """
     value, drawn = resampled(losses, seed)
-    return _interval(value, drawn, level)
+    return _interval(value, drawn, len(losses), level)
 
 
 def difference(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> Interval:
     """The loss of a token after less that before, on the same rows: a paired bootstrap, so both are of drawn rows."""
     require_same(before, after)
     (one, drawn_one), (other, drawn_other) = resampled(before, seed), resampled(after, seed)
-    return _interval(other - one, drawn_other - drawn_one, level)
+    return _interval(other - one, drawn_other - drawn_one, len(before), level)
 
 
 def require_same(before: pd.DataFrame, after: pd.DataFrame) -> None:
@@ -93,6 +93,7 @@ def resampled(losses: pd.DataFrame, seed: int) -> tuple[float, np.ndarray]:
     return float(total.sum() / tokens.sum()), (times @ total) / (times @ tokens)
 
 
-def _interval(value: float, drawn: np.ndarray, level: float) -> Interval:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+def _interval(value: float, drawn: np.ndarray, rows: int, level: float) -> Interval:
+    wide = expanded(level, rows)
+    low, high = np.quantile(drawn, [(1 - wide) / 2, (1 + wide) / 2])
     return Interval(value, float(low), float(high), level)

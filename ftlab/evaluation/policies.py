@@ -13,7 +13,7 @@ import pandas as pd
 from ftlab.errors import BadInput
 from ftlab.evaluation import comparison
 from ftlab.evaluation.predictions import predict_rows
-from ftlab.intervals import Interval, over_seeds
+from ftlab.intervals import Interval, another_run, holm, over_seeds, t_test
 from ftlab.models import features, freezing, loading
 from ftlab.training import classification
 from ftlab.training.surroundings import mixed_precision
@@ -37,6 +37,7 @@ class Recipe:
         return f"first {self.frozen_layers} frozen" if self.policy == "first_layers" else NAMES[self.policy]
 
 
+LEVEL = 0.95
 NAMES = {
     "full": "all of it", "head": "head only", "gradual": "gradual unfreezing", "layerwise": "layer-wise rates",
 }  # fmt: skip
@@ -105,22 +106,29 @@ class Contest:
 
 
 def summary(runs: pd.DataFrame, score: str = "f1_macro") -> pd.DataFrame:
-    """A line for each model and number of rows: the mean score over seeds with its interval, and the mean seconds.
+    """A line for each model and number of rows: the mean score over seeds with its intervals, and the mean seconds.
 
+    `low` and `high` are the 95 % confidence interval of the mean (`over_seeds`); `run_low` and `run_high` the 95 %
+    prediction interval of another run, with rows and a start of its own (`another_run`). Both hold the luck of what
+    differs between the seeds and of nothing else: where all are judged on the same test rows, these may be lucky too.
     `runs` has a line for each run: model, rows, seed, the score, and, where they are known, seconds and trainable.
     """
     lines = []
     for (model, rows), group in runs.groupby(["model", "rows"], sort=False):
-        mean = over_seeds(group[score].to_numpy())
+        mean, run = over_seeds(group[score].to_numpy()), another_run(group[score].to_numpy())
         line: dict[str, Any] = {"model": model, "rows": rows, "score": mean.value, "low": mean.low, "high": mean.high}
+        line |= {"run_low": run.low, "run_high": run.high}
         lines.append(line | {name: group[name].mean() for name in ("seconds", "trainable") if name in group})
     return pd.DataFrame(lines)
 
 
 def gaps(runs: pd.DataFrame, against: str, score: str = "f1_macro") -> pd.DataFrame:
-    """How far each model is above `against`, seed by seed on the same rows: the mean difference with its interval.
+    """How far each model is above `against`, seed by seed on the same rows: the mean difference and its interval.
 
-    "clear" says that the interval excludes zero. With few seeds it is wide: what is not clear may still be there.
+    `low` and `high` are the 95 % confidence interval of the mean difference (Student's, over seeds) of that line by
+    itself, `p` is the p-value of Student's paired test, and `p_holm` that among all lines of this table (`holm`).
+    "clear" says that `p_holm` is below 0.05: of tables in which nothing differs, one in twenty has a line that is
+    called clear. With few seeds little is clear, and what is not clear may still be there.
     """
     if against not in set(runs["model"]):
         raise BadInput(f"there is no model {against!r} to compare with; there are {', '.join(runs['model'].unique())}")
@@ -131,8 +139,11 @@ def gaps(runs: pd.DataFrame, against: str, score: str = "f1_macro") -> pd.DataFr
             continue
         for rows, group in (table[model] - table[against]).dropna().groupby("rows"):
             gap: Interval = over_seeds(group.to_numpy())
-            clear = gap.low > 0 or gap.high < 0
             lines.append(
-                {"model": model, "rows": rows, "gap": gap.value, "low": gap.low, "high": gap.high, "clear": clear}
-            )
-    return pd.DataFrame(lines)
+                {"model": model, "rows": rows, "gap": gap.value, "low": gap.low, "high": gap.high,
+                 "p": t_test(group.to_numpy())}
+            )  # fmt: skip
+    if not lines:
+        raise BadInput(f"there is no model but {against!r}, so there is nothing to compare; give runs of two models")
+    p_holm = holm([line["p"] for line in lines])
+    return pd.DataFrame(lines).assign(p_holm=p_holm, clear=p_holm < 1 - LEVEL)

@@ -17,7 +17,7 @@ import pandas as pd
 from ftlab import files
 from ftlab.data import tables
 from ftlab.errors import BadInput
-from ftlab.intervals import Interval, mean_interval
+from ftlab.intervals import Interval, bounded_mean
 
 SCALE = (1, 5)
 REPEATS = 2
@@ -162,9 +162,11 @@ class Verdict:
 
 
 def verdict(sheet: Sheet, ratings: Sequence[int], *, seed: int = 0) -> Verdict:
-    """Means with bootstrap intervals over prompts; a repeated answer counts once, by its first rating.
+    """Means with intervals over prompts; a repeated answer counts once, by its first rating.
 
-    Raises BadInput unless each item has its rating.
+    The intervals are those of `intervals.bounded_mean`, for values on a scale: they hold for four ratings as for
+    thirty, all alike or not, and of few they say little. To tell models apart that differ by one on the scale takes some
+    thirty prompts, by two about ten. Raises BadInput unless each item has its rating.
     """
     if len(ratings) != len(sheet.items):
         raise BadInput(f"{len(ratings)} of {len(sheet.items)} answers are rated; rate the rest, then ask again")
@@ -176,9 +178,10 @@ def verdict(sheet: Sheet, ratings: Sequence[int], *, seed: int = 0) -> Verdict:
     again = [
         (given[item.repeats], value) for item, value in zip(sheet.items, given, strict=True) if item.repeats is not None
     ]
+    low, high = SCALE
     return Verdict(
-        {name: mean_interval(found, seed=seed) for name, found in values.items()},
-        mean_interval(values[sheet.models[1]] - values[sheet.models[0]], seed=seed),
+        {name: bounded_mean(found, low, high, seed=seed) for name, found in values.items()},
+        bounded_mean(values[sheet.models[1]] - values[sheet.models[0]], low - high, high - low, seed=seed),
         (sum(one == other for one, other in again), len(again)),
     )
 

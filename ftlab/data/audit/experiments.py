@@ -1,7 +1,8 @@
 """The experiments behind a price: the cheap model with a defect and without it, judged on the same rows.
 
 Each row is judged by a model that was fitted to other folds, once to the rows as they are and once to the rows without
-the defect. The difference is paired by row, so that an easy or a hard row counts for both.
+the defect. The difference is paired by row, so that an easy or a hard row counts for both. Copies of a text are right
+or wrong together, so that the interval of a price is made of clusters of near-copies, and not of rows.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ MOST_ROWS = 30_000  # a larger set is priced on a stratified part
 class Judged:
     """For each judged row, right (1.0) or wrong (0.0) with the defect and without.
 
-    `affected` marks the rows that the defect touches; `weight` is what each row counts, 1 where it is not given.
+    `clusters` is a number for each, equal for copies and near-copies, which are right or wrong together. `affected`
+    marks the rows that the defect touches; `weight` is what each row counts, 1 where it is not given.
     """
 
     before: np.ndarray
     after: np.ndarray
+    clusters: np.ndarray
     affected: np.ndarray | None = None
     weight: np.ndarray | None = None
 
@@ -53,6 +56,11 @@ class Rows:
     def texts(self) -> list[str]:
         """Their texts."""
         return self.table.texts["text"].iloc[self.places].tolist()
+
+    @cached_property
+    def clusters(self) -> np.ndarray:
+        """A number for each, equal for copies and near-copies."""
+        return self.table.train_clusters[self.places]
 
     @cached_property
     def words(self) -> csr_matrix:
@@ -127,7 +135,8 @@ def _copies(report: AuditReport, rows: Rows, found: Finding) -> Judged:
     copies = of_each[found.id]()[rows.places]
     apart, together = (linear.folds(rows.labels, each, rows.seed) for each in (None, copies))
     copied = np.bincount(copies)[copies] > 1
-    return Judged(_judge(rows, rows.features, fold=apart), _judge(rows, rows.features, fold=together), copied)
+    before, after = (_judge(rows, rows.features, fold=fold) for fold in (apart, together))
+    return Judged(before, after, rows.clusters, copied)
 
 
 def _leaked(report: AuditReport, rows: Rows, found: Finding) -> Judged:
@@ -138,12 +147,13 @@ def _leaked(report: AuditReport, rows: Rows, found: Finding) -> Judged:
     clean = rows.places[~rows.among(tuple(copies))]
     features = linear.weigh(table.counts)
     before, after = (_right(features, table.codes, train, judged) for train in (rows.places, clean))
-    return Judged(before, after, affected)
+    return Judged(before, after, table.clusters[judged], affected)
 
 
 def _dropped(report: AuditReport, rows: Rows, found: Finding) -> Judged:
     bad = rows.among(found.rows)
-    return Judged(rows.as_they_are, _judge(rows, rows.features, lambda number, others: ~bad[others]))
+    without = _judge(rows, rows.features, lambda number, others: ~bad[others])
+    return Judged(rows.as_they_are, without, rows.clusters)
 
 
 def _doubted(report: AuditReport, rows: Rows, found: Finding) -> Judged:
@@ -155,17 +165,18 @@ def _doubted(report: AuditReport, rows: Rows, found: Finding) -> Judged:
         probabilities = linear.out_of_fold(
             rows.features[others],
             labels,
-            linear.folds(labels, rows.table.train_clusters[rows.places[others]], rows.seed),
+            linear.folds(labels, rows.clusters[others], rows.seed),
         )
         return ~find_label_issues(labels, probabilities, n_jobs=1)
 
-    return Judged(rows.as_they_are, _judge(rows, rows.features, trusted))
+    return Judged(rows.as_they_are, _judge(rows, rows.features, trusted), rows.clusters)
 
 
 def _repaired(report: AuditReport, rows: Rows, found: Finding) -> Judged:
     rewrite = mending.rewriting(report, found.id)
     repaired = Words.of([rewrite(text) for text in rows.texts]).counts()
-    return Judged(rows.as_they_are, _judge(rows, linear.weigh(repaired)), rows.among(found.rows))
+    without = _judge(rows, linear.weigh(repaired))
+    return Judged(rows.as_they_are, without, rows.clusters, rows.among(found.rows))
 
 
 def _cut(report: AuditReport, rows: Rows, found: Finding) -> Judged:
@@ -174,13 +185,14 @@ def _cut(report: AuditReport, rows: Rows, found: Finding) -> Judged:
     assert report.max_length is not None  # without either there is no such finding
     room = report.max_length - tokenizer.num_special_tokens_to_add()
     cut = Words.of(lengths.cut(tokenizer, rows.texts, room)).counts()
-    return Judged(_judge(rows, linear.weigh(cut)), rows.as_they_are, rows.among(found.rows))
+    return Judged(_judge(rows, linear.weigh(cut)), rows.as_they_are, rows.clusters, rows.among(found.rows))
 
 
 def _word_gone(report: AuditReport, rows: Rows, found: Finding) -> Judged:
     word = rows.table.words.vocabulary.index(found.evidence["word"].iloc[0])
     rest = np.delete(np.arange(rows.words.shape[1]), word)
-    return Judged(rows.as_they_are, _judge(rows, linear.weigh(rows.words[:, rest])), rows.among(found.rows))
+    without = _judge(rows, linear.weigh(rows.words[:, rest]))
+    return Judged(rows.as_they_are, without, rows.clusters, rows.among(found.rows))
 
 
 def _top_of_the_file(report: AuditReport, rows: Rows, found: Finding) -> Judged:
@@ -189,7 +201,7 @@ def _top_of_the_file(report: AuditReport, rows: Rows, found: Finding) -> Judged:
     judged, rest = order[: size // 2], order[size // 2 :]
     part = max(2, size // 10)
     before, after = (_right(rows.features, rows.labels, train, judged) for train in (np.sort(rest)[:part], rest[:part]))
-    return Judged(before, after)
+    return Judged(before, after, rows.clusters[judged])
 
 
 def _imbalance(report: AuditReport, rows: Rows, found: Finding) -> Judged:
@@ -201,7 +213,7 @@ def _imbalance(report: AuditReport, rows: Rows, found: Finding) -> Judged:
     # The mean of the classes' recalls is a mean over rows in which each counts as one over its class's size.
     weight = len(rows.labels) / (len(counts) * counts[rows.labels])
     rare = rows.labels == counts.argmin()
-    return Judged(before.astype(float), after.astype(float), rare, weight)
+    return Judged(before.astype(float), after.astype(float), rows.clusters, rare, weight)
 
 
 _RANDOM = "a split drawn row by row, against one that keeps copies on one side"

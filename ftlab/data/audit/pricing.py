@@ -17,6 +17,7 @@ from ftlab.progress import bar
 if TYPE_CHECKING:
     from ftlab.data.audit.report import AuditReport, Finding
 
+LEVEL = 0.95
 _INFLATE = ("exact_duplicates", "normalised_duplicates", "near_duplicates", "leakage", "near_leakage", "token_shortcut")
 
 
@@ -24,8 +25,10 @@ _INFLATE = ("exact_duplicates", "normalised_duplicates", "near_duplicates", "lea
 class Price:
     """The score of the cheap model with a defect and without it, and the change with its interval.
 
-    `change` is `with_defect` less `without`: above zero the defect inflates the score, below zero it takes away.
-    `clear` says whether the change is more than chance explains. `affected` holds the number of judged rows that the
+    `change` is `with_defect` less `without`: above zero the defect inflates the score, below zero it takes away. Its
+    interval is the 95 % confidence interval of this change by itself, a bootstrap over clusters of near-copies. `clear`
+    says whether the change is more than chance explains, among all findings that can be priced here, whichever are
+    asked for: the interval excludes zero, and so does the test by clusters after Bonferroni's correction. `affected` holds the number of judged rows that the
     defect touches, and the two scores on these rows alone, where that can be said.
     """
 
@@ -70,12 +73,16 @@ def price(report: AuditReport, finding_id: str, *, seed: int = 0) -> Price:
     with bar(f"pricing {finding_id}", total=None):
         judged = experiment(report, rows, found)
     weight = np.ones(len(judged.before)) if judged.weight is None else judged.weight
+    chance = (1 - LEVEL) / len(priceable(report))
     if judged.weight is None:
-        comparison = paired(judged.before, judged.after, seed=seed)
-        change, clear = comparison.difference, comparison.clear
+        comparison = paired(judged.before, judged.after, groups=judged.clusters, seed=seed)
+        change, clear = comparison.difference, comparison.clear and comparison.p_value < chance
     else:
-        change = mean_interval((judged.before - judged.after) * weight, seed=seed)
-        clear = change.low > 0 or change.high < 0
+        gaps = (judged.before - judged.after) * weight
+        change, among_all = (
+            mean_interval(gaps, groups=judged.clusters, seed=seed, level=level) for level in (LEVEL, 1 - chance)
+        )
+        clear = among_all.low > 0 or among_all.high < 0
     affected = None
     if judged.affected is not None and judged.affected.any():
         touched = judged.affected

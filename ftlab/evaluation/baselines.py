@@ -55,12 +55,7 @@ def embed(
 
     `read` makes one vector of a text's tokens: `batches.mean_pooled` or `batches.first_token`.
     """
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = loading.folder(model)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    loading.ensure_pad_token(tokenizer)
-    encoder = AutoModel.from_pretrained(folder, use_safetensors=True)
+    tokenizer, encoder = loading.tokenizer(model), loading.body(model)
     loading.match_pad_token(encoder, tokenizer)
     encodings = tokenizer(list(texts), truncation=True, max_length=max_length)
     return batches.run(encoder, tokenizer, encodings, read, what="embedding")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ftlab.data import streams
 from ftlab.errors import BadInput
-from ftlab.models import batches, loading
+from ftlab.models import batches, label_names, loading, model_files
 
 if TYPE_CHECKING:
     import torch
@@ -22,11 +23,12 @@ class Classifier:
 
     `model` is a folder that a lesson saved, or any name that `loading.folder` takes. Texts longer than `max_length`
     tokens are cut; by default that is the length that the folder's tokenizer names, which is the one that the model was
-    trained with. It runs on the GPU if there is one, in `dtype`: by default the one that it was saved in, in which it
-    answers what `pipeline` does. Half precision is faster where the machine computes in it
-    (`surroundings.answer_dtype`); it moves probabilities by hundredths (0.04 at most in `benchmarks/classification.py`)
-    and a little with the other texts of the batch. Raises BadInput when the folder holds no classifier, or one that
-    gives several labels at once or a number.
+    trained with, or as many as the model has positions. It runs on the GPU if there is one, in `dtype`: by default the
+    one that it was saved in, in which it answers what `pipeline` does. Half precision is faster where the machine
+    computes in it (`surroundings.answer_dtype`); it moves probabilities by hundredths (0.04 at most in
+    `benchmarks/classification.py`) and a little with the other texts of the batch. Raises BadInput when the folder
+    holds no classifier, one that gives several labels at once or a number, or one whose weights or label names are not
+    all there.
     """
 
     def __init__(
@@ -37,40 +39,41 @@ class Classifier:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForSequenceClassification
 
         loading.check(model)
         folder = loading.folder(model)
+        names = label_names.read(model_files.read_json(folder / "config.json"), model)
+        named = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
         try:
-            config = AutoConfig.from_pretrained(folder)
-        except ValueError as problem:  # an architecture that transformers does not know
+            config = AutoConfig.from_pretrained(folder, **named)
+        except Exception as problem:  # an architecture that transformers does not know, or values that it cannot have
             reason = " ".join(str(problem).split())[:200]
             raise BadInput(f"{model} cannot be loaded ({reason}); give a folder that lesson 02 saved") from problem
         architectures = config.architectures or []
+        if not architectures:
+            raise BadInput(
+                f"{model} is no classifier that can be told from another model: it names no architecture; write the "
+                'class that it was saved from into its config.json ("architectures": ["BertForSequenceClassification"]'
+                ", say), or give a folder that lesson 02 saved"
+            )
         if not any("SequenceClassification" in name for name in architectures):
             raise BadInput(
-                f"{model} is no classifier ({', '.join(architectures) or 'it names no architecture'}): it has no head "
-                "for labels; give a folder that lesson 02 saved"
+                f"{model} is no classifier ({', '.join(architectures)}): it has no head for labels; give a folder that "
+                "lesson 02 saved"
             )
-        if config.num_labels < 2 or config.problem_type in ("regression", "multi_label_classification"):
-            kind = "several labels at once" if config.num_labels > 1 else "one number"
+        if len(names) < 2 or config.problem_type in ("regression", "multi_label_classification"):
+            kind = "several labels at once" if len(names) > 1 else "one number"
             raise BadInput(f"{model} answers with {kind}; expected a model that gives each text one of its labels")
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        loading.ensure_pad_token(self.tokenizer)
-        least, most = self.tokenizer.num_special_tokens_to_add() + 1, loading.max_positions(str(folder))
+        self.labels: list[str] = names  # in the order of their ids
+        self.tokenizer = loading.tokenizer(model, pad_token_id=config.pad_token_id)
+        least, most = self.tokenizer.num_special_tokens_to_add() + 1, loading.max_positions(model)
         if max_length is not None and not least <= max_length <= most:
             raise BadInput(f"max_length is {max_length}, and {model} takes {least} to {most} tokens")
         self.max_length = max_length or most
-        self.model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=dtype or "auto", use_safetensors=True
-        )
+        self.model = loading.load(AutoModelForSequenceClassification, model, dtype=dtype or "auto", **named)
         loading.match_pad_token(self.model, self.tokenizer)  # by which a decoder finds the end of a text
         self.model.to(device or loading.best_device()).eval()
-
-    @property
-    def labels(self) -> list[str]:
-        """The names of the labels, in the order of their ids."""
-        return [self.model.config.id2label[index] for index in range(self.model.config.num_labels)]
 
     def probabilities(self, texts: Sequence[str], *, tokens: int = batches.TOKENS) -> np.ndarray:
         """The probability of each label for each text: (texts, labels), in the order of the texts.
@@ -126,7 +129,7 @@ class Classifier:
         for part in parts:
             if taken := [name for name in added if name in part.columns]:
                 raise BadInput(f"the rows already have a column {taken[0]!r}, which the answers would go to; rename it")
-            texts = part[column].where(part[column].notna(), "").astype(str)
+            texts = pd.Series(streams.texts(part, column), index=part.index, dtype="str")
             there = (texts.str.strip() != "").to_numpy()
             answers = self(texts[there].tolist(), unsure_below=unsure_below).rename(columns={"label": "prediction"})[
                 added

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ftlab.errors import BadInput, TrainingFailed
+from ftlab.models import loading_report
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +130,8 @@ def freeze(model: PreTrainedModel, policy: str = "full", frozen_layers: int | No
 
     - "full": everything trains.
     - "first_layers": the embeddings and the first `frozen_layers` layers stay; what is behind them trains.
-    - "head": only what stands outside the pretrained model trains (feature extraction).
+    - "head": only what stands outside the pretrained model trains (feature extraction); with it what stands behind
+      the layers, where pretraining left that at random (a pooler: `loading_report.start_fresh_head`).
     - "gradual": the head first, then a layer more at each epoch, from the last to the first; the embeddings at the end
       (ULMFiT, Howard and Ruder 2018). Here everything may train; `training.policies.GradualUnfreezing` sets the pace.
     - "layerwise": everything trains, earlier layers at a lower rate (`training.policies.layerwise_groups`).
@@ -154,7 +156,7 @@ def freeze(model: PreTrainedModel, policy: str = "full", frozen_layers: int | No
         raise BadInput(f"frozen_layers is {frozen_layers!r}; {architecture} has {depth} layers: expected 0 to {depth}")
     layers = {"first_layers": frozen_layers, "head": depth}.get(policy)
     stays = set() if layers is None else {EMBEDDINGS, *(layer_name(number) for number in range(1, layers + 1))}
-    if policy == "head":
+    if policy == "head" and not loading_report.fresh_tensors(model) & found.parts.get(BEHIND, {}).keys():
         stays.add(BEHIND)
     trains = {part: part not in stays for part in found.parts}
     if not any(trains.values()):

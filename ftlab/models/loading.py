@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 from ftlab import files
 from ftlab.data import assets, hub
 from ftlab.errors import BadInput
-from ftlab.models import tiny
+from ftlab.models import model_files, tiny
+from ftlab.models.loading_report import REPORTED, require_whole, start_fresh_head
+from ftlab.models.model_files import PICKLES as PICKLES
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PAD_TOKEN = "<|pad|>"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+NO_LIMIT = 10**9  # tokens: what a model takes that has neither positions that end nor a tokenizer that says where
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,40 @@ def check(model: str) -> None:
 
 
 def max_positions(model: str) -> int:
-    """The most tokens, special ones included, that one row may have for this model."""
+    """The most tokens, special ones included, that one row may have for this model.
+
+    By the model's own positions (`positions.most_tokens`), and by its tokenizer's `model_max_length` where that is
+    less. Raises BadInput for a config that describes no model.
+    """
     path = folder(model)
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    limits = [config[key] for key in ("max_position_embeddings", "n_positions") if key in config]
+    if model in MODELS:  # their positions begin at 0, so there is no need of a library that takes seconds to import
+        config = model_files.read_json(path / "config.json")
+        limits = [config[key] for key in ("max_position_embeddings", "n_positions") if key in config]
+    else:
+        limits = [_positions(model)]
     tokenizer_config = path / "tokenizer_config.json"
-    if tokenizer_config.is_file():  # RoBERTa counts two positions that no token can have; its tokenizer knows
-        limits.append(json.loads(tokenizer_config.read_text(encoding="utf-8")).get("model_max_length"))
-    return min((limit for limit in limits if limit is not None), default=10**9)
+    if tokenizer_config.is_file():
+        limits.append(model_files.read_json(tokenizer_config).get("model_max_length"))
+    counted = [limit for limit in limits if isinstance(limit, (int, float)) and 0 < limit < NO_LIMIT]
+    return int(min(counted, default=NO_LIMIT))
+
+
+def _positions(model: str) -> int | None:
+    from ftlab.models import positions
+
+    try:
+        return positions.most_tokens(positions.outline(config(model)))
+    except BadInput:
+        raise
+    except Exception as problem:  # each architecture has errors of its own for a config that is not its own
+        raise BadInput(
+            f"{model} has a config.json that describes no model ({_reason(problem)}); save it again"
+        ) from problem
 
 
 def hidden_size(model: str) -> int:
     """The width of the model's layers."""
-    return int(_config(model).hidden_size)
+    return int(config(model).hidden_size)
 
 
 def depth(model: str) -> int:
@@ -109,18 +132,23 @@ def depth(model: str) -> int:
     if model in MODELS:  # known to be whole, so there is no need of a library that takes seconds to import
         config = json.loads((folder(model) / "config.json").read_text(encoding="utf-8"))
         return int(next(config[name] for name in ("num_hidden_layers", "n_layers", "n_layer") if name in config))
-    return int(_config(model).num_hidden_layers)
+    return int(config(model).num_hidden_layers)
 
 
-def _config(model: str) -> Any:
-    """The model's config, in which architectures that have names of their own answer to the common ones too."""
+def config(model: str) -> Any:
+    """The model's config, in which architectures that have names of their own answer to the common ones too.
+
+    Raises BadInput where transformers knows no such model, or a value in it is none.
+    """
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(folder(model))
-    except (ValueError, KeyError) as problem:
+    except BadInput:
+        raise
+    except Exception as problem:  # each architecture checks its config in its own way
         raise BadInput(
-            f"{model} has a config.json that transformers does not know ({problem}); use another model"
+            f"{model} has a config.json that transformers does not know ({_reason(problem)}); use another model"
         ) from problem
 
 
@@ -168,62 +196,156 @@ def weights_sha256(path: Path) -> str:
     return hashlib.sha256("".join(files.sha256(part) for part in parts).encode()).hexdigest()
 
 
-def tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a pad token that is not EOS (see `ensure_pad_token`)."""
+def tokenizer(model: str, *, pad_token_id: int | None = None) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, ready to pad (see `prepare_padding`). Raises BadInput for one that cannot be loaded."""
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(folder(model))
-    ensure_pad_token(loaded)
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder(model))
+    except BadInput:
+        raise
+    except Exception as problem:  # a tokenizer is made by several libraries, each with errors of its own
+        raise BadInput(
+            f"the tokenizer of {model} cannot be loaded ({_reason(problem)}); save it with `tokenizer.save_pretrained`"
+        ) from problem
+    prepare_padding(loaded, pad_token_id)
+    return loaded
+
+
+def load(kind: Any, model: str, **options: Any) -> PreTrainedModel:
+    """`kind.from_pretrained` (an Auto class of transformers) of the folder of `model`, with every weight found there.
+
+    Raises BadInput where one is missing (`loading_report.require_whole`), or the folder holds no such model.
+    """
+    loaded, report = _from_pretrained(kind, model, **options)
+    require_whole(loaded, report, model)
     return loaded
 
 
 def encoder(model: str, label_names: Sequence[str], **options: Any) -> PreTrainedModel:
-    """A classifier over `label_names`, in this order, on the pretrained encoder `model`."""
+    """A classifier over `label_names`, in this order: a fresh head on the pretrained `model`, encoder or decoder.
+
+    It is in float32, to be trained, and ready for the pad token of `tokenizer(model)`. Raises BadInput as
+    `loading_report.start_fresh_head` does.
+    """
+    import torch
     from transformers import AutoModelForSequenceClassification
 
-    return AutoModelForSequenceClassification.from_pretrained(
-        folder(model),
+    loaded, report = _from_pretrained(
+        AutoModelForSequenceClassification,
+        model,
         num_labels=len(label_names),
         id2label=dict(enumerate(label_names)),
         label2id={name: index for index, name in enumerate(label_names)},
-        use_safetensors=True,
-        **options,
+        **{"dtype": torch.float32, **options},
     )
+    start_fresh_head(loaded, report, model)
+    match_pad_token(loaded, tokenizer(model))
+    return loaded
+
+
+def body(model: str, **options: Any) -> PreTrainedModel:
+    """The pretrained body of `model` in float32, without a head. A pooler may be random: hidden states come before it.
+
+    Raises BadInput as `load` does.
+    """
+    import torch
+    from transformers import AutoModel
+
+    loaded, report = _from_pretrained(AutoModel, model, **{"dtype": torch.float32, **options})
+    start_fresh_head(loaded, report, model)
+    return loaded
 
 
 def causal_lm(model: str, *, dtype: torch.dtype | None = None, **options: Any) -> PreTrainedModel:
-    """A causal language model in `dtype` (float32 by default), ready for the pad token of `tokenizer(model)`."""
+    """A causal language model in `dtype` (float32 by default), ready for the pad token of `tokenizer(model)`.
+
+    Raises BadInput as `load` does.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    loaded = AutoModelForCausalLM.from_pretrained(
-        folder(model), dtype=dtype or torch.float32, use_safetensors=True, **options
-    )
+    loaded = load(AutoModelForCausalLM, model, dtype=dtype or torch.float32, **options)
     match_pad_token(loaded, tokenizer(model))
     return loaded
+
+
+def _from_pretrained(kind: Any, model: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model and its loading report. What the folder's files make impossible is a BadInput; no memory is not."""
+    import torch
+
+    path = folder(model)
+    try:
+        return kind.from_pretrained(path, use_safetensors=True, **REPORTED, **options)
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError) as problem:
+        raise BadInput(
+            f"{model} cannot be loaded as a {kind.__name__.removeprefix('AutoModelFor')} ({_reason(problem)}); give "
+            "another model, or save this one again"
+        ) from problem
+
+
+def _reason(problem: Exception) -> str:
+    """What another library says, on one line."""
+    return " ".join(f"{type(problem).__name__}: {problem}".split())[:200]
+
+
+def prepare_padding(loaded: PreTrainedTokenizerBase, pad_token_id: int | None = None) -> None:
+    """Make the tokenizer pad as training and classifying need it: on the right, with a token of its own.
+
+    There, padding moves no token's position: many decoders count positions from the start of the row, padding
+    included. (Writing goes on from the last position, and pads on the left: `Generator` sees to that.) XLNet's head
+    reads the last position of a row, where its tokenizer puts CLS, so it is padded on the left. For the token see
+    `ensure_pad_token`; `pad_token_id` is one that a trained classifier finds the end of a text by, and stays.
+    """
+    known = None if pad_token_id is None else loaded.convert_ids_to_tokens(pad_token_id)
+    if known is None:
+        ensure_pad_token(loaded)
+    else:
+        loaded.pad_token = known
+    ids = loaded("a")["input_ids"]
+    reads_the_end = loaded.cls_token_id is not None and ids[-1:] == [loaded.cls_token_id] != ids[:1]
+    loaded.padding_side = "left" if reads_the_end else "right"
 
 
 def ensure_pad_token(loaded: PreTrainedTokenizerBase) -> None:
     """Give the tokenizer a pad token that is not EOS, if it has none.
 
     With pad equal to EOS, whatever masks padding out of the loss hides the real EOS as well, and the model never
-    learns to stop (transformers issue 23530). An unknown token that is not EOS serves, since a byte-level tokenizer
-    never produces it; else PAD_TOKEN is added to the vocabulary.
+    learns to stop (transformers issue 23530). An unknown token that is not EOS serves where no text gives it, as with
+    a byte-level tokenizer; else PAD_TOKEN is added to the vocabulary.
     """
     if loaded.pad_token is not None and loaded.pad_token_id != loaded.eos_token_id:
         return
-    if loaded.unk_token is not None and loaded.unk_token_id != loaded.eos_token_id:
+    unknown = loaded.unk_token_id
+    if (
+        unknown not in (None, loaded.eos_token_id)
+        and unknown not in loaded("\U0001faa9 \u1342 \U00012031")["input_ids"]
+    ):
         loaded.pad_token = loaded.unk_token
     else:
         loaded.add_special_tokens({"pad_token": PAD_TOKEN})
 
 
 def match_pad_token(model: PreTrainedModel, loaded: PreTrainedTokenizerBase) -> None:
-    """Tell the model its tokenizer's pad id, and add rows to its embedding where the vocabulary outgrew it."""
-    if len(loaded) > model.get_input_embeddings().num_embeddings:
+    """Tell the model its tokenizer's pad id, and add a row to its embedding where that token is new.
+
+    A classifier on a decoder finds the end of a text by it. Raises BadInput for a tokenizer with other tokens that the
+    model has no rows for: they would be random ones.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    if len(loaded) > rows:
         import torch
 
-        with torch.random.fork_rng():  # new rows are drawn at random: the same ones each time that a model is loaded
+        if without_row := sorted({*range(rows, len(loaded))} - {loaded.pad_token_id}):
+            named = ", ".join(map(repr, loaded.convert_ids_to_tokens(without_row[:3])))
+            raise BadInput(
+                f"the tokenizer has {len(loaded):,} tokens and the model's embedding {rows:,} rows, so {named} would "
+                "begin at random; give the tokenizer that the model was trained with, or train with the new tokens "
+                "(`model.resize_token_embeddings`) and save both"
+            )
+        with torch.random.fork_rng():  # the new row is drawn at random: the same one each time that a model is loaded
             torch.manual_seed(0)
             model.resize_token_embeddings(len(loaded))
     model.config.pad_token_id = loaded.pad_token_id
@@ -256,39 +378,5 @@ def _is_folder_name(model: str) -> bool:
 
 def _checked(path: Path, name: str | None = None) -> Path:
     """`path`, if it holds a model that may be loaded."""
-    shown = name or path
-    if not path.is_dir():
-        there = "is a file, not a folder" if path.exists() else "does not exist"
-        raise BadInput(f"the model folder {shown} {there}; give a folder with config.json and safetensors")
-    if not (path / "config.json").is_file():
-        raise BadInput(f"{shown} is no model: it has no config.json; give a folder that `save_pretrained` wrote")
-    try:
-        if not isinstance(json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type"), str):
-            raise ValueError("it names no model_type")
-    except (ValueError, AttributeError) as problem:
-        raise BadInput(f"{shown} is no model: its config.json cannot be used ({problem}); save it again") from problem
-    weights = [*path.glob("model.safetensors"), *path.glob("model-*-of-*.safetensors")]
-    if not weights:
-        pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
-        if pickles:
-            raise BadInput(
-                f"{shown} holds a pickle checkpoint ({pickles[0]}), which can run any code when it is opened; convert "
-                "it to safetensors where you trust it (`model.save_pretrained`), then load that"
-            )
-        raise BadInput(f"{shown} has a config.json but no safetensors; give a folder that `save_pretrained` wrote")
-    if not any((path / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
-        raise BadInput(f"{shown} has no tokenizer; save it there with `tokenizer.save_pretrained`")
-    for part in weights:
-        _require_readable(part)
+    model_files.require_model(path, name or str(path))
     return path
-
-
-def _require_readable(weights: Path) -> None:
-    """Read the header of a safetensors file, which knows how long the file should be."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, framework="numpy"):
-            pass
-    except (SafetensorError, OSError) as problem:
-        raise BadInput(f"{weights} is not a whole safetensors file ({problem}); copy or save it again") from problem

@@ -193,4 +193,4 @@ def test_weights_come_back_after_an_error_too():
 
 @pytest.mark.parametrize("model", tiny.BUILDERS)
 def test_the_depth_read_from_a_file_is_the_one_that_transformers_gives(model):
-    assert loading.depth(model) == loading._config(model).num_hidden_layers
+    assert loading.depth(model) == loading.config(model).num_hidden_layers

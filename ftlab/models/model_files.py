@@ -1,0 +1,147 @@
+"""The files of a model's folder, looked at before anything is loaded: whether they are whole and can be a model.
+
+Only headers are read, so it takes no time. What the tensors are good for, the loading report says (`loading_report`).
+Format: https://huggingface.co/docs/safetensors; the index: https://huggingface.co/docs/transformers/main_classes/model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftlab.errors import BadInput
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model", "spiece.model", "vocab.json")
+# What wraps a model puts its own name before the name of each tensor: prefix -> whose it is, and how to get inside.
+WRAPPERS = {
+    "module.": ("torch's DataParallel", "model.module"),
+    "_orig_mod.": ("torch.compile", "model._orig_mod"),
+    "_fsdp_wrapped_module.": ("FSDP", "the model that it wraps"),
+    "base_model.model.": ("PEFT", "model.merge_and_unload()"),
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the header of a safetensors file says of one tensor: its shape, and its dtype as safetensors calls it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def require_model(path: Path, shown: str) -> None:
+    """Raise BadInput unless `path` holds a config, a tokenizer and safetensors that are all there; `shown` names it."""
+    if not path.is_dir():
+        there = "is a file, not a folder" if path.exists() else "does not exist"
+        raise BadInput(f"the model folder {shown} {there}; give a folder with config.json and safetensors")
+    if strange := [file.name for file in path.iterdir() if file.exists() and not (file.is_file() or file.is_dir())]:
+        raise BadInput(f"{shown} holds {strange[0]}, which is no file; reading it might never end: take it out")
+    if not (path / "config.json").is_file():
+        if (path / "adapter_config.json").is_file():
+            raise BadInput(
+                f"{shown} is no model: it has no config.json, and is an adapter; give the base that it was trained on, "
+                "or both merged (`ftlab merge` for a language model, `merge_and_unload` and `save_pretrained` else)"
+            )
+        raise BadInput(f"{shown} is no model: it has no config.json; give a folder that `save_pretrained` wrote")
+    try:
+        if not isinstance(json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type"), str):
+            raise ValueError("it names no model_type")
+    except (ValueError, AttributeError, OSError) as problem:
+        raise BadInput(f"{shown} is no model: its config.json cannot be used ({problem}); save it again") from problem
+    stored = tensors(path, shown)
+    if not any((path / file).is_file() for file in TOKENIZERS):
+        raise BadInput(f"{shown} has no tokenizer; save it there with `tokenizer.save_pretrained`")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        if (path / file).is_file():
+            read_json(path / file)
+    for prefix, (whose, inside) in WRAPPERS.items():
+        if stored and all(name.startswith(prefix) for name in stored):
+            raise BadInput(
+                f"every tensor of {shown} has a name that begins with {prefix!r}, as {whose} wraps a model, so none is "
+                f"one of the model's own; save the model inside (`save_pretrained` of {inside}) and give that folder"
+            )
+
+
+def tensors(path: Path, shown: str) -> dict[str, Stored]:
+    """What each tensor in the safetensors of a model's folder is, by name, from the headers.
+
+    The files are those that transformers reads: model.safetensors, else the shards that the index names. Raises
+    BadInput where one is missing or not whole, or where index and shards contradict each other.
+    """
+    names = _shards(path, shown)
+    found: dict[str, Stored] = {}
+    for shard in sorted(set(names.values())) or [SINGLE]:
+        there = _header(path / shard)
+        if twice := sorted(found.keys() & there.keys()):
+            raise BadInput(f"two shards of {shown} hold {some(twice)}; save or fetch the model again")
+        found |= there
+    if lost := sorted(names.keys() - found.keys()):
+        raise BadInput(f"no shard of {shown} holds {some(lost)}, named in its {INDEX}; fetch or copy it again")
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises BadInput for a file that holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise BadInput(f"{path} cannot be read as JSON ({problem}); save or fetch it again") from problem
+    if not isinstance(found, dict):
+        raise BadInput(f"{path} holds no JSON object; save or fetch it again")
+    return found
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of many names, for a sentence."""
+    return ", ".join(names[:3]) + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
+
+
+def _shards(path: Path, shown: str) -> dict[str, str]:
+    """{tensor: its shard} as the index has it; nothing where there is one file. Raises BadInput where a file lacks."""
+    if (path / SINGLE).is_file():
+        return {}
+    if not (path / INDEX).is_file():
+        raise BadInput(_without_weights(path, shown))
+    names = read_json(path / INDEX).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(shard, str) for shard in names.values()):
+        raise BadInput(f"{path / INDEX} names no shards (its weight_map is {str(names)[:40]}); fetch it again")
+    shards = sorted(set(names.values()))
+    if outside := [shard for shard in shards if Path(shard).name != shard or not shard.endswith(".safetensors")]:
+        raise BadInput(
+            f"{path / INDEX} names {some(outside)}, which is no safetensors file of its folder; fetch it again"
+        )
+    if missing := [shard for shard in shards if not (path / shard).is_file()]:
+        raise BadInput(f"{shown} lacks {some(missing)}, named in its {INDEX}; fetch or copy it again")
+    return names
+
+
+def _without_weights(path: Path, shown: str) -> str:
+    """Why a folder with neither the one file nor an index cannot be loaded."""
+    if pickles := sorted(file.name for pattern in PICKLES for file in path.glob(pattern)):
+        return (
+            f"{shown} holds a pickle checkpoint ({pickles[0]}), which can run any code when it is opened; convert "
+            "it to safetensors where you trust it (`model.save_pretrained`), then load that"
+        )
+    if others := sorted(file.name for file in path.glob("*.safetensors")):
+        return (
+            f"{shown} has a config.json but no safetensors that can be loaded: neither {SINGLE} nor an {INDEX} that "
+            f"names its shards (there is {some(others)}); give a folder that `save_pretrained` wrote"
+        )
+    return f"{shown} has a config.json but no safetensors; give a folder that `save_pretrained` wrote"
+
+
+def _header(weights: Path) -> dict[str, Stored]:
+    """The header of a safetensors file, which knows how long the file should be."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+            return {name: Stored(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    except (SafetensorError, OSError) as problem:
+        raise BadInput(f"{weights} is not a whole safetensors file ({problem}); copy or save it again") from problem

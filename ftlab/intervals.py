@@ -70,11 +70,11 @@ def mean_interval(
     """The mean of per-row values with a bootstrap interval: BCa, or percentile where BCa is not defined or not needed.
 
     BCa (Efron 1987) corrects for skew; over several thousand rows the mean has none to speak of, and BCa's time grows
-    with the square of the rows. Few rows get a higher level (see `expanded`). With `groups`, a number for each row,
-    whole groups are drawn (cluster bootstrap: Davison and Hinkley 1997, section 3.8), since a copy of a row says
-    nothing that the row has not said; a single group has no interval: NaN. On constant values (two models that are
-    always right or wrong together) a bootstrap has no answer: the interval is that of `bounded_mean` where `bounds` say
-    what values may be, and else a point.
+    with the square of the rows. Few rows get a higher level (see `expanded`), and below ten it is still too sure. With
+    `groups`, a number for each row, whole groups are drawn (cluster bootstrap: Davison and Hinkley 1997, section 3.8),
+    since a copy of a row says nothing that the row has not said; a single group has no interval: NaN. On constant
+    values (two models that are always right or wrong together) a bootstrap has no answer: the interval is that of
+    `bounded_mean` where `bounds` say what values may be, and else a point.
     """
     from scipy import stats
 

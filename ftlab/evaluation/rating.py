@@ -165,8 +165,8 @@ def verdict(sheet: Sheet, ratings: Sequence[int], *, seed: int = 0) -> Verdict:
     """Means with intervals over prompts; a repeated answer counts once, by its first rating.
 
     The intervals are those of `intervals.bounded_mean`, for values on a scale: they hold for four ratings as for
-    thirty, all alike or not, and of few they say little. To tell models apart that differ by one on the scale takes some
-    thirty prompts, by two about ten. Raises BadInput unless each item has its rating.
+    thirty, all alike or not, and of few they say little. To tell models apart that differ by one on the scale takes
+    some thirty prompts, by two about ten. Raises BadInput unless each item has its rating.
     """
     if len(ratings) != len(sheet.items):
         raise BadInput(f"{len(ratings)} of {len(sheet.items)} answers are rated; rate the rest, then ask again")

@@ -5,7 +5,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from ftlab.data import duplicates, sources
-from ftlab.data.splits import split
+from ftlab.data import splits as splitting
+from ftlab.data.splits import disjoint, split
 from ftlab.data.words import normalise
 from ftlab.errors import BadInput
 
@@ -346,3 +347,181 @@ def test_too_few_rows_for_the_classes_are_refused_whatever_the_bounds():
 def test_sizes_set_by_hand_are_no_bounds():
     with pytest.raises(BadInput, match=r"5,500 rows are asked for .* there are 200"):
         split(numbered(200), rows=3000, validation_rows=500, test_rows=2000)
+
+
+# --- each class in each split, whatever is a copy of what ---
+
+
+def clustered(sizes_of: dict[str, list[int]], monkeypatch) -> DatasetDict:
+    """Rows of each class in clusters of the given sizes. Which texts are near-copies is said and not found out."""
+    names = list(sizes_of)
+    clusters, labels = [], []
+    for label, sizes in enumerate(sizes_of.values()):
+        for size in sizes:
+            labels += [label] * size
+            clusters += [len(set(clusters))] * size
+    return as_clusters(clusters, labels, names, monkeypatch)
+
+
+def as_clusters(clusters, labels, names, monkeypatch) -> DatasetDict:
+    texts = [f"row {number} of cluster {cluster}" for number, cluster in enumerate(clusters)]
+    monkeypatch.setattr(
+        splitting.duplicates, "together", lambda given: np.array([int(text.split()[-1]) for text in given])
+    )
+    features = Features({**FEATURES, "label": ClassLabel(names=names)})
+    return DatasetDict(train=Dataset.from_dict({"id": texts, "text": texts, "label": labels}, features=features))
+
+
+def assert_keeps_its_promise(splits, sizes, names) -> None:
+    """Each class in each split, no cluster in two, and no class short by more than a tenth of its rows."""
+    parts, seen = parts_of(splits), {}
+    for number, (rows, size) in enumerate(zip(parts, sizes, strict=True)):
+        assert set(rows["label"]) == set(range(len(names)))
+        for text in rows["text"]:
+            assert seen.setdefault(text.split()[-1], number) == number
+        if size is not None:
+            assert size - sum(-(-count // 9) + 1 for count in np.bincount(rows["label"])) <= len(rows) <= size
+    ids = [row for rows in parts for row in rows["id"]]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("rows", [None, 20, 60])
+@pytest.mark.parametrize("rare", [[4, 4, 4], [1, 1, 4], [4, 1, 1, 1], [2, 2, 2, 2], [9, 3, 3], [5, 5, 5, 5, 5]])
+def test_a_rare_class_of_near_copies_stands_in_every_split(rare, rows, monkeypatch):
+    source = clustered({"common": [1] * 300, "rare": rare}, monkeypatch)
+    for seed in range(5):
+        splits = split(source, rows=rows, validation_rows=20, test_rows=30, seed=seed)
+        assert_keeps_its_promise(splits, (rows, 20, 30), ["common", "rare"])
+
+
+@pytest.mark.parametrize(
+    ("rare", "said"),
+    [
+        ([4], "4 distinct rows, .* 1 cluster: too few for 3 splits"),
+        ([6, 2], "8 distinct rows, .* 2 clusters: too few for 3 splits"),
+    ],
+)
+def test_a_class_of_fewer_clusters_than_splits_is_refused_by_its_name(rare, said, monkeypatch):
+    source = clustered({"common": [1] * 300, "rare": rare}, monkeypatch)
+    for rows, at_most in ((None, False), (60, False), (3000, True)):
+        with pytest.raises(BadInput, match=f"the class 'rare' has {said}.*collect more that differ") as raised:
+            split(source, rows=rows, validation_rows=20, test_rows=30, at_most=at_most)
+        assert "\n" not in str(raised.value)
+
+
+def test_real_near_copies_of_a_rare_class_are_refused_and_not_lost():
+    """Four edits of one text: training would have them all, and validation and test none."""
+    text = "the parcel came on monday and one of the two lamps in it was broken at the foot"
+    texts = [edited(text, copy) for copy in range(4)] + [f"film number {number}" for number in range(60)]
+    rows = DatasetDict(train=dataset(texts, [1] * 4 + [0] * 60))
+    with pytest.raises(BadInput, match=r"the class 'yes' has 4 distinct rows, .* 1 cluster"):
+        split(rows, rows=None, validation_rows=10, test_rows=10)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_is_a_copy_of_what_a_split_keeps_its_promise_or_is_refused(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    classes, count = int(rng.integers(2, 5)), int(rng.integers(40, 120))
+    clusters = rng.integers(0, rng.integers(classes * 3, count), count)
+    # Classes of very unequal size, some clusters of one class and some of several.
+    labels = rng.choice(classes, count, p=rng.dirichlet([0.5] * classes))
+    pure = rng.random(count) < 0.5
+    labels[pure] = (clusters[pure] * 7) % classes
+    names = [f"class {number}" for number in range(classes)]
+    source = as_clusters(clusters, labels, names, monkeypatch)
+    if seed % 4 == 3:  # the source brings test rows, of which some are near-copies of training rows
+        there = source["train"].train_test_split(0.4, seed=seed)
+        source = DatasetDict(train=there["train"], test=there["test"])
+        count = len(source["train"])
+    at_most = seed % 2 == 0
+    rows = None if seed % 3 == 0 else int(rng.integers(classes, count))
+    sizes = (rows, *rng.integers(classes, count // 3, 2).tolist())
+    asked = dict(zip(("rows", "validation_rows", "test_rows"), sizes, strict=True))
+    try:
+        splits = split(source, **asked, seed=seed, at_most=at_most)
+    except BadInput as problem:
+        said = str(problem)
+    else:
+        said = "one line"
+        assert_keeps_its_promise(splits, (None, None, None) if at_most else sizes, names)
+    assert "\n" not in said
+
+
+def test_clusters_of_several_classes_are_dealt_out_so_that_each_split_has_every_class(monkeypatch):
+    """Each class has three clusters, and all but one way of dealing them out leaves a split without a class."""
+    clusters, labels = [0, 0, 1, 1, 2, 2, 3, 4, 5], [0, 1, 0, 1, 1, 2, 2, 2, 0]
+    filler = [(6 + number, 3) for number in range(60)]
+    clusters, labels = clusters + [one for one, _ in filler], labels + [label for _, label in filler]
+    names = ["a", "b", "c", "filler"]
+    for seed in range(6):
+        source = as_clusters(clusters, labels, names, monkeypatch)
+        splits = split(source, rows=30, validation_rows=10, test_rows=10, seed=seed)
+        assert_keeps_its_promise(splits, (30, 10, 10), names)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_class_is_dealt_out_to_every_split_wherever_that_can_be_done(seed):
+    """Against trying every way to deal a few clusters of one to three classes out to three splits."""
+    rng = np.random.default_rng(seed)
+    classes, count = int(rng.integers(2, 4)), int(rng.integers(3, 8))
+    holds = rng.random((count, classes)) < 0.5
+    holds[np.arange(count), rng.integers(0, classes, count)] = True
+    clusters, labels = np.nonzero(holds)
+    rows = splitting._Rows(labels, clusters, splitting._members(clusters), ["a", "b", "c"][:classes])
+    ways = (np.array(way) for way in itertools.product(range(3), repeat=count))
+    possible = any(all(holds[way == split].any(axis=0).all() for split in range(3)) for way in ways)
+    covers = rows.covers(np.ones(len(labels), dtype=bool), 3, rng)
+    assert (covers is not None) == possible
+    if covers is not None:
+        dealt = [cluster for cover in covers for cluster in cover]
+        assert len(dealt) == len(set(dealt))
+        assert all(holds[cover].any(axis=0).all() for cover in covers)
+
+
+def test_classes_that_share_their_clusters_are_refused(monkeypatch):
+    """Three clusters, each of two of the three classes: no three splits can have all."""
+    clusters, labels = [0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 2, 0]
+    source = as_clusters([*clusters, *range(3, 63)], labels + [3] * 60, ["a", "b", "c", "filler"], monkeypatch)
+    with pytest.raises(BadInput, match=r"the class '.' has 2 distinct rows|hold rows of other classes too"):
+        split(source, rows=30, validation_rows=10, test_rows=10)
+
+
+@pytest.mark.parametrize("rare", [[4, 4, 4], [4, 1, 1, 1]])
+def test_the_test_rows_depend_on_no_other_size_with_a_rare_class_either(rare, monkeypatch):
+    source = clustered({"common": [1] * 300, "rare": rare}, monkeypatch)
+    tests = {
+        tuple(split(source, rows=rows, validation_rows=validation, test_rows=30).open_test("x")["id"])
+        for rows, validation in ((None, 20), (40, 20), (200, 5))
+    }
+    assert len(tests) == 1
+
+
+def test_training_rows_that_are_all_near_to_the_source_s_test_rows_are_refused_by_their_class():
+    rows = families(copies=0)["train"]
+    near = [text for text, label in zip(rows["text"], rows["label"], strict=True) if label and len(text.split()) > 8]
+    rows = rows.filter(lambda row: not row["label"] or row["text"] in near)
+    test = dataset([edited(text) for text in near] + [f"test film {n}" for n in range(20)], [1] * len(near) + [0] * 20)
+    with pytest.raises(BadInput, match=r"of the 20 training rows of the class 'yes', 0 are left .* of test rows"):
+        split(DatasetDict(train=rows, test=test), rows=None, validation_rows=10, test_rows=None)
+
+
+def test_a_part_has_every_class_or_is_refused():
+    rows = split(numbered(120, classes=4, rare=6), rows=60, validation_rows=12, test_rows=12).train
+    for size in (4, 5, 17, 60):
+        assert set(splitting.part(rows, size)["label"]) == {0, 1, 2, 3}
+        assert len(splitting.part(rows, size)) == size
+    for size in (0, 3, 61):
+        with pytest.raises(BadInput, match=f"a part of {size} rows is asked for; expected from 4.* to 60"):
+            splitting.part(rows, size)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_disjoint_parts_have_nothing_in_common_and_each_has_the_classes_in_their_proportion(seed):
+    parts = disjoint(families()["train"], [60, 40, 40, 40], seed=seed)
+    assert [len(each) for each in parts] == [60, 40, 40, 40]
+    clusters = duplicates.together([text for each in parts for text in each["text"]])
+    places = np.repeat(range(4), [60, 40, 40, 40])
+    assert all(len(set(places[clusters == cluster])) == 1 for cluster in np.unique(clusters))
+    assert [sum(each["label"]) for each in parts] == [30, 20, 20, 20]
+    with pytest.raises(BadInput, match="rows are asked for over the splits"):
+        disjoint(families()["train"], [100, 100, 100, 100])

@@ -28,8 +28,9 @@ class Price:
     `change` is `with_defect` less `without`: above zero the defect inflates the score, below zero it takes away. Its
     interval is the 95 % confidence interval of this change by itself, a bootstrap over clusters of near-copies. `clear`
     says whether the change is more than chance explains, among all findings that can be priced here, whichever are
-    asked for: the interval excludes zero, and so does the test by clusters after Bonferroni's correction. `affected` holds the number of judged rows that the
-    defect touches, and the two scores on these rows alone, where that can be said.
+    asked for: the interval excludes zero, and the test by clusters agrees after Bonferroni's correction. `affected`
+    holds the number of judged rows that the defect touches, and the two scores on these rows alone, where that can be
+    said.
     """
 
     finding: str

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -16,7 +13,7 @@ import pandas as pd
 
 from ftlab.data import prompts
 from ftlab.errors import BadInput
-from ftlab.evaluation import baselines
+from ftlab.evaluation import baselines, sandbox
 from ftlab.intervals import Comparison, Interval, mean_interval, paired, proportion
 from ftlab.models import generation
 
@@ -25,9 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BINARY = ("exact match", "right word", "stopped", "format", "tests passed", "prints it")
-SECONDS = 5  # that a written function and its test may take
-# The exit status of a process that came to the end of the test; code that calls sys.exit() before it leaves with 0.
-CAME_TO_THE_END = 97
 QUOTED = re.compile(r"(`+)(.+?)\1", re.DOTALL)  # code in prose: between backticks, or in a fenced block
 
 
@@ -203,27 +197,9 @@ def _tests(table: pd.DataFrame) -> pd.Series:
     return pd.Series([float(passes(*pair)) if pair[1] else np.nan for pair in pairs], table.index, dtype=float)
 
 
-def passes(code: str, test: str, *, seconds: float = SECONDS) -> bool:
-    """Whether `code` runs and `test`, its asserts, holds: in a process of its own, in an empty folder, within seconds.
-
-    A model's code can do anything that Python can: a process and a clock keep it from hanging the lesson, and are no
-    prison. Do not run a model that you do not trust.
-    """
-    script = f"{code}\n\n{test}\n\n__import__('os')._exit({CAME_TO_THE_END})\n"
-    done = _run(script, seconds, subprocess.DEVNULL)  # a loop that prints would fill the memory of whoever listens
-    return done is not None and done.returncode == CAME_TO_THE_END
-
-
-def _run(script: str, seconds: float, stdout: int) -> subprocess.CompletedProcess[str] | None:
-    """The script in a process of its own, in an empty folder; None if it took too long or cannot be started."""
-    with tempfile.TemporaryDirectory(prefix="ftlab-answer-", ignore_cleanup_errors=True) as folder:
-        try:
-            return subprocess.run(
-                [sys.executable, "-I", "-X", "utf8", "-c", script], cwd=folder, timeout=seconds, text=True,
-                encoding="utf-8", stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.DEVNULL, check=False,
-            )  # fmt: skip
-        except (subprocess.TimeoutExpired, ValueError):  # a NUL in the code
-            return None
+def passes(code: str, test: str, *, seconds: float = sandbox.SECONDS) -> bool:
+    """Whether `code` runs and `test`, its asserts, holds: in a process that can do little (see `sandbox`)."""
+    return sandbox.holds(code, test, seconds=seconds)
 
 
 def _prints(table: pd.DataFrame) -> pd.Series:
@@ -238,8 +214,7 @@ def _prints(table: pd.DataFrame) -> pd.Series:
 @lru_cache(maxsize=1000)
 def _printed(code: str) -> str:
     """What a row's snippet really prints: a reference quotes other things too."""
-    done = _run(code, SECONDS, subprocess.PIPE)
-    return done.stdout.strip() if done is not None and done.returncode == 0 else ""
+    return (sandbox.printed(code) or "").strip()
 
 
 def _says(answer: str, shown: str) -> bool:

@@ -45,6 +45,15 @@ class Template:
         text = self.with_input if _said(row, "input").strip() else self.without_input
         return Prompt.of(self._parts(text, row))
 
+    def lines(self) -> set[str]:
+        """The lines that are the template's own words and no more."""
+        words = [
+            literal + ("" if name is None else "\0")
+            for text in (self.with_input, self.without_input)
+            for literal, name, _, _ in [*string.Formatter().parse(text), ("\n", None, None, None)]
+        ]
+        return {line.strip() for line in "".join(words).split("\n") if line.strip() and "\0" not in line}
+
     def _parts(self, text: str, row: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         """The template's own words and the row's values, in their order."""
         for literal, name, layout, conversion in string.Formatter().parse(text):
@@ -138,9 +147,7 @@ def pieces(
     end = tokenizer.eos_token_id
     if end is None:
         raise BadInput("the tokenizer has no EOS token, so no answer can end; set tokenizer.eos_token")
-    if not _said(row, "output").strip():
-        raise BadInput(f"{_named(row)} has no output; give it an answer, or leave the row out")
-    answer = completion_ids(_said(row, "output"), tokenizer, where=f"the output of {_named(row)}")
+    answer = answer_ids(row, tokenizer)
     return question_ids(row, tokenizer, template=template), [*answer, end]
 
 
@@ -158,6 +165,13 @@ def question_ids(
 ) -> list[int]:
     """The ids that generation starts from to answer a row. Raises BadInput for a row without an instruction."""
     return prompt_ids(template.prompt(row), tokenizer, where=f"the prompt of {_named(row)}")
+
+
+def answer_ids(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of a row's output, without EOS. Raises BadInput for a row without one."""
+    if not _said(row, "output").strip():
+        raise BadInput(f"{_named(row)} has no output; give it an answer, or leave the row out")
+    return completion_ids(_said(row, "output"), tokenizer, where=f"the output of {_named(row)}")
 
 
 def completion_ids(text: str, tokenizer: PreTrainedTokenizerBase, *, where: str = "the output") -> list[int]:

@@ -63,6 +63,23 @@ def tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return _listed[tokenizer][1]
 
 
+def unknown_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id that a text gets for what the tokenizer has no token for; None where it has one for every text."""
+    unknown = tokenizer.unk_token_id
+    rare = "\U0001faa9 \u1342 \U00012031"  # a disco ball, an Ethiopic and a cuneiform sign
+    return unknown if unknown in tokenizer(rare, add_special_tokens=False)["input_ids"] else None
+
+
+def keep_as_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    """From now on, special tokens in a text are text to this tokenizer, and to whoever loads it once it is saved.
+
+    For classifiers, whose texts come as they are. What writes special tokens itself, as a chat format does, needs a
+    tokenizer that reads them.
+    """
+    tokenizer.split_special_tokens = True
+    tokenizer.init_kwargs["split_special_tokens"] = True  # what `save_pretrained` writes
+
+
 def pattern(names: Iterable[str]) -> re.Pattern[str]:
     """What finds any of these special tokens in a text, the longest first."""
     return re.compile("|".join(map(re.escape, sorted({*names}, key=len, reverse=True))) or r"(?!)")

@@ -152,9 +152,10 @@ def test_a_split_says_where_its_rows_came_from(jsonl):
 def test_pairs_for_an_audit_are_the_prompt_without_an_end_and_the_completion(jsonl):
     rows = numbered(12, input=lambda number: "" if number % 2 else "in words")
     pairs = tasks.as_pairs(drawn(jsonl(rows), None, 3, 3).train)
-    assert pairs.columns.tolist() == ["id", "prompt", "completion"]
-    for name, prompt, completion in pairs.itertuples(index=False):
+    assert pairs.columns.tolist() == ["id", "instruction", "input", "prompt", "completion"]
+    for name, instruction, given, prompt, completion in pairs.itertuples(index=False):
         row = rows[int(name[-5:])]
+        assert (instruction, given) == (row["instruction"], row["input"])
         assert prompt == "\n".join(filter(None, [row["instruction"], row["input"]]))
         assert completion == row["output"]
 
@@ -337,7 +338,7 @@ def test_what_is_missing_in_an_input_or_a_kind_is_nothing_and_not_nan(jsonl):
 def test_numbers_and_truths_as_outputs_are_written_as_the_file_writes_them(jsonl):
     assert tasks.read(jsonl(numbered(3, output=lambda number: number)))["output"].tolist() == ["0", "1", "2"]
     assert tasks.read(jsonl(numbered(2, output=lambda number: number / 2)))["output"].tolist() == ["0.0", "0.5"]
-    assert tasks.read(jsonl(numbered(2, output=lambda number: number > 0)))["output"].tolist() == ["False", "True"]
+    assert tasks.read(jsonl(numbered(2, output=lambda number: number > 0)))["output"].tolist() == ["false", "true"]
 
 
 def test_zeros_before_a_number_and_the_word_none_stay_in_a_csv(tmp_path):
@@ -350,10 +351,11 @@ def test_zeros_before_a_number_and_the_word_none_stay_in_a_csv(tmp_path):
 @pytest.mark.parametrize("kind", ["category", "Int64", "boolean"])
 def test_columns_of_any_type_in_parquet_are_texts(tmp_path, kind):
     values = {"category": ["a", None], "Int64": [1, None], "boolean": [True, None]}[kind]
+    text = {"category": "a", "Int64": "1", "boolean": "true"}[kind]  # as JSON has it
     path = tmp_path / "own.parquet"
     rows = pd.DataFrame(numbered(2))
     rows.assign(input=pd.array(values, dtype=kind), kind=pd.array(values, dtype=kind)).to_parquet(path)
-    assert tasks.read(str(path))["kind"].tolist() == tasks.read(str(path))["input"].tolist() == [str(values[0]), ""]
+    assert tasks.read(str(path))["kind"].tolist() == tasks.read(str(path))["input"].tolist() == [text, ""]
 
 
 def test_a_column_test_of_one_s_own_is_not_taken_for_code_to_run(jsonl):

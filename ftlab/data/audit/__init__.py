@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ftlab.data import sources
-from ftlab.data.audit import basics, debris, learned, lengths, repeats
+from ftlab.data.audit import basics, debris, learned, lengths, placeholders, repeats, tokens
 from ftlab.data.audit.basics import first_rows
 from ftlab.data.audit.instructions import audit_instructions
 from ftlab.data.audit.report import SEVERITIES, AuditReport, Finding
@@ -38,8 +38,8 @@ def audit(
     """Look for what spoils a fine-tuning run in a table of columns id, text and label, in the order of its file.
 
     With `validation` and `test` rows, it also looks for texts that stand in two splits. With the tokenizer that will be
-    used, lengths are counted in its tokens (special tokens included), `max_length` says what truncation will cut, and
-    `hidden_size` (the model's width) what that length costs.
+    used, lengths are counted in its tokens (those that it puts around a text included; special tokens in a text are
+    text), `max_length` says what truncation will cut, and `hidden_size` (the model's width) what that length costs.
 
     Raises BadInput when a table lacks a column, has fewer than two rows or an id twice, when a text is no string, when
     no row has a text or none has a label, when the labels are all different, or when a split has labels that the
@@ -60,10 +60,13 @@ def audit(
             raise BadInput(f"{name}: no row has both a text and a label; expected some of each class")
         # The tokenizer is not Python and needs no lock, so it counts beside the rest.
         counting = beside.submit(lengths.measure, table, tokenizer, progress.update)
-        findings = [*basics.check(table), *debris.check(table), *repeats.check(table)]
+        findings = [*basics.check(table), *debris.check(table), *placeholders.check(table), *repeats.check(table)]
         opinion = learned.check(table)
         measured = counting.result()
-        findings += [*opinion.findings, *lengths.check(measured, max_length)]
+        findings += [*opinion.findings, *lengths.check(measured, max_length), *tokens.special(table, tokenizer)]
+    if tokenizer is not None:
+        around = tokenizer.num_special_tokens_to_add()
+        findings += tokens.unknown(measured.assign(tokens=measured["tokens"] - around))
     skipped = [opinion.skipped] if opinion.skipped else []
     if tokenizer is None:
         skipped.append("lengths in tokens: name the tokenizer that you will train with")

@@ -36,6 +36,8 @@ def text(report: AuditReport) -> str:
             lines += _wrap("    rows  ", ", ".join(found.rows[:SHOWN]) + more)
     for title, table in _tables(report).items():
         lines += ["", title, *(f"    {line}" for line in table.to_string(index=False).splitlines())]
+    if report.notes:
+        lines += ["", *(line for each in report.notes for line in _wrap("counted  ", each))]
     if report.skipped:
         lines += ["", *(line for each in report.skipped for line in _wrap("not checked  ", each))]
     return "\n".join(lines)
@@ -80,6 +82,7 @@ def as_dict(report: AuditReport) -> dict[str, Any]:
         "lengths": _quantiles(report),
         "budgets": _records(report.budgets.reset_index()) if len(report.budgets) else [],
         "shortcuts": _records(report.shortcuts),
+        "notes": list(report.notes),
         "skipped": list(report.skipped),
         "max_length": report.max_length,
     }  # fmt: skip
@@ -111,6 +114,7 @@ def _content(report: AuditReport) -> dict[str, Any]:
         "headline": headline(report),
         "findings": [(found, _shown_rows(found, texts)) for found in report.findings],
         "shown": SHOWN,
+        "notes": report.notes,
         "skipped": report.skipped,
         "tables": {title: _cells(table) for title, table in _tables(report).items()},
         "bars": _class_bars(report),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ftlab.data import sources
-from ftlab.data.audit import debris, lengths, repeats
+from ftlab.data import prompts, sources, special_tokens
+from ftlab.data.audit import debris, lengths, placeholders, repeats, tokens
 from ftlab.data.audit.report import SEVERITIES, AuditReport, Finding, finding
 from ftlab.data.audit.table import Table, prepare
 from ftlab.data.words import normalise
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 COPIED_WORDS, COPIED_SHARE = 5, 0.5
+HEADING = 8  # characters: a shorter line of a template stands in many texts
 
 
 def audit_instructions(
@@ -31,14 +32,19 @@ def audit_instructions(
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_length: int | None = None,
     hidden_size: int = lengths.HIDDEN_SIZE,
+    template: prompts.Template = prompts.ALPACA,
 ) -> AuditReport:
     """Look for what spoils instruction tuning in a table of columns id, prompt and completion.
 
     With the tokenizer, lengths are those of prompt and completion tokenized apart and joined, with one end-of-sequence
-    token; with `max_length`, what cutting that from the right would take. In the report, `classes` has a line for
-    each part of a row, and `lengths` the tokens of each part, with those that are supervised before and after the cut.
+    token, as `prompts.encode` reads them; special tokens in a row are text. Where the prompt's parts stand beside it,
+    in columns instruction and perhaps input, `template` is put around them, and with `max_length` the report says which
+    rows `prompts.encode` would cut or refuse; a prompt without them counts as it is. What a cut from the right would
+    take, as other trainers make it, is said in either case. In the report, `classes` has a line for each part of a
+    row, and `lengths` the tokens of each part, with those that are supervised before and after the cut.
 
-    Raises BadInput when a table lacks a column or has fewer than two rows, or when no row has a prompt.
+    Raises BadInput when a table lacks a column or has fewer than two rows, when no row has a prompt, or when a prompt
+    is not what its parts say.
     """
     frames = {"training": frame, "validation": validation, "test": test}
     name, frame, others = prepare(frames, ("prompt", "completion"))
@@ -46,12 +52,17 @@ def audit_instructions(
         raise BadInput(f"{name}: none of the {len(frame):,} rows has a prompt; is it the right column?")
     lengths.require(max_length)
     size = len(frame) + sum(map(len, others.values()))
-    with bar("auditing", total=size * (4 if tokenizer else 2), unit="rows") as progress:
+    with bar("auditing", total=size * 2 + len(frame) * bool(tokenizer), unit="rows") as progress:
         table = Table(frame, others, progress, ("prompt", "completion"))
+        _require_parts(name, table)
         found = [*_completions(table), *_prompts(table), *debris.check(table), *repeats.check(table)]
-        measured = _measure(table.frame, tokenizer, progress.update)
+        found += [*placeholders.check(table), *tokens.special(table, tokenizer), *_headings(table, template)]
+        measured = _measure(table, tokenizer, template, progress.update)
     if tokenizer is not None:
         found += [*_ends(table.frame, tokenizer), *_cut(measured, max_length)]
+        found += tokens.unknown(_unknown(table, tokenizer))
+        if table.templated and tokenizer.eos_token_id is not None:
+            found += _trained(measured, max_length)
     found.sort(key=lambda each: SEVERITIES.index(each.severity))
     skipped = [] if tokenizer else ["truncation and supervision: name the tokenizer that you will train with"]
     if not others:
@@ -71,7 +82,36 @@ def audit_instructions(
         table=table,
         max_length=max_length if tokenizer else None,
         tokenizer=tokenizer,
+        notes=(_how_counted(table),) if tokenizer else (),
     )
+
+
+def _require_parts(name: str, table: Table) -> None:
+    """Raise BadInput where the parts of a prompt are other than the prompt that they are said to make."""
+    if not table.templated:
+        return
+    whole, *parts = (
+        table.frame[column].fillna("").astype(str).str.split().str.join("")
+        for column in ("prompt", *table.prompt_columns)
+    )
+    other = whole != (parts[0] if len(parts) == 1 else parts[0] + parts[1])
+    if other.any():
+        raise BadInput(
+            f"{name}: the prompt of row {table.frame['id'][other.to_numpy().argmax()]} is not its "
+            f"{' and '.join(table.prompt_columns)}, one after the other; change both, or leave out "
+            f"{' and '.join(table.prompt_columns)} to take the prompt as it is"
+        )
+
+
+def _how_counted(table: Table) -> str:
+    """How the tokens of a prompt were counted."""
+    if not table.templated:
+        return "tokens of a prompt: as it is, without a template around it"
+    named = table.frame.attrs.get("prompt_columns")
+    which = f", the column {named[0]} as the instruction" if named else ""
+    if named and len(named) > 1:
+        which += f" and {', '.join(named[1:])} as the input"
+    return f"tokens of a prompt: with the headings of the course's template around it{which}"
 
 
 def _completions(table: Table) -> list[Finding]:
@@ -113,22 +153,102 @@ def _prompts(table: Table) -> list[Finding]:
     return [finding("duplicate_prompts", what, evidence=evidence)]
 
 
+def _headings(table: Table, template: prompts.Template) -> list[Finding]:
+    """Rows that hold a heading of the template: a whole line of its own words."""
+    headings = {line for line in template.lines() if len(line) >= HEADING}
+    seen = []
+    for row, *texts in table.frame[["id", *table.prompt_columns, "completion"]].itertuples(index=False):
+        lines = [line.strip() for text in texts if isinstance(text, str) for line in text.split("\n")]
+        if held := next((line for line in lines if line in headings), None):
+            seen.append((row, held))
+    if not seen:
+        return []
+    evidence = pd.DataFrame(seen, columns=["id", "found"])
+    named = ", ".join(repr(line) for line in evidence["found"].value_counts().index[:3])
+    return [finding("template_headings", f"a heading of the template in {{count}}: {named}", evidence=evidence)]
+
+
 def _measure(
-    frame: pd.DataFrame, tokenizer: PreTrainedTokenizerBase | None, done: Callable[[int], object]
+    table: Table,
+    tokenizer: PreTrainedTokenizerBase | None,
+    template: prompts.Template,
+    done: Callable[[int], object],
 ) -> pd.DataFrame:
-    prompts, completions = (frame[column].fillna("").astype(str) for column in ("prompt", "completion"))
-    measured = pd.DataFrame({"id": frame["id"], "characters": prompts.str.len() + completions.str.len()})
+    """Characters of each row, the tokens of its parts as training reads them, and why it refuses the row, if it does.
+
+    A part that training refuses has no tokens.
+    """
+    frame = table.frame
+    texts = [frame[column].fillna("").astype(str) for column in ("prompt", "completion")]
+    measured = pd.DataFrame({"id": frame["id"], "characters": texts[0].str.len() + texts[1].str.len()})
     if tokenizer is None:
         return measured
-    begin = int(tokenizer.bos_token_id is not None and tokenizer.bos_token_id in tokenizer("")["input_ids"])
-    measured["prompt tokens"] = begin + lengths.count_tokens(tokenizer, prompts.tolist(), done, special=False)
-    measured["completion tokens"] = lengths.count_tokens(tokenizer, completions.tolist(), done, special=False)
-    measured["end tokens"] = 0 if tokenizer.eos_token is None else 1
-    if tokenizer.eos_token is not None:  # a completion that brings its own end is given no second one
-        ended = completions.str.rstrip().str.endswith(tokenizer.eos_token)
-        measured.loc[ended, "completion tokens"] -= 1
+    counts = []
+    for row, prompt, completion in zip(frame.to_dict("records"), *texts, strict=True):
+        if table.templated:
+            row["output"] = completion
+            parts = (
+                _counted(lambda: prompts.question_ids(row, tokenizer, template=template)),  # noqa: B023
+                _counted(lambda: prompts.answer_ids(row, tokenizer)),  # noqa: B023
+            )
+        else:
+            parts = (
+                _counted(lambda: prompts.prompt_ids(prompt, tokenizer)),  # noqa: B023
+                _counted(lambda: prompts.completion_ids(completion, tokenizer)),  # noqa: B023
+            )
+        counts.append((parts[0][0], parts[1][0], parts[1][1] or parts[0][1]))
+        done(1)
+    counted = pd.DataFrame(counts, columns=["prompt tokens", "completion tokens", "refused"], index=measured.index)
+    measured = measured.join(counted[["prompt tokens", "completion tokens"]])
+    measured["end tokens"] = 0 if tokenizer.eos_token_id is None else 1
     measured["tokens"] = measured[["prompt tokens", "completion tokens", "end tokens"]].sum(axis=1)
-    return measured
+    return measured.join(counted["refused"])
+
+
+def _counted(read: Callable[[], list[int]]) -> tuple[int, str]:
+    """How many tokens there are to read, and why they cannot be read, if they cannot."""
+    try:
+        return len(read()), ""
+    except BadInput as problem:
+        return 0, str(problem)
+
+
+def _unknown(table: Table, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
+    """Of each row, the tokens of its prompt or of its completion, whichever has more unknown ones among them."""
+    if special_tokens.unknown_id(tokenizer) is None:
+        return pd.DataFrame()
+    shares, counts = [], []
+    for column in ("prompt", "completion"):
+        texts = table.frame[column].fillna("").astype(str).tolist()
+        found = np.stack(lengths.count(tokenizer, texts, special=False))
+        counts.append(found)
+        shares.append(found[1] / np.maximum(found[0], 1))
+    worse = np.where(shares[0] >= shares[1], counts[0], counts[1])
+    return pd.DataFrame({"id": table.frame["id"], "tokens": worse[0], "unknown": worse[1]})
+
+
+def _trained(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
+    """What `prompts.encode` does to the rows: it refuses some, and takes tokens from the left of some prompts."""
+    answers = measured["completion tokens"] + measured["end tokens"]
+    reasons = measured["refused"].copy()
+    if max_length is not None:
+        long = (reasons == "") & (answers >= max_length)
+        reasons[long] = [
+            f"the output has {answer} tokens with EOS, which leaves no room for a prompt" for answer in answers[long]
+        ]
+    refused = reasons != ""
+    found = []
+    if refused.any():
+        evidence = measured.loc[refused, ["id"]].assign(why=reasons[refused])
+        found.append(finding("refused", "training would refuse {count}", evidence=evidence))
+    if max_length is not None and (cut := ~refused & (measured["tokens"] > max_length)).any():
+        evidence = measured.loc[cut, ["id", "prompt tokens", "tokens"]]
+        evidence = evidence.assign(lost=evidence["tokens"] - max_length)
+        what = (
+            f"at {max_length} tokens {{count}} lose {evidence['lost'].sum():,} tokens of their prompts, from the left"
+        )
+        found.append(finding("prompt_cut", what, evidence=evidence))
+    return found
 
 
 def _ends(frame: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
@@ -150,14 +270,18 @@ def _cut(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
         (
             "all_masked",
             masked,
-            f"a prompt of {max_length} tokens or more in {{count}}: nothing is left to learn",
+            f"a prompt of {max_length} tokens or more in {{count}}: cut from the right, nothing is left to learn",
         ),
         (
             "completion_cut",
             ~masked & (whole - measured["end tokens"] > max_length),
-            f"a completion that {max_length} tokens cut in {{count}}",
+            f"a completion that {max_length} tokens cut in {{count}}, from the right",
         ),
-        ("eos_lost", ~masked & longer, f"the end-of-sequence token lost at {max_length} tokens in {{count}}"),
+        (
+            "eos_lost",
+            ~masked & longer,
+            f"the end-of-sequence token lost at {max_length} tokens in {{count}}, cut from the right",
+        ),
     )
     return [
         finding(finding_id, what, evidence=measured.loc[rows, ["id", "prompt tokens", "tokens"]])

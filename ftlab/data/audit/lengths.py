@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ftlab.data import special_tokens
 from ftlab.data.audit.report import Finding, finding, share
 from ftlab.data.audit.table import Table
 from ftlab.errors import BadInput
@@ -29,11 +30,16 @@ def require(max_length: int | None) -> None:
 def measure(
     table: Table, tokenizer: PreTrainedTokenizerBase | None, done: Callable[[int], object] = lambda rows: None
 ) -> pd.DataFrame:
-    """Characters and tokens (special tokens included) of each training row that has a text and a label."""
+    """Characters and tokens (special tokens included) of each training row that has a text and a label.
+
+    Where a tokenizer has no token for every text, also how many of a row's tokens are unknown.
+    """
     rows = table.texts[table.labelled]
     lengths = pd.DataFrame({"id": rows["id"], "label": rows["label"], "characters": rows["text"].str.len()})
     if tokenizer is not None:
-        lengths["tokens"] = count_tokens(tokenizer, rows["text"].tolist(), done)
+        lengths["tokens"], unknown = count(tokenizer, rows["text"].tolist(), done)
+        if special_tokens.unknown_id(tokenizer) is not None:
+            lengths["unknown"] = unknown
     return lengths.reset_index(drop=True)
 
 
@@ -45,11 +51,26 @@ def count_tokens(
     special: bool = True,
 ) -> np.ndarray:
     """The number of tokens in each text, as the tokenizer gives them without truncation."""
-    counts: list[int] = []
+    return count(tokenizer, texts, done, special=special)[0]
+
+
+def count(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    done: Callable[[int], object] = lambda rows: None,
+    *,
+    special: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The number of tokens in each text, without truncation, and how many of them are the unknown token."""
+    unknown = special_tokens.unknown_id(tokenizer)
+    counts: list[tuple[int, int]] = []
     for part, encodings in _encoded(tokenizer, texts, special=special):
-        counts += map(len, encodings)
+        for tokens in encodings:
+            ids = [] if unknown is None else tokens if isinstance(tokens, list) else tokens.ids
+            counts.append((len(tokens), ids.count(unknown)))
         done(len(part))
-    return np.array(counts, dtype=np.int64)
+    found = np.array(counts, dtype=np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
 
 
 def cut(tokenizer: PreTrainedTokenizerBase, texts: list[str], room: int) -> list[str]:
@@ -71,7 +92,7 @@ def cut(tokenizer: PreTrainedTokenizerBase, texts: list[str], room: int) -> list
 def _encoded(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], *, special: bool, offsets: bool = False
 ) -> Iterator[tuple[list[str], list[Any]]]:
-    """A thousand texts at a time, each with its tokens, neither cut nor padded.
+    """A thousand texts at a time, each with its tokens, neither cut nor padded; special tokens in a text are text.
 
     Of a fast tokenizer they come as it makes them: lists of ids in Python would take as long as the tokenizing.
     """
@@ -82,9 +103,13 @@ def _encoded(
             backend.no_truncation()
             backend.no_padding()
             encode = backend.encode_batch if offsets else backend.encode_batch_fast
-            yield part, encode(part, add_special_tokens=special)
+            usual, backend.encode_special_tokens = backend.encode_special_tokens, True
+            encodings = encode(part, add_special_tokens=special)
+            backend.encode_special_tokens = usual
+            yield part, encodings
         else:
-            yield part, tokenizer(part, add_special_tokens=special, verbose=False)["input_ids"]
+            plain = tokenizer(part, add_special_tokens=special, split_special_tokens=True, verbose=False)
+            yield part, plain["input_ids"]
 
 
 def check(lengths: pd.DataFrame, max_length: int | None) -> list[Finding]:

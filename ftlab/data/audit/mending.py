@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ftlab.data import sources
 from ftlab.data.audit import basics, debris
 from ftlab.data.words import shared_lines, without_lines
 from ftlab.errors import BadInput
@@ -31,7 +32,7 @@ DROPS = (  # the rows that the finding lists, which for duplicates are all but t
     "missing_text", "missing_label", "missing_prompt", "tiny_class", "exact_duplicates", "normalised_duplicates",
     "near_duplicates",
     "conflicting_labels", "conflicting_near_labels", "likely_label_errors", "empty_completion", "copied_completion",
-    "duplicate_prompts", "completion_cut", "all_masked", "eos_lost",
+    "duplicate_prompts", "completion_cut", "all_masked", "eos_lost", "unknown_tokens", "refused",
 )  # fmt: skip
 COPIES_IN_TRAINING = ("leakage", "near_leakage")
 # Lines go before the tags that end them, and tags before entities, which may spell a tag that is meant to be read.
@@ -67,10 +68,15 @@ def mend(report: AuditReport, finding_ids: Sequence[str], *, seed: int = 0) -> M
     for each in sorted(found, key=lambda each: ORDER.index(each.id) if each.id in ORDER else len(ORDER)):
         if each.id in REWRITES:
             # A line that prompts share is the instruction itself.
-            columns = report.table.columns[-1:] if each.id == "boilerplate" else report.table.columns
+            of_prompt = () if each.id == "boilerplate" else report.table.prompt_columns
+            columns = (*of_prompt, report.table.columns[-1])
             _rewrite(rows, each, rewriting(report, each.id), columns, log)
         elif each.id == "label_slip":
             _respell(rows, each, log)
+    if report.table.templated:  # a prompt is made of its parts
+        touched = rows["id"].isin([entry["id"] for entry in log])
+        parts = [rows.loc[touched, column].fillna("") for column in report.table.prompt_columns]
+        rows.loc[touched, "prompt"] = sources.joined(parts, rows.index[touched])
     for each in found:
         rows = _drop(rows, each, _to_drop(report, rows, each), log)
     if any(each.id == "sorted_by_label" for each in found):

@@ -76,7 +76,8 @@ class AuditReport:
     `findings` come with the worst first. `classes` has a line for each label, `lengths` one for each training row (id,
     label, characters, and tokens where a tokenizer was given), `budgets` one for each max_length that could be chosen,
     and `shortcuts` one for each simple way to predict the label, with its accuracy on rows that it was not fitted to.
-    `skipped` says which checks were not made, and why. `table` holds the rows themselves, to show, price and mend them.
+    `skipped` says which checks were not made, and why, and `notes` how something was counted. `table` holds the rows
+    themselves, to show, price and mend them.
     """
 
     findings: tuple[Finding, ...]
@@ -88,6 +89,7 @@ class AuditReport:
     table: Table
     max_length: int | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ftlab.data import duplicates, sources
 from ftlab.data.duplicates import NearPairs
-from ftlab.data.tables import is_whole, with_label_names
+from ftlab.data.values import is_whole, with_label_names
 from ftlab.data.words import Words, shared_lines, without_lines
 from ftlab.errors import BadInput
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 TRAIN = "train"
+PARTS = ("instruction", "input")  # of a prompt, where it is not whole
 
 
 def prepare(
@@ -100,6 +101,16 @@ class Table:
     def pairs(self) -> bool:
         """Whether this is instruction data."""
         return self.columns != ("text",)
+
+    @property
+    def templated(self) -> bool:
+        """Whether this is instruction data that the course's template goes around: an instruction, perhaps an input."""
+        return self.pairs and "instruction" in self.frame
+
+    @property
+    def prompt_columns(self) -> tuple[str, ...]:
+        """The columns that a prompt is made of."""
+        return tuple(name for name in PARTS if name in self.frame) if self.templated else self.columns[:-1]
 
     @cached_property
     def texts(self) -> pd.DataFrame:

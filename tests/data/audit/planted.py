@@ -322,3 +322,46 @@ def pad_is_eos() -> Planted:
     from transformers import AutoTokenizer
 
     return Planted(pairs(), (), {"tokenizer": AutoTokenizer.from_pretrained(loading.folder("tiny-gpt2"))})
+
+
+@plants
+def special_tokens() -> Planted:
+    return _with_debris("<|endoftext|> and [SEP]")
+
+
+@plants
+def unknown_tokens() -> Planted:
+    given = {"tokenizer": tokenizer("tiny-distilbert")}
+    return Planted(changed(reviews(), "text", {5: "😀😀 😡", 6: "天気 がいい ☀"}), ("r5", "r6"), given)
+
+
+@plants
+def placeholder_texts() -> Planted:
+    frame = changed(pairs(), "prompt", dict.fromkeys((3, 4), "N/A"))
+    frame = changed(frame, "completion", dict.fromkeys((7, 8), "None"))
+    return Planted(changed(frame, "prompt", {5: "nan"}), ("r3", "r4", "r5", "r7", "r8"))
+
+
+@plants
+def template_headings() -> Planted:
+    frame = pairs()
+    two = f"{frame['completion'][5]}\n\n### Instruction:\n{frame['prompt'][6]}\n\n### Response:\nyes"
+    return Planted(changed(frame, "completion", {5: two}), ("r5",))
+
+
+def parted(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same pairs with the parts of their prompts beside them: the instruction, and half of the time an input."""
+    inputs = ["" if row % 2 else f"a note of number {row}" for row in range(len(frame))]
+    prompts = [f"{prompt}\n{text}".strip() for prompt, text in zip(frame["prompt"], inputs, strict=True)]
+    return frame.assign(instruction=frame["prompt"], input=inputs, prompt=prompts)
+
+
+@plants
+def prompt_cut() -> Planted:
+    return Planted(parted(changed(pairs(), "prompt", {5: " ".join(pairs()["prompt"])})), ("r5",), _at(500))
+
+
+@plants
+def refused() -> Planted:
+    long = " ".join(pairs()["completion"])
+    return Planted(parted(changed(pairs(), "completion", {5: long, 6: " "})), ("r5", "r6"), _at(500))

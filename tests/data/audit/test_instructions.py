@@ -1,14 +1,18 @@
+import random
+
 import numpy as np
 import pandas as pd
 import pytest
+from datasets import Dataset
 from transformers import AutoTokenizer
 
-from ftlab.data import sources
+from ftlab.data import prompts, sources, tasks
 from ftlab.data.audit import audit_instructions
 from ftlab.errors import BadInput
 from ftlab.models import loading
 
-from .planted import changed, edited, example, pairs, tokenizer
+from .. import made_tokenizers
+from .planted import changed, edited, example, pairs, parted, tokenizer
 
 GPT2 = "tiny-gpt2"
 
@@ -202,11 +206,132 @@ def test_an_end_that_there_is_not_is_not_lost():
     assert report.classes.loc["end", "tokens"] == 0
 
 
-def test_a_completion_that_brings_its_own_end_is_given_no_second_one():
+def test_an_end_that_a_completion_spells_out_is_text_and_is_found():
     frame = pairs()
     ended = frame.assign(completion=frame["completion"] + tokenizer(GPT2).eos_token)
-    one, other = (audit_instructions(each, tokenizer=tokenizer(GPT2)).lengths["tokens"] for each in (frame, ended))
-    assert one.tolist() == other.tolist()
+    report = audit_instructions(ended, tokenizer=tokenizer(GPT2))
+    spelt = [prompts.completion_ids(text, tokenizer(GPT2)) for text in ended["completion"]]
+    assert report.lengths["completion tokens"].tolist() == [*map(len, spelt)]
+    assert not any(tokenizer(GPT2).eos_token_id in ids for ids in spelt)
+    assert report["special_tokens"].count == len(frame)
+
+
+# --- the same as training ---
+
+MADE = {name: make() for name, make in made_tokenizers.MADE.items()}
+MAX_LENGTHS = (12, 48, 300)
+
+
+def named(name: str):
+    return MADE.get(name) or tokenizer(name)
+
+
+def trained(rows: list[dict], of, max_length: int) -> tuple[set[str], dict[str, int]]:
+    """The ids of the rows that `prompts.encode_row` refuses, and how many tokens it cuts of the others."""
+    refused, cut = set(), {}
+    for row in rows:
+        try:
+            cut[row["id"]] = prompts.encode_row(row, of, max_length=max_length)["cut"]
+        except BadInput:
+            refused.add(row["id"])
+    return refused, {row: lost for row, lost in cut.items() if lost}
+
+
+def said(report) -> tuple[set[str], dict[str, int]]:
+    refused = set(report["refused"].rows) if "refused" in report else set()
+    if "prompt_cut" not in report:
+        return refused, {}
+    evidence = report["prompt_cut"].evidence
+    return refused, dict(zip(evidence["id"], evidence["lost"], strict=True))
+
+
+def as_pairs(rows: list[dict]) -> pd.DataFrame:
+    return tasks.as_pairs(Dataset.from_list(rows))
+
+
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-phi", *MADE])
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_an_audit_counts_what_training_reads(task, name):
+    rows = tasks.read(task)[["id", "instruction", "input", "output"]].head(25).to_dict("records")
+    for max_length in MAX_LENGTHS:
+        report = audit_instructions(as_pairs(rows), tokenizer=named(name), max_length=max_length)
+        assert said(report) == trained(rows, named(name), max_length)
+    encoded = [prompts.encode_row(row, named(name), max_length=9999) for row in rows]
+    assert report.lengths["tokens"].tolist() == [len(row["input_ids"]) for row in encoded]
+    supervised = sum(label != prompts.IGNORED for row in encoded for label in row["labels"])
+    assert report.classes.loc[report.classes["supervised"], "tokens"].sum() == supervised
+
+
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-phi", *MADE])
+def test_an_audit_counts_what_training_reads_of_random_rows(name):
+    rng = random.Random(1)
+    pieces = [
+        "</s>",
+        " </s> ",
+        "<|endoftext|>",
+        "<unk>",
+        "the lamp broke ",
+        "\n",
+        "",
+        " ",
+        "zebra",
+        "😀",
+        "### Response:",
+    ]
+    rows = [
+        {"id": f"r{number}", **{column: "".join(rng.choices(pieces, k=rng.randint(0, 5)))
+                                for column in ("instruction", "input", "output")}}
+        for number in range(80)
+    ]  # fmt: skip
+    for max_length in MAX_LENGTHS:
+        report = audit_instructions(as_pairs(rows), tokenizer=named(name), max_length=max_length)
+        assert said(report) == trained(rows, named(name), max_length)
+        kept = Dataset.from_list([row for row in rows if row["id"] not in said(report)[0]])
+        cut = prompts.encode(kept, named(name), max_length=max_length)[1]
+        assert (cut.cut_rows, cut.cut_tokens) == (len(said(report)[1]), sum(said(report)[1].values()))
+
+
+def test_of_a_tokenizer_without_an_end_nothing_can_be_trained_and_one_finding_says_so():
+    report = audit_instructions(parted(pairs()), tokenizer=tokenizer("tiny-distilbert"), max_length=64)
+    assert report["no_eos"].count == 20
+    assert not {"refused", "prompt_cut"} & {found.id for found in report.findings}
+
+
+def test_a_refused_row_comes_with_its_reason():
+    frame = parted(changed(changed(pairs(), "completion", {5: " ", 6: "a</s>"}), "prompt", {7: ""}))
+    frame = changed(changed(frame, "instruction", {7: ""}), "prompt", {7: frame["input"][7]})
+    evidence = audit_instructions(frame, tokenizer=named("unigram"), max_length=500)["refused"].evidence
+    why = dict(zip(evidence["id"], evidence["why"], strict=True))
+    assert why["r5"] == "row r5 has no output; give it an answer, or leave the row out"
+    assert "the output of row r6 makes the special token '</s>'" in why["r6"]
+    assert why["r7"] == "row r7 has no instruction; give it one, or leave the row out"
+
+
+def test_a_prompt_without_its_parts_counts_as_it_is_and_the_report_says_which():
+    bare = audit_instructions(pairs(), tokenizer=tokenizer(GPT2))
+    with_headings = audit_instructions(
+        parted(pairs()).assign(input="", prompt=pairs()["prompt"]), tokenizer=tokenizer(GPT2)
+    )
+    headings = with_headings.lengths["prompt tokens"] - bare.lengths["prompt tokens"]
+    assert (headings > 0).all()
+    assert "without a template" in str(bare)
+    assert "with the headings of the course's template" in str(with_headings)
+    assert with_headings.to_dict()["notes"] == list(with_headings.notes)
+    assert "headings" in with_headings.html()
+
+
+def test_a_prompt_that_is_not_its_parts_is_one_sentence():
+    with pytest.raises(BadInput, match="the prompt of row r5 is not its instruction and input, one after the other"):
+        audit_instructions(changed(parted(pairs()), "prompt", {5: "another"}))
+
+
+def test_repairs_reach_the_parts_of_a_prompt():
+    frame = changed(parted(pairs()), "input", {4: "a <b>bold</b> note"})
+    frame = changed(frame, "prompt", {4: f"{frame['instruction'][4]}\na <b>bold</b> note"})
+    mended = audit_instructions(frame).mend("markup").rows
+    assert mended["input"][4] == "a bold note"
+    assert mended["prompt"][4] == f"{frame['instruction'][4]}\na bold note"
+    assert "markup" not in audit_instructions(mended)
 
 
 # --- files ---
@@ -219,6 +344,19 @@ def test_a_prompt_is_made_of_the_columns_that_have_something_to_say(tmp_path):
     assert frame["prompt"].tolist() == ["Translate\ngood", "Say hello", "Add\n2"]
     assert frame["completion"].tolist() == ["gut", "hello", "4"]
     assert frame["id"].tolist() == [f"pairs.csv-0000{row}" for row in range(3)]
+
+
+def test_the_first_column_is_the_instruction_unless_another_is_called_so(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("context,instruction,hint,answer\na shop,Translate,,gut\n,Say hello,loudly,hello\n")
+    for columns, instruction in ((["context", "hint"], ["a shop", ""]),
+                                 (["context", "instruction", "hint"], ["Translate", "Say hello"])):  # fmt: skip
+        frame = sources.read_pairs(str(path), prompt_columns=columns, completion_column="answer")
+        assert frame["instruction"].tolist() == instruction
+    assert frame["input"].tolist() == ["a shop", "loudly"]
+    assert frame["prompt"].tolist() == ["Translate\na shop", "Say hello\nloudly"]
+    note = audit_instructions(frame, tokenizer=tokenizer(GPT2)).notes[0]
+    assert note.endswith("the column instruction as the instruction and context, hint as the input")
 
 
 def test_rows_without_prompts_or_columns_are_one_sentence():

@@ -17,7 +17,8 @@ ORDER_FREE = [
     "missing_text", "missing_label", "label_slip", "tiny_class", "conflicting_labels", "conflicting_near_labels",
     "leakage", "near_leakage", "truncation", "token_shortcut", "markup", "entities", "mojibake", "control_characters",
     "boilerplate", "email_addresses", "phone_numbers", "card_numbers", "missing_prompt", "empty_completion",
-    "copied_completion", "completion_cut", "all_masked", "eos_lost",
+    "copied_completion", "completion_cut", "all_masked", "eos_lost", "special_tokens", "unknown_tokens",
+    "placeholder_texts", "template_headings", "prompt_cut", "refused",
 ]  # fmt: skip
 
 

@@ -6,7 +6,6 @@ Exit code 0: fine. 1: the answer is no. 2: the question was wrong.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ftlab import __version__
+from ftlab import __version__, files
 from ftlab.commands import generate, merge, predict
 from ftlab.errors import BadInput, CourseError
 from ftlab.progress import quiet
@@ -107,7 +106,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
     checks = doctor.examine()
     if options.json:
-        print(json.dumps({"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]}))
+        found = {"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]}
+        print(files.to_json(found, ascii_only=True))
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
@@ -129,7 +129,6 @@ def _fetch(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from functools import partial
 
-    from ftlab import files
     from ftlab.data import sources
     from ftlab.data.audit import audit, audit_instructions
     from ftlab.models import loading
@@ -145,11 +144,19 @@ def _audit(options: argparse.Namespace) -> int:
     if options.file in sources.SOURCES and (options.text, options.label) != ("text", "label"):
         raise BadInput(f"{options.file} is a data set of the course, whose columns are text and label; leave them out")
     examine: Any = audit
-    read: Any = partial(sources.read, text_column=options.text, label_column=options.label)
+    columns = {"text_column": options.text, "label_column": options.label}
+    read: Any = partial(
+        sources.read,
+        **columns,
+        advice="name the right ones with --text and --label, or, of instruction data, with --prompt and --completion",
+    )
     if options.prompt:
         examine = audit_instructions
-        read = partial(sources.read_pairs, prompt_columns=options.prompt, completion_column=options.completion)
+        columns = {"prompt_columns": options.prompt, "completion_column": options.completion}
+        read = partial(sources.read_pairs, **columns, advice="name the right ones with --prompt and --completion")
     rows = read(options.file)
+    if note := rows.attrs["provenance"].note:
+        print(f"ftlab: {note}", file=sys.stderr)
     others = {name: read(file) for name in ("validation", "test") if (file := getattr(options, name))}
     lengths = {}
     if options.tokenizer:
@@ -164,7 +171,7 @@ def _audit(options: argparse.Namespace) -> int:
     if options.html:
         with files.whole(options.html) as temporary:
             temporary.write_text(report.html(f"Audit of {options.file}"), encoding="utf-8")
-    print(json.dumps(report.to_dict()) if options.json else report)
+    print(files.to_json(report.to_dict(), ascii_only=True) if options.json else report)
     if options.html and not options.json:
         print(f"\nthe report as a page: {options.html}")
     return 1 if options.fail_on and report.at_least(options.fail_on) else 0
@@ -191,7 +198,7 @@ def _run(options: argparse.Namespace) -> int:
             }
             for result in results
         ]
-        print(json.dumps({"folder": str(folder), "profile": profile, "lessons": lessons}))
+        print(files.to_json({"folder": str(folder), "profile": profile, "lessons": lessons}, ascii_only=True))
         return 0
     from rich.console import Console
     from rich.table import Table
@@ -209,24 +216,34 @@ def _bench(options: argparse.Namespace) -> int:
     from ftlab.course import bench
 
     result = bench.run(options.name, save=options.save)
-    print(json.dumps(result if options.json else result["result"], indent=None if options.json else 2))
+    shown = result if options.json else result["result"]
+    print(files.to_json(shown, indent=None if options.json else 2, ascii_only=True))
     return 0
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
-    """The parameters of -f, -y and -p, in this order; the later one wins."""
+    """The parameters of -f, -y and -p, in this order; the later one wins.
+
+    A parameter that is text is the text that stands there, whatever YAML makes of it: a column may be called 1 or yes.
+    """
     import yaml
+
+    from ftlab.course.profiles import PARAMETERS
+
+    def as_meant(name: str, value: Any, written: Any) -> Any:
+        is_text = name in PARAMETERS and PARAMETERS[name].kind is str
+        return written if is_text and isinstance(written, str) and value is not None else value
 
     def mapping(text: str, where: str) -> dict[str, Any]:
         try:
-            loaded = yaml.safe_load(text)
+            loaded, written = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)
         except yaml.YAMLError as problem:
             raise BadInput(
                 f"{where} is not YAML ({' '.join(str(problem).split())}); expected 'name: value'"
             ) from problem
         if not isinstance(loaded, dict):
             raise BadInput(f"{where} is {text.strip()[:60]!r}; expected 'name: value'")
-        return loaded
+        return {name: as_meant(name, value, written.get(name)) for name, value in loaded.items()}
 
     parameters: dict[str, Any] = {}
     for path in options.file:
@@ -239,7 +256,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
         parameters |= mapping(text, "--yaml")
     for name, value in options.parameter:
         try:
-            parameters[name] = yaml.safe_load(value)
+            parameters[name] = as_meant(name, yaml.safe_load(value), yaml.load(value, yaml.BaseLoader))
         except yaml.YAMLError:
             parameters[name] = value  # a path such as "[draft] reviews.csv" is text
     return parameters

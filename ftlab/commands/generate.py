@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     for name, value in (("--max-new-tokens", options.max_new_tokens), ("--batch-size", options.batch_size)):
         if value is not None and value < 1:
             raise BadInput(f"{name} is {value}; expected at least 1")
-    parts = list(streams.chunks(options.file, options.prompt))
+    parts = list(streams.chunks(options.file, options.prompt, advice="name the column of the prompts with --prompt"))
     from ftlab.inference.generator import Generator, require_prompts
 
     given = [text for part in parts for text in streams.texts(part, options.prompt)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
+
+from ftlab import files
 
 PASSAGES, WORDS = 12, 24  # of the course's general text, which no adapter of the course was trained on
 
@@ -35,11 +36,13 @@ def run(options: argparse.Namespace) -> int:
     require_language_model(options.base)
     texts = [" ".join(passage.split()[:WORDS]) for passage in forgetting.general_passages()[:PASSAGES]]
     if options.prompts:
-        parts = list(streams.chunks(options.prompts, options.prompt))
+        parts = list(
+            streams.chunks(options.prompts, options.prompt, advice="name the column of the texts with --prompt")
+        )
         texts = [text for part in parts for text in streams.texts(part, options.prompt)]
     found = certificate.merge_with_certificate(loading.folder(options.base), options.adapter, options.out, texts)
     if options.json:
-        print(json.dumps({"out": str(options.out), **found.record()}))
+        print(files.to_json({"out": str(options.out), **found.record()}, ascii_only=True))
     else:
         print(found.markdown())
         print(f"the merged model: {options.out}; its certificate: {options.out / certificate.RECORD}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftlab import files
 from ftlab.errors import BadInput
 from ftlab.progress import bar
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput("--json says what was written: name the file for the answers with --out")
     if options.out:
         streams.require_writable(options.out, options.file)
-    parts = streams.chunks(options.file, options.text)
+    parts = streams.chunks(options.file, options.text, advice="name the column of the texts with --text")
     first = next(parts)  # a file that cannot be read is told before a model is loaded
     from ftlab.inference import UNSURE, Classifier
 
@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
     names = [*classifier.labels, *([UNSURE] if options.unsure_below else [])]
     if options.json:
         counts = {name: labels[name] for name in names}
-        print(json.dumps({"rows": rows, "without_text": unlabelled, "labels": counts, "out": str(options.out)}))
+        said = {"rows": rows, "without_text": unlabelled, "labels": counts, "out": str(options.out)}
+        print(files.to_json(said, ascii_only=True))
     elif options.out:
         print(f"{rows:,} rows: {', '.join(f'{name} {labels[name]:,}' for name in names)}; {options.out}")
     return 0

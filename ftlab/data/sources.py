@@ -11,14 +11,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from ftlab import files
-from ftlab.data import assets, hub
+from ftlab.data import assets, hub, values
 from ftlab.data.named import SOURCES
-from ftlab.data.tables import FILE_TYPES, as_texts, read_table, with_label_names
+from ftlab.data.spread import spread
+from ftlab.data.tables import COLUMNS_ADVICE, FILE_TYPES, read_table
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ ROWS = Path(__file__).parent / "rows"
 
 
 class Provenance(NamedTuple):
-    """Where rows came from: enough to get the very same ones again."""
+    """Where rows came from: enough to get the very same ones again, and what was made text that was none."""
 
     name: str
     origin: str
     licence: str
     sha256: str
+    note: str = ""
 
 
 def required_assets(dataset: str, *, from_hub: bool = False) -> list[str]:
@@ -55,18 +57,21 @@ def read(
     label_column: str = "label",
     split: str = "train",
     from_hub: bool = False,
+    most: int = 0,
+    advice: str = COLUMNS_ADVICE,
 ) -> pd.DataFrame:
     """The rows of a data set in the order of its file: columns id, text and label, labels as names.
 
     `dataset` is one of SOURCES, or the path of a CSV, TSV, JSONL or Parquet file with the two named columns. The
-    packaged sets and your files have one split, "train"; a hub data set has those of its repository. Where the rows
-    came from is in `frame.attrs["provenance"]`.
+    packaged sets and your files have one split, "train"; a hub data set has those of its repository. With `most` about
+    so many rows, spread over the source (see `spread`). Where the rows came from is in `frame.attrs["provenance"]`.
 
-    Raises BadInput for an unknown name and for a file that is missing, empty, binary or lacks a column.
+    Raises BadInput for an unknown name, for a file that is missing, empty, binary or lacks a column (`advice` is then
+    the next step), and for a row with a list or an object in place of its text or its one label.
     """
     source = SOURCES.get(dataset)
     if source is None:
-        return _read_file(_as_path(dataset), text_column, label_column)
+        return _part(_read_file(_as_path(dataset), text_column, label_column, advice), most)
     if from_hub and source.hub_id and source.revision:
         folder = hub.folder(source.hub_id, source.revision, kind="dataset", patterns=["*.parquet"])
         parts = sorted(folder.rglob(f"{split}*.parquet"))
@@ -88,24 +93,37 @@ def read(
         frame["label"] = frame["label"].map(dict(enumerate(source.label_names)))
     frame = frame[["text", "label"]]
     prefix = source.name if split == "train" else f"{source.name}-{split}"
-    return _with_ids(frame, prefix, Provenance(source.name, origin, source.licence, checksum))
+    return _part(_with_ids(frame, prefix, Provenance(source.name, origin, source.licence, checksum)), most)
 
 
-def read_pairs(file: str, *, prompt_columns: Sequence[str], completion_column: str) -> pd.DataFrame:
-    """The rows of a file of instruction data: columns id, prompt and completion.
+def read_pairs(
+    file: str, *, prompt_columns: Sequence[str], completion_column: str, advice: str = "name the right ones"
+) -> pd.DataFrame:
+    """The rows of a file of instruction data: columns id, instruction, input, prompt and completion.
 
-    The prompt is the named columns joined by line ends ("instruction" and "input", say), without those that are empty.
-    Raises BadInput for a file that cannot be read or lacks a column.
+    The prompt is the named columns joined by line ends, without those that are empty. The column called instruction, or
+    else the first, is the instruction that the course's template goes around; the others are its input.
+    Completions that are lists or objects are JSON text; the note of the provenance says so.
+    Raises BadInput for a file that cannot be read or lacks a column (`advice` is then the next step), and for a prompt
+    that is a list, an object or a conversation.
     """
     if file in SOURCES:
         raise BadInput(f"{file} holds texts with labels, and no prompts with completions; give a file of your own")
     path = _as_path(file)
-    frame = read_table(path, [*prompt_columns, completion_column])
-    texts = {column: frame[column].map(str, na_action="ignore") for column in (*prompt_columns, completion_column)}
-    parts = pd.DataFrame({column: texts[column].fillna("") for column in prompt_columns})
-    prompts = ["\n".join(part for part in row if part.strip()) for row in parts.itertuples(index=False)]
-    pairs = pd.DataFrame({"prompt": prompts, "completion": texts[completion_column]})
-    return _with_ids(pairs, path.name, Provenance(path.name, str(path), "your own", files.sha256(path)))
+    frame = read_table(path, [*prompt_columns, completion_column], advice=advice)
+    named = sorted(dict.fromkeys(prompt_columns), key=lambda name: name != "instruction")
+    parts = [values.plain_texts(frame[name], f"{path}, column {name!r}").fillna("") for name in named]
+    answers, note = values.as_answers(frame[completion_column], f"{path.name}, column {completion_column!r}")
+    pairs = pd.DataFrame({"instruction": parts[0], "input": joined(parts[1:], frame.index)})
+    pairs = pairs.assign(prompt=joined(parts, frame.index), completion=answers)
+    pairs.attrs["prompt_columns"] = named
+    return _with_ids(pairs, path.name, Provenance(path.name, str(path), "your own", files.sha256(path), note))
+
+
+def joined(columns: Sequence[pd.Series], index: pd.Index) -> pd.Series:
+    """The texts of each row of several columns, those that say something, one a line."""
+    rows = zip(*columns, strict=True) if columns else [()] * len(index)
+    return pd.Series(["\n".join(text for text in row if text.strip()) for row in rows], index=index, dtype=object)
 
 
 def load(
@@ -115,25 +133,24 @@ def load(
     label_column: str = "label",
     from_hub: bool = False,
     seed: int = 0,
+    most: int = 0,
     drop_incomplete: bool = False,
     test_dataset: str | None = None,
 ) -> DatasetDict:
     """The rows of a data set, shuffled: a DatasetDict of columns id, text and label, with a ClassLabel of names.
 
     The packaged sets and your own files come as one "train" split; the hub's as "train" and "test". Shuffled, since
-    both packaged sets (and many others) are sorted by label. Rows that lack their text or their label are left out with
-    `drop_incomplete`; else the first of them is named in a BadInput. `test_dataset` brings the rows that judge, with
-    the same column names, in place of the source's own; BadInput names a label in it that no training row has.
+    both packaged sets (and many others) are sorted by label; with `most` about so many of each split, spread over it.
+    Rows that lack their text or their label are left out with `drop_incomplete`; else the first of them is named in a
+    BadInput. `test_dataset` brings the rows that judge, with the same column names, in place of the source's own;
+    BadInput names a label in it that no training row has.
     """
     from datasets import DatasetDict
 
-    frames = {
-        split: read(dataset, text_column=text_column, label_column=label_column, split=split, from_hub=from_hub)
-        for split in splits_of(dataset, from_hub=from_hub)
-    }
+    how: dict[str, Any] = {"text_column": text_column, "label_column": label_column, "from_hub": from_hub, "most": most}
+    frames = {split: read(dataset, split=split, **how) for split in splits_of(dataset, from_hub=from_hub)}
     if test_dataset:
-        columns = {"text_column": text_column, "label_column": label_column}
-        frames["test"] = read(test_dataset, **columns, from_hub=from_hub)
+        frames["test"] = read(test_dataset, **how)
         if not set(frames["test"]["id"]).isdisjoint(frames["train"]["id"]):  # two files of one name
             frames["test"]["id"] = "test-" + frames["test"]["id"]
     for split, frame in frames.items():
@@ -228,14 +245,24 @@ def _as_path(dataset: str) -> Path:
     )
 
 
-def _read_file(path: Path, text_column: str, label_column: str) -> pd.DataFrame:
+def _read_file(path: Path, text_column: str, label_column: str, advice: str = COLUMNS_ADVICE) -> pd.DataFrame:
     if text_column == label_column:
         raise BadInput(f"text_column and label_column are both {text_column!r}; expected two columns of {path}")
-    frame = read_table(path, [text_column, label_column])
+    frame = read_table(path, [text_column, label_column], advice=advice)
     frame = frame[[text_column, label_column]].rename(columns={text_column: "text", label_column: "label"})
-    frame["text"] = as_texts(frame["text"], f"{path}, column {text_column!r}")
+    frame["text"] = values.as_texts(frame["text"], f"{path}, column {text_column!r}")
     origin = Provenance(path.name, str(path), "your own", files.sha256(path))
-    return with_label_names(_with_ids(frame, path.name, origin))
+    return values.with_label_names(_with_ids(frame, path.name, origin))
+
+
+def _part(frame: pd.DataFrame, most: int) -> pd.DataFrame:
+    """About `most` rows of the frame, spread over it (0: all), whose provenance says of how many."""
+    part = spread(frame, most, by="label")
+    if len(part) < len(frame):
+        whole = frame.attrs["provenance"]
+        origin = f"{whole.origin}, {len(part):,} of its {len(frame):,} rows"
+        part.attrs["provenance"] = whole._replace(origin=origin)
+    return part
 
 
 def _with_ids(frame: pd.DataFrame, prefix: str, origin: Provenance) -> pd.DataFrame:

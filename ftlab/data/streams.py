@@ -8,17 +8,16 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 
 from ftlab import files
-from ftlab.data import tables
+from ftlab.data import tables, values
 from ftlab.errors import BadInput
 
 CHUNK = 4096  # rows in memory at a time
@@ -27,19 +26,23 @@ OUTPUT_TYPES = (".csv", ".tsv", ".jsonl")
 STDIN = "-"
 
 
-def chunks(file: str, column: str = "text", *, rows: int = CHUNK) -> Iterator[pd.DataFrame]:
+def chunks(
+    file: str, column: str = "text", *, rows: int = CHUNK, advice: str = "name the right one"
+) -> Iterator[pd.DataFrame]:
     """The rows of a file, at most `rows` at a time, in its order, with the column `column` among others.
 
     A text that is missing is None or NaN. `file` is a path, or "-" for one text a line on stdin. Raises BadInput for a
-    file that is missing, empty, of another type, not UTF-8, broken at some row, or without the column.
+    file that is missing, empty, of another type, not UTF-8, broken at some row, or without the column (`advice` is then
+    the next step).
     """
     if file == STDIN:
         # As bytes: what a machine's locale makes of them is not always UTF-8.
-        yield from _with_column(_tables(_lines(sys.stdin.buffer, "stdin", column), rows), "stdin", column)
+        parts = _tables(_lines(sys.stdin.buffer, "stdin", column), rows)
+        yield from _with_column(parts, "stdin", column, advice)
         return
     path = _as_path(file)
     with tables.explained(path):
-        yield from _with_column(_parts(path, column, rows), path, column)
+        yield from _with_column(_parts(path, column, rows), path, column, advice)
 
 
 def _as_path(file: str) -> Path:
@@ -48,7 +51,10 @@ def _as_path(file: str) -> Path:
         what = "is a folder" if there else "does not exist"
         raise BadInput(f"{file} {what}; give a {', '.join(INPUT_TYPES)} file, or - for one text a line on stdin")
     if path.suffix.lower() not in INPUT_TYPES:
-        raise BadInput(f"{file} is not a file type that is read in pieces; expected one of {', '.join(INPUT_TYPES)}")
+        raise BadInput(
+            f"{file} is not a file type that is read in pieces; expected one of {', '.join(INPUT_TYPES)}"
+            f"{tables.how_to_convert(path)}"
+        )
     if path.stat().st_size == 0:
         raise BadInput(f"{file} is empty; expected at least one text")
     return path
@@ -58,25 +64,23 @@ def _parts(path: Path, column: str, rows: int) -> Iterator[pd.DataFrame]:
     if path.suffix.lower() in (".csv", ".tsv"):
         yield from tables.csv_chunks(path, rows)
         return
-    tables.require_text(path)
     if path.suffix.lower() == ".jsonl":
         yield from _tables(_objects(path, column), rows)
         return
+    tables.require_text(path)
     with path.open("rb") as lines:
         yield from _tables(_lines(lines, path, column), rows)
 
 
 def _objects(path: Path, column: str) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(tables.json_objects(path), start=1):
-        if isinstance(row.get(column), (list, dict)):
-            what = "a list" if isinstance(row[column], list) else "an object"
-            raise BadInput(f"{path}, row {number}: {column!r} is {what}; expected a text, or name another column")
+        values.require_text(row.get(column), f"{path}, row {number}: {column!r}")
         yield row
 
 
-def _lines(lines: Iterable[bytes], where: object, column: str) -> Iterator[dict[str, Any]]:
-    for line in tables.decoded(lines, where):
-        yield {column: line.rstrip("\r\n") or None}
+def _lines(file: BinaryIO, where: object, column: str) -> Iterator[dict[str, Any]]:
+    for line in tables.text_lines(file, where):
+        yield {column: line.removesuffix("\n").removesuffix("\r") or None}
 
 
 def _tables(rows: Iterator[dict[str, Any]], size: int) -> Iterator[pd.DataFrame]:
@@ -84,12 +88,12 @@ def _tables(rows: Iterator[dict[str, Any]], size: int) -> Iterator[pd.DataFrame]
         yield pd.DataFrame(part, dtype=object)  # else 7 is 7.0 where another row has no number
 
 
-def _with_column(parts: Iterator[pd.DataFrame], where: Path | str, column: str) -> Iterator[pd.DataFrame]:
+def _with_column(parts: Iterator[pd.DataFrame], where: Path | str, column: str, advice: str) -> Iterator[pd.DataFrame]:
     """The tables that have rows. The column must stand in the first; rows of a JSONL file may lack it later on."""
     first = True
     for part in parts:
         if first:
-            tables.require_columns(where, part, [column])
+            tables.require_columns(where, part, [column], advice)
         if not len(part):  # a header, and nothing under it
             break
         yield part if column in part.columns else part.assign(**{column: None})
@@ -100,7 +104,7 @@ def _with_column(parts: Iterator[pd.DataFrame], where: Path | str, column: str) 
 
 def texts(part: pd.DataFrame, column: str) -> list[str]:
     """The texts of a column, in the order of the rows; empty where one is missing."""
-    return part[column].where(part[column].notna(), "").astype(str).tolist()
+    return [values.text_of(value) or "" for value in part[column]]
 
 
 def require_writable(out: Path, source: str = STDIN) -> None:
@@ -134,20 +138,29 @@ def writer(out: Path | None) -> Iterator[Any]:
             if suffix == ".jsonl":
                 file.write(_as_lines(part))
                 return
-            separator = "\t" if suffix == ".tsv" else ","
             if columns and (strange := [name for name in part.columns if name not in columns]):
                 raise BadInput(f"{out}: later rows have a column {strange[0]!r} that the first lack; write a .jsonl")
             header, columns = not columns, columns or list(part.columns)
-            table = part.reindex(columns=columns)
-            options: Any = {"sep": separator, "index": False, "header": header, "lineterminator": "\n"}
-            text = table.to_csv(None, **options)
-            if "\r" in text:  # Python quotes it from 3.13 on only; bare, it would end the row
-                text = table.to_csv(None, **options, quoting=csv.QUOTE_NONNUMERIC)
-            file.write(text)
+            file.write(_as_cells(part.reindex(columns=columns), header, out))
 
         yield write
 
 
+def _as_cells(table: pd.DataFrame, header: bool, out: Path) -> str:
+    """The rows of a CSV or TSV file, as `delimited` reads them back; lists and objects as JSON."""
+    table = table.assign(**{name: table[name].map(values.text_of) for name in table if table[name].dtype == object})
+    tabs = out.suffix.lower() == ".tsv"
+    options: Any = {"sep": "\t" if tabs else ",", "index": False, "header": header, "lineterminator": "\n"}
+    text = table.to_csv(None, **options)
+    if "\0" in text:
+        raise BadInput(f"{out}: a value has a NUL character in it, which no {out.suffix[1:]} can hold; write a .jsonl")
+    # Python quotes a carriage return from 3.13 on only; bare, it would end the row. In a TSV a line end in quotes is
+    # one for sure where all the cells of a row are quoted, or the header.
+    if "\r" in text or (tabs and (len(table.columns) == 1 or text.count("\n") > len(table) + header)):
+        text = table.to_csv(None, **options, quoting=csv.QUOTE_ALL)
+    return text
+
+
 def _as_lines(part: pd.DataFrame) -> str:
     rows = part.astype(object).where(part.notna(), None).to_dict(orient="records")
-    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    return "".join(files.to_json(row, default=str) + "\n" for row in rows)

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
 
 import pandas as pd
 
+from ftlab.data import delimited, values
 from ftlab.errors import BadInput
 
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
+COLUMNS_ADVICE = "name the right ones with text_column and label_column"
+CONVERT = {
+    ".json": "write each object of its list on a line of its own, into a .jsonl file",
+    ".xlsx": "save the sheet as CSV (UTF-8)",
+    ".xls": "save the sheet as CSV (UTF-8)",
+}
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """The table in a file that has these columns and at least one row; BadInput for any other file."""
+def read_table(path: Path, columns: Sequence[str], *, advice: str = COLUMNS_ADVICE) -> pd.DataFrame:
+    """The table in a file that has these columns and at least one row, in the order of its rows; None where it is null.
+
+    Values stay what they are: text in CSV and TSV, JSON's types in JSONL, Python's in Parquet (a ClassLabel of
+    `datasets` as its name). Raises BadInput for any other file; `advice` says what to do where a column is missing.
+    """
     if not path.exists():
         raise BadInput(f"there is no file {path}; give the path of a {', '.join(FILE_TYPES)} file, from here or whole")
     if path.suffix.lower() not in FILE_TYPES:
-        raise BadInput(f"{path} is not a file type that the course reads; expected one of {', '.join(FILE_TYPES)}")
+        raise BadInput(
+            f"{path} is not a file type that the course reads; expected one of {', '.join(FILE_TYPES)}"
+            f"{how_to_convert(path)}"
+        )
     if not path.is_file():
         raise BadInput(f"{path} is a folder; give a file in it ({', '.join(FILE_TYPES)})")
     if path.stat().st_size == 0:
@@ -29,21 +43,41 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     frame = _parse(path)
     if frame.empty and not len(frame.columns):
         raise BadInput(f"{path} has no rows; expected a table with the columns {' and '.join(columns)}")
-    require_columns(path, frame, columns)
+    require_columns(path, frame, columns, advice)
     if frame.empty:
         raise BadInput(f"{path} has a header but no rows; expected at least one row for each label")
     return frame
 
 
-def require_columns(path: Path | str, frame: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raise BadInput unless the table has these columns."""
+def how_to_convert(path: Path) -> str:
+    """What makes a readable file of one of another type, to follow a sentence; "" where nothing is known."""
+    return f"; {CONVERT[path.suffix.lower()]}" if path.suffix.lower() in CONVERT else ""
+
+
+def require_columns(
+    path: Path | str, frame: pd.DataFrame, columns: Sequence[str], advice: str = COLUMNS_ADVICE
+) -> None:
+    """Raise BadInput unless the table has these columns; `advice` is the next step, in words of whoever asks."""
     for column in columns:
         if column not in frame.columns:
-            raise BadInput(
-                f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}; name the right ones "
-                "with text_column and label_column (`ftlab audit`: --text and --label, or --prompt and --completion; "
-                "`ftlab predict`: --text)"
-            )
+            raise BadInput(f"{path} has no column {column!r}; it has {_shown(frame)}; {_why(frame) or advice}")
+
+
+def _shown(frame: pd.DataFrame) -> str:
+    names = [name if name == name.strip() else repr(name) for name in map(str, frame.columns)]
+    shown = [name if len(name) <= 60 else f"{name[:60]}..." for name in names[:20]]
+    return ", ".join([*shown, *(["..."] if len(names) > 20 else [])])
+
+
+def _why(frame: pd.DataFrame) -> str:
+    """Why a table lacks the columns that were expected, where that can be seen."""
+    if any(name in frame and values.is_chat(next(iter(frame[name].dropna()), None)) for name in values.CHAT_COLUMNS):
+        return values.CHAT
+    (only, *others) = map(str, frame.columns)
+    for separator, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
+        if not others and separator in only:
+            return f"its columns seem to be separated by {called}; a .csv file takes commas, a .tsv file tabs"
+    return ""
 
 
 def _parse(path: Path) -> pd.DataFrame:
@@ -51,10 +85,10 @@ def _parse(path: Path) -> pd.DataFrame:
     suffix = path.suffix.lower()
     with explained(path):
         if suffix == ".parquet":
-            return pd.read_parquet(path)
+            return _read_parquet(path)
         if suffix == ".jsonl":
-            require_text(path)
-            return pd.DataFrame(list(json_objects(path)))
+            rows = list(json_objects(path))
+            return pd.DataFrame(rows, dtype=object)  # else 7 is 7.0 where another row has no number
         (frame,) = csv_chunks(path, None)
         return frame
 
@@ -64,12 +98,7 @@ def explained(path: Path) -> Iterator[None]:
     """What a parser complains of, as one sentence (BadInput)."""
     try:
         yield
-    except UnicodeDecodeError:
-        with path.open("rb") as lines:
-            for _ in decoded(lines, path):
-                pass  # until the line that says where it is
-        raise
-    except (ValueError, OSError, pd.errors.ParserWarning) as problem:  # pandas' and pyarrow's errors are ValueErrors
+    except (ValueError, OSError, NotImplementedError) as problem:  # as pyarrow's errors are
         reason = " ".join(str(problem).split())
         raise BadInput(
             f"{path} cannot be read as {path.suffix.lower()[1:]} ({reason[:200]}); mend the file and try again"
@@ -77,110 +106,138 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def csv_chunks(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
-    """The table of a CSV or TSV file, `rows` at a time (None: whole), each value as the text that stands there."""
+    """The table of a CSV or TSV file, `rows` at a time (None: whole), each value as the text that stands there.
+
+    At least one table comes, perhaps without rows; a value is missing where nothing stands. `delimited` says how the
+    files are read.
+    """
     require_text(path)
-    with pd.read_csv(
-        path,
-        sep="\t" if path.suffix.lower() == ".tsv" else ",",
-        encoding="utf-8-sig",
-        dtype=str,  # 007 is not 7,
-        keep_default_na=False,  # and "None" may be a label
-        na_values=[""],
-        index_col=False,
-        iterator=True,
-    ) as file:
-        while True:
-            # Around each read, and not around the loop: a generator's filters would hold for whoever takes its tables.
-            with warnings.catch_warnings():
-                # Fields too many in a row would shift its columns, or be cut off, with no more than a warning.
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                try:
-                    part = file.read(rows)
-                except StopIteration:
-                    return
-            yield part
+    with path.open("rb") as file:
+        names, cells = delimited.table(path, text_lines(file, path))
+        delimited.require_distinct(path, names)
+        for part in _pieces(cells, rows):
+            # 007 is not 7, and "None" may be a label.
+            yield pd.DataFrame([[cell or None for cell in row] for row in part], columns=names, dtype="str")
+
+
+def _pieces(cells: Iterator[list[str]], rows: int | None) -> Iterator[list[list[str]]]:
+    part = list(itertools.islice(cells, rows))
+    yield part
+    while part and rows is not None and (part := list(itertools.islice(cells, rows))):
+        yield part
 
 
 def require_text(path: Path) -> None:
     """Raise BadInput for a file that is no text: a picture, or text in UTF-16."""
     with path.open("rb") as file:
-        if b"\0" in file.read(1 << 16):
-            raise BadInput(f"{path} is a binary file; expected text in UTF-8 ({path.suffix.lower()[1:]})")
+        beginning = file.read(1 << 16)
+    if b"\0" in beginning:
+        utf_16 = "; this looks like UTF-16: save it as UTF-8" if beginning[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise BadInput(f"{path} is a binary file; expected text in UTF-8 ({path.suffix.lower()[1:]}){utf_16}")
+
+
+def text_lines(file: BinaryIO, where: object) -> Iterator[str]:
+    r"""The lines of a file with their ends: \n, or \r in a file that has no \n. Nothing else ends a line."""
+    return decoded(_lines(file), where)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    first = file.readline()
+    if first.endswith(b"\n") or b"\r" not in first:
+        yield from itertools.chain([first] if first else [], file)
+    else:
+        yield from first.splitlines(keepends=True)  # as Macs wrote them long ago: the line is the file
 
 
 def decoded(lines: Iterable[bytes], where: object) -> Iterator[str]:
-    """The lines as text, without a byte order mark; BadInput names the line that is not UTF-8."""
+    """The lines as text, without a byte order mark; BadInput names the line that is not UTF-8 or has a NUL in it."""
     for number, line in enumerate(lines, start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as problem:
             byte = f"{problem.object[problem.start]:#x}"
             raise BadInput(f"{where} is not UTF-8 (line {number} has the byte {byte}); save it as UTF-8") from problem
+        if "\0" in text:
+            raise BadInput(f"{where}, line {number}: a NUL character, which no text has; is the file damaged?")
         yield text
 
 
 def json_objects(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file, one a line; BadInput names the line that is none."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(decoded(lines, path), start=1):
+    """The objects of a JSONL file, one a line; BadInput names the line that is none, or that has a name twice."""
+    require_text(path)
+    with path.open("rb") as file:
+        for number, line in enumerate(text_lines(file, path), start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as problem:
-                reason = getattr(problem, "msg", "nested too deeply")
+                row = _decoder.decode(line.strip())
+            except (ValueError, RecursionError) as problem:
+                reason = getattr(
+                    problem, "msg", "nested too deeply" if isinstance(problem, RecursionError) else problem
+                )
                 raise BadInput(f"{path}, line {number}: not JSON ({reason}); expected one object a line") from problem
-            if r"\ud" in line.lower() and not is_whole(row):
+            if r"\ud" in line.lower() and not values.is_whole(row):
                 raise BadInput(f"{path}, line {number}: half a character (a lone \\ud...); write the whole one")
             if not isinstance(row, dict):
                 raise BadInput(f'{path}, line {number}: expected an object such as {{"text": ..., "label": ...}}')
             yield row
 
 
-class MixedLabels(dict[str, tuple[str, str]]):
-    """Rows whose label is of a rarer type than that of equal-looking ones (1 beside "1"): id -> label, type."""
-
-    def __deepcopy__(self, memo: object) -> MixedLabels:
-        return self  # pandas copies what is in `attrs` with each table that it makes
-
-
-def with_label_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with its labels as text; where two types read the same, `attrs["mixed_labels"]` says in which rows."""
-    labels = frame["label"]
-    if isinstance(labels.dtype, pd.StringDtype):
-        return frame
-    # A column of whole numbers with gaps is read as floats: 1.0 is the label "1".
-    if pd.api.types.is_float_dtype(labels) and (labels.dropna() % 1 == 0).all():
-        labels = labels.astype("Int64")
-    kinds = labels.map(lambda value: type(value).__name__, na_action="ignore").astype(object)
-    named = frame.assign(label=labels.astype(object).map(str, na_action="ignore"))
-    there = pd.DataFrame({"id": frame["id"], "label": named["label"], "kind": kinds}).dropna()
-    several = there[there.groupby("label")["kind"].transform("nunique") > 1]
-    if len(several):
-        usual = several.groupby("label")["kind"].transform(lambda column: column.mode().iloc[0])
-        rare = several[several["kind"] != usual]
-        mixed = {row: (label, kind) for row, label, kind in rare.itertuples(index=False)}
-        named.attrs["mixed_labels"] = MixedLabels(mixed)
-    return named
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice in it")
+    return found
 
 
-def as_texts(column: pd.Series, where: str) -> pd.Series:
-    """The column as strings. Raises BadInput when it holds nothing but numbers: it is another column that was meant."""
-    values = column.dropna()
-    strings = values.map(lambda value: isinstance(value, str))
-    words = values[strings & (values.astype(str).str.strip() != "")]
-    only_numbers = len(words) and pd.to_numeric(words, errors="coerce").notna().all()
-    if only_numbers or (len(values) and not strings.any()):
-        kind = "numbers" if only_numbers else type(values.iloc[0]).__name__
-        first = str(values.iloc[0])[:40]
-        raise BadInput(f"{where}, holds no texts but {kind} (the first is {first}); name the column of the texts")
-    return column if strings.all() else column.map(str, na_action="ignore")
+def _number(text: str) -> float:
+    if (number := float(text)) in (float("inf"), -float("inf")):
+        raise ValueError(f"{text:.40} is too large for a number")
+    return number
 
 
-def is_whole(row: object) -> bool:
-    """Whether a string, or a JSON value with strings in it, can be written down: half of a surrogate pair cannot."""
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"JSON has no {name}; write null where a value is missing")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """The columns of a Parquet file as they lie in it, with Python's values: a whole number beside a null stays one."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    delimited.require_distinct(path, table.column_names)
+    classes = _class_names(table.schema.metadata or {})
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    for name in columns.keys() & classes.keys():
+        if pd.api.types.is_integer_dtype(table.schema.field(name).type.to_pandas_dtype()):
+            columns[name] = _named(columns[name], classes[name], f"{path}, column {name!r}")
+    return pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()})
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """The names of the labels of each ClassLabel column, which `datasets` keeps beside the columns."""
     try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            column: list(feature["names"])
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _named(ids: list[int | None], names: list[str], where: str) -> list[str | None]:
+    """The names of label ids; -1 is what `datasets` writes where a label is missing."""
+    for number, label in enumerate(ids, start=1):
+        if label is not None and not -1 <= label < len(names):
+            raise BadInput(
+                f"{where}, row {number}: the label {label} has no name; the file names 0 to {len(names) - 1} "
+                f"({', '.join(map(str, names))[:100]}); name it, or leave the row out"
+            )
+    return [None if label is None or label < 0 else str(names[label]) for label in ids]

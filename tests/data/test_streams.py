@@ -156,9 +156,24 @@ LATER = {
         ["text,n\n"] + [f"a,{'1' * 500}\n"] * 1198 + ["caf\u00e9,1\n"],
         "is not UTF-8 (line 1200 has the byte 0xe9)",
     ),
-    "long.csv": (["text,n\n"] + ["a,1\n"] * 5 + ["a, film,1\n"], "cannot be read as csv (Error tokenizing"),
+    "long.csv": (
+        ["text,n\n"] + ["a,1\n"] * 5 + ["a, film,1\n"],
+        "cannot be read as csv (expected 2 fields in line 7, saw 3)",
+    ),
     "long.tsv": (["text\tn\n"] + ["a\t1\n"] * 5 + ["a\tfilm\t1\n"], "line 7, saw 3"),
-    "quote.csv": (["text,n\n"] + ["a,1\n"] * 5 + ['"never closed,1\n'], "cannot be read as csv"),
+    "quote.csv": (
+        ["text,n\n"] + ["a,1\n"] * 5 + ['"never closed,1\n'],
+        "cannot be read as csv (line 7: a quote opens a cell there and is never closed)",
+    ),
+    "short.csv": (["text,n\n"] + ["a,1\n"] * 5 + ["a\n"], "expected 2 fields in line 7, saw 1"),
+    "nul.csv": (["text,n\n"] + [f"a,{'1' * 500}\n"] * 198 + ["a\0,1\n"], "line 200: a NUL character"),
+    "nul.txt": (["a\n"] * 70_000 + ["a\0\n"], "line 70001: a NUL character"),
+    "twice.jsonl": (
+        ['{"text": "a"}\n'] * 5 + ['{"text": "a", "text": "b"}\n'],
+        "line 6: not JSON (the name 'text' stands twice",
+    ),
+    "nan.jsonl": (['{"text": "a"}\n'] * 5 + ['{"text": NaN}\n'], "line 6: not JSON (JSON has no NaN; write null"),
+    "huge.jsonl": (['{"text": "a"}\n'] * 5 + ['{"n": 1e999}\n'], "line 6: not JSON (1e999 is too large"),
 }
 
 
@@ -249,7 +264,7 @@ def test_later_rows_may_lack_columns_in_a_table_and_bring_none(tmp_path):
         ("out.parquet", "is not a file type that can be written; expected one of .csv, .tsv, .jsonl"),
         ("out", "is not a file type that can be written"),
         ("file/out.csv", "cannot be written"),
-        ("folder.csv", "could not be written"),
+        ("folder.csv", "is a folder; give the name of a file"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path, where, message):

@@ -238,6 +238,30 @@ def test_where_a_kind_runs_out_another_fills_the_split(jsonl):
     assert splits.sizes == {"train": 60, "validation": 20, "test": 20}
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_rare_kind_stands_in_every_split_that_has_room_for_all_kinds(jsonl, seed):
+    own = jsonl(numbered(300, kind=lambda number: "rare" if number < 4 else f"kind {number % 3}"))
+    for rows in (None, 40):
+        for part in parts_of(drawn(own, rows, 12, 15, seed=seed)):
+            assert set(part["kind"]) == {"rare", "kind 0", "kind 1", "kind 2"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_kind_of_a_single_group_is_trained_on_and_one_of_two_is_tested_too(jsonl, groups, seed):
+    """Twenty rows of a kind in one group or two: drawn for the test first, they would all be gone from training."""
+    own = jsonl(
+        numbered(
+            200,
+            kind=lambda number: "grouped" if number < 20 else "free",
+            group=lambda number: f"group {number % groups}" if number < 20 else None,
+        )
+    )
+    train, _, test = parts_of(drawn(own, None, 20, 40, seed=seed))
+    assert "grouped" in train["kind"]
+    assert ("grouped" in test["kind"]) == (groups == 2)
+
+
 def test_of_many_small_kinds_it_is_a_lot_which_are_tested(jsonl):
     """By the order of their names the same ones would be tested, whatever the seed."""
     own = jsonl(numbered(60, kind=lambda number: f"kind {number:02}"))

@@ -1,0 +1,185 @@
+"""Values of a table as text: one label a row, one text a row, and answers that may be lists or objects.
+
+A list is never written as Python writes it ("['billing']"): it is refused where one text or one label is meant, and
+becomes JSON where it is an answer to learn.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from ftlab import files
+from ftlab.errors import BadInput
+
+CHAT_COLUMNS = ("messages", "conversations", "conversation")
+CHAT_TURNS = ({"role", "content"}, {"from", "value"})
+CHAT = (
+    "conversations are not read: give each row one instruction and one answer, the user's turn in a column instruction "
+    "and the assistant's in a column output, and leave out conversations of several turns"
+)
+MULTI_LABEL = (
+    "the lessons do no multi-label classification, so give each row one label; several at once take a model with "
+    'problem_type="multi_label_classification", whose loss is binary cross-entropy over the labels'
+)
+
+
+def kind_of(value: object) -> str | None:
+    """What a value is that is no text and cannot be read as one ("a list", "an object", "bytes"), or None."""
+    if isinstance(value, (str, int, float)) or value is None:
+        return None
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, (bytes, bytearray)):
+        return "bytes"
+    return "a list" if isinstance(value, Iterable) else None
+
+
+def is_chat(value: object) -> bool:
+    """Whether a value is a conversation: a list of turns, each with its role and its content."""
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, (str, bytes, dict))
+        and any(isinstance(turn, dict) and any(names <= turn.keys() for names in CHAT_TURNS) for turn in value)
+    )
+
+
+def text_of(value: Any) -> str | None:
+    """A value as the text that JSON has for it: True is "true", a list is JSON; None where it is missing.
+
+    >>> text_of(7), text_of(False), text_of({"owner": None})
+    ('7', 'false', '{"owner": null}')
+    """
+    if isinstance(value, str):
+        return value
+    if kind_of(value):
+        return files.to_json(value, default=_dated)
+    if pd.isna(value):
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _dated(value)
+
+
+def _dated(value: object) -> str:
+    return value.isoformat() if isinstance(value, (datetime.date, datetime.time)) else str(value)
+
+
+def require_text(value: object, what: str) -> None:
+    """Raise BadInput for a list, an object or bytes; `what` says where it stands."""
+    if is_chat(value):
+        raise BadInput(f"{what} is a list of turns; {CHAT}")
+    if (kind := kind_of(value)) is not None:
+        raise BadInput(f"{what} is {kind}; expected a text, or name another column")
+
+
+def as_texts(column: pd.Series, where: str) -> pd.Series:
+    """The column as strings, None where there is nothing, in the same order.
+
+    Numbers and truths among the texts are written as JSON writes them. Raises BadInput when it holds nothing but
+    numbers (it is another column that was meant), and for a row that is a list, an object or bytes.
+    """
+    values = column.dropna()
+    if len(values) and is_chat(values.iloc[0]):
+        require_text(values.iloc[0], f"{where}, row 1")
+    strings = values.map(lambda value: isinstance(value, str)).astype(bool)
+    words = values[strings & (values.astype(str).str.strip() != "")]
+    only_numbers = len(words) and pd.to_numeric(words, errors="coerce").notna().all()
+    if only_numbers or (len(values) and not strings.any()):
+        kind = "numbers" if only_numbers else type(values.iloc[0]).__name__
+        first = str(values.iloc[0])[:40]
+        raise BadInput(f"{where}, holds no texts but {kind} (the first is {first}); name the column of the texts")
+    return plain_texts(column, where)
+
+
+def plain_texts(column: pd.Series, where: str) -> pd.Series:
+    """The column as strings, None where there is nothing, whatever the type of its values.
+
+    Raises BadInput for a row that is a list, an object or bytes.
+    """
+    if isinstance(column.dtype, pd.StringDtype):
+        return column
+    for number, value in enumerate(column, start=1):
+        require_text(value, f"{where}, row {number}")
+    return with_whole_numbers(column).map(text_of).astype(object)
+
+
+def as_answers(column: pd.Series, where: str) -> tuple[pd.Series, str]:
+    """The column as strings, lists and objects as JSON, and a sentence that says so ("" where there are none)."""
+    for number, value in enumerate(column, start=1):
+        if kind_of(value) == "bytes" or is_chat(value):
+            require_text(value, f"{where}, row {number}")
+    structured = int(column.map(lambda value: kind_of(value) is not None).sum())
+    note = f"{where}: {structured:,} of {len(column):,} are lists or objects, and are read as JSON text"
+    return with_whole_numbers(column).map(text_of).astype(object), note if structured else ""
+
+
+def with_whole_numbers(column: pd.Series) -> pd.Series:
+    """The column with 1.0 as 1, where it holds no fractions, or whole numbers beside it.
+
+    Whole numbers with gaps between them are often stored as floats.
+    """
+    floats = column.map(lambda value: isinstance(value, float) and value == value).astype(bool)
+    numbers = column[floats]
+    beside = column.map(lambda value: isinstance(value, int) and not isinstance(value, bool)).any()
+    if floats.any() and (beside or all(value.is_integer() for value in numbers)):
+        whole = [int(value) if float(value).is_integer() else value for value in numbers]
+        column = column.astype(object)
+        column[floats] = pd.Series(whole, index=numbers.index, dtype=object)
+    return column
+
+
+class MixedLabels(dict[str, tuple[str, str]]):
+    """Rows whose label is of a rarer type than that of equal-looking ones (1 beside "1"): id -> label, type."""
+
+    def __deepcopy__(self, memo: object) -> MixedLabels:
+        return self  # pandas copies what is in `attrs` with each table that it makes
+
+
+def with_label_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with its labels as text; where two types read the same, `attrs["mixed_labels"]` says in which rows.
+
+    Raises BadInput for a row whose label is a list, an object or bytes: a row has one label.
+    """
+    labels = frame["label"]
+    if isinstance(labels.dtype, pd.StringDtype):
+        return frame
+    _require_one_label(frame)
+    labels = with_whole_numbers(labels)
+    kinds = labels.map(lambda value: type(value).__name__, na_action="ignore").astype(object)
+    named = frame.assign(label=labels.astype(object).map(str, na_action="ignore"))
+    there = pd.DataFrame({"id": frame["id"], "label": named["label"], "kind": kinds}).dropna()
+    several = there[there.groupby("label")["kind"].transform("nunique") > 1]
+    if len(several):
+        usual = several.groupby("label")["kind"].transform(lambda column: column.mode().iloc[0])
+        rare = several[several["kind"] != usual]
+        mixed = {row: (label, kind) for row, label, kind in rare.itertuples(index=False)}
+        named.attrs["mixed_labels"] = MixedLabels(mixed)
+    return named
+
+
+def _require_one_label(frame: pd.DataFrame) -> None:
+    """Raise BadInput for the first row whose label is none: of lists the first that does not hold one label."""
+    odd = [(row, value) for row, value in zip(frame["id"], frame["label"], strict=True) if kind_of(value)]
+    if not odd:
+        return
+    several = [(row, value) for row, value in odd if kind_of(value) == "a list" and len(value) != 1]
+    row, value = (several or odd)[0]
+    if several:
+        said = ", ".join(map(str, value)) or "none"
+        raise BadInput(f"the row {row} has a list of {len(value)} labels ({said:.60}); {MULTI_LABEL}")
+    instead = "write the label itself, without the list around it" if kind_of(value) == "a list" else "write its name"
+    raise BadInput(f"the label of the row {row} is {kind_of(value)} ({value!a:.60}); {instead}")
+
+
+def is_whole(row: object) -> bool:
+    """Whether a string, or a JSON value with strings in it, can be written down: half of a surrogate pair cannot."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

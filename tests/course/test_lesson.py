@@ -1,13 +1,15 @@
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from ftlab.course import begin
+from ftlab.course import lesson as lesson_module
 from ftlab.data import sources
 from ftlab.data.splits import split
-from ftlab.errors import BadInput, ClaimFailed
+from ftlab.errors import BadInput, ClaimFailed, CourseError
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +80,74 @@ def test_a_finished_lesson_leaves_metrics_that_are_equal_for_equal_runs(folder):
     assert record["peak_memory_mb"] > 50
     assert record["versions"]["torch"]
     assert len(record["model"]["weights_sha256"]) == 64
+
+
+def test_checkpoints_outlive_a_finish_that_cannot_write(folder):
+    lesson = begin("02_text_classification", profile="smoke")
+    lesson.checkpoints.mkdir()
+    (folder / "record.json").mkdir()  # where a file is to be written
+    with pytest.raises(CourseError, match=r"record\.json is a folder"):
+        lesson.finish("x")
+    assert lesson.checkpoints.is_dir()
+    (folder / "record.json").rmdir()
+    lesson.finish("x")
+    assert not lesson.checkpoints.exists()
+
+
+def test_a_measurement_that_is_no_number_is_null_in_the_metrics(folder):
+    lesson = begin("02_text_classification", profile="smoke")
+    lesson.measure(accuracy=float("nan"), nothing=None)
+    lesson.finish("x")
+    assert json.loads((folder / "metrics.json").read_text())["metrics"] == {"accuracy": None, "nothing": None}
+    assert "NaN" not in (folder / "metrics.json").read_text()
+
+
+BEGUN = """
+import sys
+from ftlab.course import begin
+
+lesson = begin("02_text_classification", profile="smoke")
+print("begun", flush=True)
+if sys.stdin.readline() == "finish\\n":
+    lesson.finish("x")
+    print("finished", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other_kernel(folder):
+    """Another process that has begun the same lesson in the same folder."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", BEGUN], **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_kernel_of_a_lesson_is_refused_until_the_first_one_is_gone(folder, other_kernel, monkeypatch):
+    monkeypatch.setattr(lesson_module, "PATIENCE", 0.1)
+    with pytest.raises(
+        BadInput, match=rf"another kernel \(process {other_kernel.pid}\) has begun lesson 02.* shut that"
+    ):
+        begin("02_text_classification", profile="smoke")
+    begin("03_freezing_comparison", profile="smoke")
+    other_kernel.kill()
+    other_kernel.wait()
+    begin("02_text_classification", profile="smoke")
+    begin("02_text_classification", profile="smoke")  # and again, as one does in a notebook
+
+
+def test_a_finished_lesson_lets_another_kernel_run(folder, other_kernel):
+    print("finish", file=other_kernel.stdin, flush=True)
+    assert other_kernel.stdout.readline() == "finished\n"
+    begin("02_text_classification", profile="smoke").finish("x")
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["run"]
+
+
+def test_a_kernel_that_is_just_ending_is_waited_for(folder, other_kernel):
+    threading.Timer(0.5, other_kernel.kill).start()
+    begin("02_text_classification", profile="smoke")
 
 
 def test_a_kernel_that_went_offline_says_so_when_a_hub_is_needed(folder):

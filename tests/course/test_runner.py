@@ -1,10 +1,16 @@
 import copy
 import json
 import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import nbformat
 import pytest
 
+from ftlab import files
 from ftlab.course import lessons, refresh, runner
 from ftlab.errors import BadInput, ClaimFailed, LessonFailed
 
@@ -118,6 +124,110 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(course, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="cannot be written"):
         runner.run(["02"], profile="smoke", out=tmp_path / "file" / "out")
+
+
+def everything(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def test_a_second_run_into_a_folder_is_refused_in_one_sentence_and_touches_nothing(course):
+    out = course("lesson.finish('x')")
+    (out / ".partial-1").mkdir(parents=True)
+    (out / ".partial-1" / "half").write_text("of the first run")
+    first = files.take(out / runner.LOCK)
+    before = everything(out)
+    with pytest.raises(
+        BadInput, match=rf"a run is going on in {out} \(process {os.getpid()}\); .* choose another folder"
+    ):
+        runner.run(["02"], profile="smoke", out=out)
+    assert everything(out) == before
+    files.release(first)
+    runner.run(["02"], profile="smoke", out=out)
+    assert sorted(path.name for path in out.iterdir()) == ["02_text_classification"]
+
+
+RUN_AND_WAIT = """
+import sys
+from pathlib import Path
+from ftlab.course import lessons, runner
+
+lessons.notebooks_folder = lambda: Path(sys.argv[1])
+runner.run(["02"], profile="smoke", out=Path(sys.argv[2]), watch=False)
+"""
+
+
+def test_a_killed_run_is_swept_by_the_next_one_which_brings_back_what_was_there(course, tmp_path):
+    out = course("lesson.finish('first')")
+    runner.run(["02"], profile="smoke", out=out)
+    course(f"import time\nopen({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", RUN_AND_WAIT, str(tmp_path / "notebooks"), str(out)]) as run:
+        while not (tmp_path / "begun").exists():
+            assert run.poll() is None
+            time.sleep(0.05)
+        with pytest.raises(BadInput, match=rf"a run is going on in {out} \(process {run.pid}\)"):
+            runner.run(["02"], profile="smoke", out=out)
+        run.kill()
+    assert len(list(out.glob(files.PARTIAL + "*"))) == 1
+    (out / "02_text_classification").rename(out / "moved aside")
+    (out / (files.ASIDE + "1")).mkdir()  # as it is between the two renames
+    (out / "moved aside").rename(out / (files.ASIDE + "1") / "02_text_classification")
+    course("1 / 0")
+    with pytest.raises(LessonFailed):
+        runner.run(["02"], profile="smoke", out=out)
+    left = {"02_text_classification", "02_text_classification.failed.ipynb"}
+    assert {path.name for path in out.iterdir()} == left
+    assert json.loads((out / "02_text_classification" / "metrics.json").read_text())["headline"] == "first"
+
+
+def test_runs_that_begin_in_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    class Frozen(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(runner, "datetime", Frozen)
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: runner._fresh_folder(tmp_path / "runs", "smoke"), range(24)))
+    assert len(set(folders)) == 24
+    assert all(folder.is_dir() for folder in folders)
+    assert "20260102-030405-smoke" in {folder.name for folder in folders}
+
+
+def test_a_lesson_that_never_finishes_is_told_and_keeps_its_notebook(course):
+    out = course("pass")
+    with pytest.raises(LessonFailed, match=r"without `lesson.finish\(...\)`.* the notebook is 02_text_cl"):
+        runner.run(["02"], profile="smoke", out=out)
+    assert [path.name for path in out.iterdir()] == ["02_text_classification.failed.ipynb"]
+
+
+def test_checkpoints_stay_until_the_results_stand_under_their_name(course, monkeypatch):
+    out = course("lesson.checkpoints.mkdir()\nlesson.finish('x')")
+    write_json = files.write_json
+
+    def full(path, value):
+        if path.name == "record.json":
+            raise BadInput("the disk is full")
+        write_json(path, value)
+
+    monkeypatch.setattr(files, "write_json", full)
+    with pytest.raises(BadInput):
+        runner.run(["02"], profile="smoke", out=out)
+    assert [path.name for path in out.iterdir()] == ["02_text_classification.checkpoints"]
+    monkeypatch.undo()
+    course("lesson.finish('x')")
+    runner.run(["02"], profile="smoke", out=out)
+    assert [path.name for path in out.iterdir()] == ["02_text_classification"]
+
+
+def test_the_notebooks_are_stored_by_one_process_at_a_time(course, tmp_path, monkeypatch):
+    course("lesson.finish('x')")
+    monkeypatch.setattr(refresh, "notebooks_folder", lambda: tmp_path / "notebooks")
+    lock = files.take(tmp_path / "notebooks" / runner.LOCK)
+    before = everything(tmp_path)
+    with pytest.raises(BadInput, match=rf"are being stored anew \(process {os.getpid()}\); wait until"):
+        refresh.refresh(["02"])
+    assert everything(tmp_path) == before
+    files.release(lock)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,6 +214,29 @@ def test_what_a_killed_fetch_left_behind_is_swept_away(tiny_asset):
     (leftover / "half.bin").write_bytes(b"half")
     assets.fetch()
     assert not leftover.exists()
+
+
+def test_what_a_killed_process_left_is_swept_though_nothing_is_missing(tiny_asset):
+    assets.fetch()
+    for leftover in (assets.home() / "assets" / ".partial-old", assets.home() / "tiny" / ".partial-old"):
+        leftover.mkdir(parents=True)
+    assert assets.fetch() == []
+    assert not list(assets.home().glob("*/.partial-*"))
+
+
+def test_a_second_fetch_waits_aloud_and_leaves_the_first_ones_download_alone(tiny_asset, capfd):
+    root = assets.home() / "assets"
+    (root / ".partial-download").mkdir(parents=True)
+    first = files.take(root / assets.LOCK)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(assets.fetch)
+        said = ""
+        while "waiting" not in said and not second.done():
+            said += capfd.readouterr().err
+        assert said == f"ftlab: process {os.getpid()} is fetching into {root}; waiting for it ...\n"
+        assert (root / ".partial-download").exists()
+        files.release(first)
+        assert second.result() == ["tiny"]
 
 
 def test_a_fetch_killed_half_way_leaves_no_asset(tiny_asset, tmp_path):

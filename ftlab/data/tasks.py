@@ -72,10 +72,10 @@ def load(
 
     Rows of one group (a module of the standard library) and near-copies of each other stand in one split, or are left
     out of the others; each kind has its share of each split, and at least a row where a split has room for all kinds
-    and there are groups of it enough. A kind of a single group stands among the training rows, and is not tested. With `at_most` the
-    sizes are bounds, which shrink to three, one and one fifth of what there is, and to what groups leave. With `most`
-    about so many rows are read, spread over the source; the rows whose ids stand in `without` are not drawn. Raises
-    BadInput when there are too few rows.
+    and there are groups of it enough. A kind of a single group stands among the training rows, and is not tested. With
+    `at_most` the sizes are bounds, which shrink to three, one and one fifth of what there is, and to what groups leave.
+    With `most` about so many rows are read, spread over the source; the rows whose ids stand in `without` are not
+    drawn. Raises BadInput when there are too few rows.
     """
     table = part(task, most)
     texts = (table["instruction"] + "\n" + table["input"]).tolist()
@@ -162,10 +162,14 @@ def _draw(
     kinds = table["kind"].to_numpy()
     names, of = np.unique(kinds, return_inverse=True)
     there = free & usable
-    if not training and size >= len(names):
+    if not training and 1 < len(names) <= size:
         others = there & ~np.isin(apart, _last_of_each_kind(of, apart, there, size))
         there = others if others.sum() >= size else there
-    quota = _shares(np.bincount(of), np.bincount(of[there], minlength=len(names)), size, rng)
+    of_each = np.bincount(of[there], minlength=len(names))
+    quota = _shares(np.bincount(of), of_each, size, rng)
+    while (absent := (quota == 0) & (of_each > 0)).any() and quota.max() > 1:  # a row of each kind, if there is room
+        quota[quota.argmax()] -= 1
+        quota[absent.argmax()] += 1
     most = max(1, int(MOST_OF_A_GROUP * size))
     chosen: list[int] = []
     for name, wanted in zip(names, quota, strict=True):
@@ -178,7 +182,7 @@ def _draw(
 
 
 def _last_of_each_kind(of: np.ndarray, apart: np.ndarray, there: np.ndarray, size: int) -> list[int]:
-    """The component with the most rows of a kind, for each kind of which a draw of `size` could take every component."""
+    """The component with the most rows of a kind, for each kind of which a draw of `size` could take all components."""
     share = np.bincount(of) * (size / len(of))
     last = []
     for kind in np.unique(of[there]):
@@ -189,14 +193,9 @@ def _last_of_each_kind(of: np.ndarray, apart: np.ndarray, there: np.ndarray, siz
 
 
 def _shares(counts: np.ndarray, there: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """How many rows of each kind make `size`: in the proportion of `counts`, and no more than are `there`.
-
-    At least one of each kind, where `size` has room for all of them.
-    """
+    """How many rows of each kind make `size`: in the proportion of `counts`, and no more than are `there`."""
     exact = counts * (size / counts.sum())
-    quota = np.minimum(np.maximum(np.floor(exact).astype(int), int(size >= len(counts))), there)
-    while quota.sum() > size:
-        quota[np.where(quota > 1, quota - exact, -np.inf).argmax()] -= 1
+    quota = np.minimum(np.floor(exact).astype(int), there)
     lot = 1e-9 * rng.spawn(1)[0].random(len(counts))  # else of kinds of one size the first names would always win
     for _ in range(min(size, int(there.sum())) - int(quota.sum())):
         quota[np.where(quota < there, exact - quota + lot, -np.inf).argmax()] += 1

@@ -3,6 +3,7 @@
 import ast
 import functools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -210,6 +211,40 @@ def test_your_own_file_with_a_rare_class_trains_with_class_weights(tmp_path):
     card = (folder / "02_text_classification" / "model" / "README.md").read_text(encoding="utf-8")
     assert "one of 4 labels" in card
     assert str(tmp_path) not in card
+
+
+def test_notebooks_under_nbval_have_folders_like_those_of_a_run_and_leave_nothing(repository, tmp_path):
+    """Each its own, named after it, where the next one finds it; and what a kernel leaves behind goes, too."""
+    cells = {
+        "05_lora_phi2": [
+            "import os, tempfile\nfrom pathlib import Path\nfolder = Path(os.environ['FTLAB_RUN_FOLDER'])",
+            "(folder / 'adapter').mkdir(parents=True)\n(folder.parent / '05_lora_phi2.checkpoints').mkdir()",
+            "left = tempfile.mkdtemp()\nprint(folder.name)",
+        ],
+        "06_merge_and_inference": [
+            "import os\nfrom pathlib import Path\nfolder = Path(os.environ['FTLAB_RUN_FOLDER'])",
+            "print(folder.name, (folder.parent / '05_lora_phi2' / 'adapter').is_dir(), folder.exists())",
+        ],
+    }
+    printed = {"05_lora_phi2": "05_lora_phi2\n", "06_merge_and_inference": "06_merge_and_inference True False\n"}
+    kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "shared").mkdir()
+    shutil.copy(repository / "conftest.py", tmp_path)
+    for name, sources_ in cells.items():
+        made = [
+            nbformat.v4.new_code_cell(source, execution_count=place) for place, source in enumerate(sources_, start=1)
+        ]
+        made[-1].outputs = [nbformat.v4.new_output("stream", name="stdout", text=printed[name])]
+        nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=kernel), tmp_path / "notebooks" / f"{name}.ipynb")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
+    done = subprocess.run(
+        [*command, "notebooks"], cwd=tmp_path, env={**os.environ, "TMPDIR": str(tmp_path / "shared")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "5 passed" in done.stdout
+    assert not list((tmp_path / "shared").iterdir())
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to cut the network off")

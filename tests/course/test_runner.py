@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -156,7 +157,15 @@ runner.run(["02"], profile="smoke", out=Path(sys.argv[2]), watch=False)
 """
 
 
-def test_a_killed_run_is_swept_by_the_next_one_which_brings_back_what_was_there(course, tmp_path):
+@pytest.fixture
+def temporary(monkeypatch):
+    """A temporary folder for what is killed, with a path as short as a kernel's sockets need."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield folder
+
+
+def test_a_killed_run_is_swept_by_the_next_one_which_brings_back_what_was_there(course, tmp_path, temporary):
     out = course("lesson.finish('first')")
     runner.run(["02"], profile="smoke", out=out)
     course(f"import time\nopen({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(60)")

@@ -22,7 +22,7 @@ import numpy as np
 from filelock import BaseFileLock
 
 from ftlab import files
-from ftlab.course import profiles, records
+from ftlab.course import fitting, profiles, records
 from ftlab.data import sources
 from ftlab.errors import BadInput, ClaimFailed
 from ftlab.models import loading
@@ -174,7 +174,7 @@ def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", **{WENT_OFFLINE: "1"})
     elif os.environ.get(WENT_OFFLINE):
         raise BadInput("this kernel went offline for another profile, for good; restart the kernel and run it again")
-    profiles.require_fitting(budget)
+    budget = fitting.fitted(budget)
     folder = Path(os.environ.get(RUN_FOLDER) or _beside_the_notebooks() / "runs" / "notebook" / name).absolute()
     _take(folder, name)
     if "learning_rate" in budget.settings:

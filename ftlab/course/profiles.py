@@ -31,22 +31,27 @@ class Parameter:
     high: float | None = None
     above: float | None = None
 
-    def parse(self, name: str, value: Any) -> Any:
+    def parse(self, name: str, value: Any, *, all_at_zero: str = "") -> Any:
         """`value` as this parameter's type, from Python, YAML or a command line.
 
-        Raises BadInput for another type, or a number out of range.
+        `all_at_zero` says what 0 stands for, where it stands for all that there are. Raises BadInput for another type,
+        or a number out of range.
         """
         parsed = self._convert(name, value)
+        if all_at_zero and parsed == 0:
+            return parsed
         if isinstance(parsed, (int, float)) and not isinstance(parsed, bool):
             too_low = (self.low is not None and parsed < self.low) or (self.above is not None and parsed <= self.above)
             too_high = self.high is not None and parsed > self.high
             if too_low or too_high or parsed != parsed:
-                raise BadInput(f"{name} is {parsed}; expected {self._range()} ({self.what})")
+                zero = f", or 0: {all_at_zero}" if all_at_zero else ""
+                raise BadInput(f"{name} is {parsed}; expected {self._range()}{zero} ({self.what})")
         return parsed
 
     def _convert(self, name: str, value: Any) -> Any:
         wanted = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[self.kind]
-        problem = BadInput(f"{name} is {value!r}; expected {wanted} ({self.what})")
+        quoted = "; in quotes, if that is what it is called" if self.kind is str else ""
+        problem = BadInput(f"{name} is {value!r}; expected {wanted} ({self.what}){quoted}")
         if isinstance(value, bool) != (self.kind is bool):  # a bool is an int in Python, and never meant as one
             raise problem
         if self.kind is str and not isinstance(value, str):
@@ -83,6 +88,7 @@ PARAMETERS: dict[str, Parameter] = {
     "rows": Parameter(int, "training rows; leave it out for the profile's own number", low=1),
     "validation_rows": Parameter(int, "rows that choose", low=2),
     "test_rows": Parameter(int, "rows that judge", low=2),
+    "source_rows": Parameter(int, "rows that are read, spread over the source; 0 for all", low=0),
     "trap_rows": Parameter(int, "how many rows from the top of the file", low=1),
     "trap_test_rows": Parameter(int, "how many test rows from the top of the file", low=1),
     "augmented_rows": Parameter(int, "rows that get edited copies, to make a split that leaks", low=10),
@@ -145,7 +151,14 @@ PARAMETERS: dict[str, Parameter] = {
     "at_most_left": Parameter(int, "the claimed upper bound of rows that a repair leaves", low=0),
     "at_least_share_cut": Parameter(float, "the claimed lower bound of the share of rows cut", low=0, high=1),
 }
+SIZES = {"rows", "validation_rows", "test_rows"}
 COLUMNS = {"text_column": "text", "label_column": "label"}
+ALL_AT_ZERO = {  # where a lesson takes 0 for all that there are
+    ("text_classification", "rows"): "all that the other splits leave",
+    ("text_classification", "test_rows"): "the whole test split of a source that has one",
+    ("gpt2_instruction_tuning", "rows"): "all that the other splits leave",
+    ("lora_phi2", "rows"): "all that the other splits leave",
+}
 
 
 @dataclass(frozen=True)
@@ -160,6 +173,8 @@ class Budget:
     seed: int
     settings: dict[str, Any]
     overrides: dict[str, Any] = field(default_factory=dict)
+    fitted: tuple[str, ...] = ()  # the names of what the rows or the model asked for (see `fitting`)
+    left_out: tuple[str, ...] = ()  # the ids of rows that are too long
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -188,7 +203,7 @@ class Budget:
     @property
     def sizes_are_bounds(self) -> bool:
         """Whether the sizes of the splits may shrink to what a data set has: none of them was set by hand."""
-        return not {"rows", "validation_rows", "test_rows"} & self.overrides.keys()
+        return not SIZES & self.overrides.keys()
 
     def columns(self) -> dict[str, str]:
         """The column names of your own file, as `sources.load` takes them."""
@@ -198,11 +213,14 @@ class Budget:
         rows = "".join(
             f"<tr><td style='text-align:left'>{html.escape(name)}</td><td style='text-align:left'>"
             f"{html.escape(str(value))}</td><td style='text-align:left'>"
-            f"{'you' if name in self.overrides else 'profile ' + self.profile}</td></tr>"
+            f"{self._set_by(name)}</td></tr>"
             for name, value in self.settings.items()
             if name in self.overrides or not (name in COLUMNS or name.startswith(("at_least_", "at_most_")))
         )
         return f"<table><thead><tr><th>budget</th><th>value</th><th>set by</th></tr></thead>{rows}</table>"
+
+    def _set_by(self, name: str) -> str:
+        return "you" if name in self.overrides else "your rows" if name in self.fitted else f"profile {self.profile}"
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
@@ -247,10 +265,12 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
     for name, value in given.items():
         if name != "seed" and name not in values:
             raise BadInput(f"lesson {lesson} has no parameter {name!r}; it has {', '.join(['seed', *values])}")
-        given[name] = PARAMETERS[name].parse(name, value)
+        given[name] = PARAMETERS[name].parse(name, value, all_at_zero=ALL_AT_ZERO.get((lesson, name), ""))
     seed = given.pop("seed", 0)
     rows = rows_from(lesson)
     values.update(for_dataset(lesson, profile, given.get(rows, values[rows])))
+    if "source_rows" in values and SIZES & given.keys():
+        values["source_rows"] = 0  # so many rows may be in all of the source alone
     values.update(given)
     if given.get("dataset") in sources.SOURCES and not sources.SOURCES[given["dataset"]].hub_id:
         values["from_hub"] = False

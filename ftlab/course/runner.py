@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab import files
-from ftlab.course import profiles
+from ftlab.course import fitting, profiles
 from ftlab.course.display import Display, display
 from ftlab.course.lesson import RUN_FOLDER, checkpoints_folder, lock_of
 from ftlab.course.lessons import LessonFile, lessons
@@ -64,7 +64,8 @@ def plan(chosen: Sequence[LessonFile], profile: str, parameters: Mapping[str, An
     needed = dict.fromkeys(name for budget in budgets for name in budget.assets)
     assets.fetch(needed)
     for budget in budgets:
-        profiles.require_fitting(budget)
+        fit = fitting.fitted if fitting.may_change(budget) else profiles.require_fitting
+        fit(budget)  # the lesson does it again, and shows what has changed
     return budgets
 
 

@@ -62,7 +62,7 @@ def _wordpiece() -> PreTrainedTokenizerFast:
     )
 
 
-def _byte_level() -> PreTrainedTokenizerFast:
+def _byte_level(longest: int = 256) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with one special token and no pad token, as GPT-2 and phi-2 have it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -79,7 +79,7 @@ def _byte_level() -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(_corpus(), trainer)
     end = "<|endoftext|>"
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end, model_max_length=256
+        tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end, model_max_length=longest
     )
 
 
@@ -112,10 +112,24 @@ def _phi() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     return PhiForCausalLM(config), tokenizer
 
 
+def _llama() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """SmolLM2's class, tied embeddings and positions: rows of any length that a person brings fit in."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _byte_level(8192)
+    ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    # As wide as the rank that the course names, and with rows to spare for a pad token.
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"vocab_size": len(tokenizer) + 24, "max_position_embeddings": 8192}
+    config = LlamaConfig(tie_word_embeddings=True, **shape, **ends)
+    return LlamaForCausalLM(config), tokenizer
+
+
 BUILDERS: dict[str, Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]] = {
     "tiny-distilbert": _distilbert,
     "tiny-gpt2": _gpt2,
     "tiny-phi": _phi,
+    "tiny-llama": _llama,
 }
 
 

@@ -1,0 +1,129 @@
+"""What the rows and the model ask of a budget: lengths that fit them, where nobody set a length by hand.
+
+A profile's lengths were chosen for its own task and model. Another file's answers may be ten times as long, and would
+be refused by a `max_length` that its owner never set.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ftlab.course import profiles
+from ftlab.data import prompts, tasks
+from ftlab.errors import BadInput
+from ftlab.models import loading
+
+WHOLE = 256  # tokens up to which a row is kept whole; of a longer one the prompt is cut, and the lesson counts it
+LONGEST = 512  # tokens up to which max_length follows the answers; a training on longer rows has to be asked for
+ROOM = 32  # tokens of a prompt that stand before the longest answer
+MOST_NEW = 256  # tokens up to which max_new_tokens follows the answers
+STEP = 8  # lengths are multiples of it
+NAMED = 3  # how many rows a refusal names
+
+
+def fitted(budget: profiles.Budget) -> profiles.Budget:
+    """The budget with lengths that fit its model and its task, where nobody set them by hand; `fitted` names these.
+
+    max_length shrinks to the positions of the model, and grows where another task or model than the profile's own has
+    longer rows; max_new_tokens grows with the answers, and frozen_layers shrinks to two thirds of a model with fewer.
+    Of a task of the course, `left_out` names the rows that are too long all the same. Fetches the model if it is not
+    there. Raises BadInput where `profiles.require_fitting` does, and names the rows of your own file that are too long.
+    """
+    budget = _within_depth(_within_positions(budget))
+    profiles.require_fitting(budget)
+    return _holding_its_rows(budget) if "task" in budget.settings else budget
+
+
+def may_change(budget: profiles.Budget) -> bool:
+    """Whether `fitted` has to look at the rows before a run: with the profile's own task and model it has been done."""
+    return bool({"task", "model", "max_length", "max_new_tokens"} & budget.overrides.keys())
+
+
+def _within_positions(budget: profiles.Budget) -> profiles.Budget:
+    if "max_length" not in budget.settings or "max_length" in budget.overrides:
+        return budget
+    most = loading.max_positions(budget.model)
+    return _with(budget, max_length=min(budget.max_length, most))
+
+
+def _within_depth(budget: profiles.Budget) -> profiles.Budget:
+    if "frozen_layers" not in budget.settings or "frozen_layers" in budget.overrides:
+        return budget
+    depth = loading.depth(budget.model)
+    return budget if budget.frozen_layers <= depth else _with(budget, frozen_layers=max(1, 2 * depth // 3))
+
+
+def _holding_its_rows(budget: profiles.Budget) -> profiles.Budget:
+    table = tasks.part(budget.task, budget.settings.get("source_rows", 0))
+    before, after = _lengths(table, budget.model)
+    most = loading.max_positions(budget.model)
+    if "max_length" not in budget.overrides and {"task", "model"} & budget.overrides.keys():
+        asked = max(min(int((before + after).max()), WHOLE), int(after.max()) + ROOM)
+        limit = most if budget.profile == "smoke" else min(most, LONGEST)
+        budget = _with(budget, max_length=max(budget.max_length, min(_rounded(asked), limit)))
+    if _follows_the_answers(budget):
+        budget = _with(budget, max_new_tokens=min(_rounded(int(after.max())), MOST_NEW, max(1, most // 2)))
+    cut, deaf = after >= budget.max_length, before + budget.max_new_tokens > most
+    if budget.task in tasks.TASKS:
+        return replace(budget, left_out=tuple(table["id"][cut | deaf]))
+    ids = table["id"].to_numpy()
+    if cut.any():
+        needed = int(after.max()) + ROOM
+        advice = f"set max_length to {needed}, or leave them out" if needed <= most else (
+            f"{budget.model} has positions for {most}, so shorten them, or leave them out"
+        )  # fmt: skip
+        raise BadInput(
+            f"max_length {budget.max_length} would cut the answers of {_counted(ids, cut)} of {budget.task} "
+            f"({_named(ids, cut)}), of which the longest has {after.max()} tokens with EOS; {advice}: a cut answer "
+            "teaches not to stop"
+        )
+    if deaf.any():
+        raise BadInput(
+            f"the {most} positions of {budget.model} have no room for an answer of max_new_tokens "
+            f"{budget.max_new_tokens} after the prompts of {_counted(ids, deaf)} of {budget.task} "
+            f"({_named(ids, deaf)}); shorten them, or leave them out"
+        )
+    return budget
+
+
+def _follows_the_answers(budget: profiles.Budget) -> bool:
+    """Whether max_new_tokens is another task's: nobody set it for this one. In smoke it stays as small as it is."""
+    if budget.profile == "smoke" or "max_new_tokens" in budget.overrides or "task" not in budget.overrides:
+        return False
+    own = profiles.table()[budget.lesson][budget.profile]["task"]
+    return budget.task != own and "max_new_tokens" not in profiles.for_dataset(
+        budget.lesson, budget.profile, budget.task
+    )
+
+
+def _lengths(table: pd.DataFrame, model: str) -> tuple[np.ndarray, np.ndarray]:
+    """For each row the tokens of its prompt, and of its answer with EOS: what training reads."""
+    tokenizer = loading.tokenizer(model)
+    tokenizer.model_max_length = sys.maxsize  # or it warns of a long row, which is here to be counted
+    pieces = [prompts.pieces(row, tokenizer) for row in table.to_dict("records")]
+    return np.array([len(prompt) for prompt, _ in pieces]), np.array([len(answer) for _, answer in pieces])
+
+
+def _with(budget: profiles.Budget, **lengths: Any) -> profiles.Budget:
+    changed = {name: value for name, value in lengths.items() if budget.settings[name] != value}
+    names = (*budget.fitted, *(name for name in changed if name not in budget.fitted))
+    return replace(budget, settings={**budget.settings, **changed}, fitted=names)
+
+
+def _rounded(tokens: int) -> int:
+    return -(-tokens // STEP) * STEP
+
+
+def _counted(ids: Collection[str], which: np.ndarray) -> str:
+    return f"{int(which.sum()):,} of the {len(ids):,} rows"
+
+
+def _named(ids: np.ndarray, which: np.ndarray) -> str:
+    found = ids[which]
+    return ", ".join(found[:NAMED]) + (" and more" if len(found) > NAMED else "")

@@ -1,0 +1,79 @@
+"""The cells of a lesson, run in this process: no kernel to start, and its libraries are imported once for many runs."""
+
+import ast
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from ftlab.course import lesson as lesson_module
+from ftlab.course import lessons, runner
+
+NOTEBOOKS = lessons.lessons()[0].path.parent
+
+
+def source_of(path: Path, parameters: Mapping[str, Any]) -> list[str]:
+    """The code cells of a notebook, with the values of `parameters` in the cell that is tagged so."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    given = "".join(f"{name} = {value!r}\n" for name, value in parameters.items())
+    return [cell.source + ("\n" + given if "parameters" in cell.metadata.get("tags", []) else "") for cell in cells]
+
+
+def run(lesson: str, out: Path, parameters: Mapping[str, Any], *, profile: str = "smoke") -> dict[str, Any]:
+    """Run every cell of a lesson into `out/<its name>`; its metrics, and under "said" what it printed.
+
+    The parameters are checked as `ftlab run` checks them. An error of a cell carries the cell.
+    """
+    (chosen,) = lessons.lessons([lesson])
+    (budget,) = runner.plan([chosen], profile, parameters)
+    folder = out / chosen.name
+    out.mkdir(parents=True, exist_ok=True)
+    given = {**parameters, "profile": profile, "seed": budget.seed}
+    space: dict[str, Any] = {"__name__": "__main__", "display": _display}
+    said = io.StringIO()
+    settings = {runner.RUN_FOLDER: str(folder), runner.HEADLESS: "1"}
+    with runner._environment(settings), contextlib.chdir(NOTEBOOKS), contextlib.redirect_stdout(said):
+        for number, source in enumerate(source_of(chosen.path, given)):
+            try:
+                _execute(source, f"<{chosen.name}, cell {number}>", space)
+            except Exception as problem:
+                problem.add_note(f"{chosen.name} with {given}, in the cell:\n{source}")
+                raise
+    lesson_module._give_back()
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return {**metrics, "said": said.getvalue(), "folder": folder}
+
+
+def _execute(source: str, name: str, space: dict[str, Any]) -> None:
+    """As a notebook does: the value of a last expression is shown."""
+    body = ast.parse(source, name).body
+    last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
+    exec(compile(ast.Module(body, []), name, "exec"), space)
+    if isinstance(last, ast.Expr):
+        _display(eval(compile(ast.Expression(last.value), name, "eval"), space))
+
+
+def _display(*values: Any) -> None:
+    """Make what a notebook would show, in each of its forms."""
+    for value in values:
+        if value is None:
+            continue
+        for form in ("_repr_html_", "_repr_markdown_"):
+            if hasattr(value, form):
+                getattr(value, form)()
+        print(value)
+
+
+if __name__ == "__main__":
+    # A list of runs as JSON: [lesson, profile, parameters] each, into the folder that is named first.
+    for number, (lesson, profile, parameters) in enumerate(json.loads(sys.argv[2])):
+        found = run(
+            lesson, Path(sys.argv[1]) / str(number), yaml.safe_load(yaml.safe_dump(parameters)), profile=profile
+        )
+        print(json.dumps({"lesson": lesson, "headline": found["headline"]}))

@@ -23,6 +23,7 @@ from ftlab.errors import BadInput
 
 LONGEST = 1 << 27  # of a cell, in characters: what a quote that is never closed would read on to
 AHEAD = 1 << 20  # how far a quote's end is looked for in a TSV, in characters
+BARE = "a carriage return stands in a cell without quotes; put the cell in quotes"
 QUOTED = re.compile(r'"((?:[^"]++|"")*+)"(?=\t|\Z)')
 UNCLOSED = re.compile(r'"(?:[^"]++|"")*+\Z')
 INSIDE = re.compile(r'(?:[^"]++|"")*+\Z')
@@ -89,7 +90,7 @@ def _explained(problem: csv.Error) -> str:
     if "expected after" in said:
         return 'a cell in quotes goes on after its closing quote; write a quote inside it twice, ""'
     if "new-line" in said:
-        return "a carriage return stands in a cell without quotes; put the cell in quotes"
+        return BARE
     if "field limit" in said:
         return f"a cell of more than {LONGEST:,} characters; is there a quote that is never closed?"
     return said
@@ -130,6 +131,8 @@ def _tsv_records(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[s
             further = 0
         if row is None and not _without_end(line).strip(" "):
             yield number, []
+        elif row is None and any("\r" in cell.text for cell in _cells(_without_end(line)) if not cell.quoted):
+            raise _refused(path, f"line {number}: {BARE}")
         elif row is None:
             raise _wrong_number(path, number, columns, len(_cells(_without_end(line))))
         else:

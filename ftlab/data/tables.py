@@ -17,6 +17,7 @@ from ftlab.errors import BadInput
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
 COLUMNS_ADVICE = "name the right ones with text_column and label_column"
 CONVERT = {
+    ".parquet": "save it as .jsonl",
     ".json": "write each object of its list on a line of its own, into a .jsonl file",
     ".xlsx": "save the sheet as CSV (UTF-8)",
     ".xls": "save the sheet as CSV (UTF-8)",
@@ -60,7 +61,7 @@ def require_columns(
     """Raise BadInput unless the table has these columns; `advice` is the next step, in words of whoever asks."""
     for column in columns:
         if column not in frame.columns:
-            raise BadInput(f"{path} has no column {column!r}; it has {_shown(frame)}; {_why(frame) or advice}")
+            raise BadInput(f"{path} has no column {column!r}; it has {_shown(frame)}; {_next_step(frame, advice)}")
 
 
 def _shown(frame: pd.DataFrame) -> str:
@@ -69,15 +70,15 @@ def _shown(frame: pd.DataFrame) -> str:
     return ", ".join([*shown, *(["..."] if len(names) > 20 else [])])
 
 
-def _why(frame: pd.DataFrame) -> str:
-    """Why a table lacks the columns that were expected, where that can be seen."""
-    if any(name in frame and values.is_chat(next(iter(frame[name].dropna()), None)) for name in values.CHAT_COLUMNS):
-        return values.CHAT
-    (only, *others) = map(str, frame.columns)
+def _next_step(frame: pd.DataFrame, advice: str) -> str:
+    """What to do about a table that lacks a column, after why it does where that can be seen."""
+    if any(values.is_chat(next(iter(column.dropna()), None)) for _, column in frame.items()):
+        return f"{values.CHAT}, then {advice}"
+    only, *others = map(str, frame.columns)
     for separator, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
         if not others and separator in only:
             return f"its columns seem to be separated by {called}; a .csv file takes commas, a .tsv file tabs"
-    return ""
+    return advice
 
 
 def _parse(path: Path) -> pd.DataFrame:

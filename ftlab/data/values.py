@@ -16,12 +16,8 @@ import pandas as pd
 from ftlab import files
 from ftlab.errors import BadInput
 
-CHAT_COLUMNS = ("messages", "conversations", "conversation")
 CHAT_TURNS = ({"role", "content"}, {"from", "value"})
-CHAT = (
-    "conversations are not read: give each row one instruction and one answer, the user's turn in a column instruction "
-    "and the assistant's in a column output, and leave out conversations of several turns"
-)
+CHAT = "conversations are not read: write the user's turn and the assistant's to columns of their own, one pair a row"
 MULTI_LABEL = (
     "the lessons do no multi-label classification, so give each row one label; several at once take a model with "
     'problem_type="multi_label_classification", whose loss is binary cross-entropy over the labels'

@@ -74,7 +74,7 @@ def require_text(value: object, what: str) -> None:
 
 
 def as_texts(column: pd.Series, where: str) -> pd.Series:
-    """The column as strings, None where there is nothing, in the same order.
+    """The column as strings, missing where there is nothing, in the same order.
 
     Numbers and truths among the texts are written as JSON writes them. Raises BadInput when it holds nothing but
     numbers (it is another column that was meant), and for a row that is a list, an object or bytes.
@@ -93,7 +93,7 @@ def as_texts(column: pd.Series, where: str) -> pd.Series:
 
 
 def plain_texts(column: pd.Series, where: str) -> pd.Series:
-    """The column as strings, None where there is nothing, whatever the type of its values.
+    """The column as strings, missing where there is nothing, whatever the type of its values.
 
     Raises BadInput for a row that is a list, an object or bytes.
     """
@@ -101,7 +101,7 @@ def plain_texts(column: pd.Series, where: str) -> pd.Series:
         return column
     for number, value in enumerate(column, start=1):
         require_text(value, f"{where}, row {number}")
-    return with_whole_numbers(column).map(text_of).astype(object)
+    return with_whole_numbers(column).map(text_of)
 
 
 def as_answers(column: pd.Series, where: str) -> tuple[pd.Series, str]:
@@ -111,7 +111,7 @@ def as_answers(column: pd.Series, where: str) -> tuple[pd.Series, str]:
             require_text(value, f"{where}, row {number}")
     structured = int(column.map(lambda value: kind_of(value) is not None).sum())
     note = f"{where}: {structured:,} of {len(column):,} are lists or objects, and are read as JSON text"
-    return with_whole_numbers(column).map(text_of).astype(object), note if structured else ""
+    return with_whole_numbers(column).map(text_of), note if structured else ""
 
 
 def with_whole_numbers(column: pd.Series) -> pd.Series:

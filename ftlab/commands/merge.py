@@ -22,6 +22,9 @@ def add(commands: Any) -> None:
         help="texts to measure on: CSV, TSV, JSONL or .txt (default: short passages of the course)",
     )  # fmt: skip
     merge.add_argument("--prompt", default="prompt", metavar="COL", help="the column of these texts (default: prompt)")
+    merge.add_argument(
+        "--record-base", action="store_true", help="write into the adapter's folder that this model is its base"
+    )
     merge.add_argument("--json", action="store_true", help="one JSON object on stdout")
     merge.set_defaults(command=run)
 
@@ -31,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     from ftlab.data import streams
     from ftlab.evaluation import forgetting
     from ftlab.inference.generator import require_language_model
-    from ftlab.models import certificate, loading
+    from ftlab.models import adapters, certificate, loading
 
     require_language_model(options.base)
     texts = [" ".join(passage.split()[:WORDS]) for passage in forgetting.general_passages()[:PASSAGES]]
@@ -40,6 +43,8 @@ def run(options: argparse.Namespace) -> int:
             streams.chunks(options.prompts, options.prompt, advice="name the column of the texts with --prompt")
         )
         texts = [text for part in parts for text in streams.texts(part, options.prompt)]
+    if options.record_base:
+        adapters.record_fitting_base(options.adapter, options.base)
     found = certificate.merge_with_certificate(loading.folder(options.base), options.adapter, options.out, texts)
     if options.json:
         print(files.to_json({"out": str(options.out), **found.record()}, ascii_only=True))

@@ -11,6 +11,7 @@ the base. The names of the files are PEFT's.
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab import files
 from ftlab.errors import BadInput, CourseError
-from ftlab.models import loading
+from ftlab.models import adapter_config, adapter_fit, base_weights, loading, shards
+from ftlab.models.adapter_config import BASE, CONFIG, INITS_THAT_LEAVE_THE_BASE, WEIGHTS, one_line, shown, some
+from ftlab.models.adapter_fit import Fit
 from ftlab.models.adapter_targets import (
     ALL_LINEAR,
+    QUANTIZED,
     Targets,
     all_linear,
     linear_layers,
     model_type,
+    require_unwrapped,
     resolve,
     trained_in_full,
 )
@@ -34,11 +39,12 @@ from ftlab.models.quantized import UNPACKED, four_bit_config, keep_trainable, re
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = [
     "ALL_LINEAR", "PRESETS", "VARIANTS", "Targets", "attach", "config", "four_bit_config", "keep_trainable", "load",
-    "record_base", "require_amp", "require_base", "require_counts", "require_fit", "resolve", "same_as_base", "save",
-    "trainable",
+    "record_base", "record_fitting_base", "require_amp", "require_base", "require_counts", "require_fit", "resolve",
+    "same_as_base", "save", "tokenizer", "trainable",
 ]  # fmt: skip
 
 # The projections that make queries and values (GPT-2 makes its keys in the same matrix), by `config.model_type`.
@@ -61,7 +67,6 @@ TASKS = {
     "ForCausalLM": "CAUSAL_LM", "LMHeadModel": "CAUSAL_LM", "ForSequenceClassification": "SEQ_CLS",
     "ForTokenClassification": "TOKEN_CLS", "ForQuestionAnswering": "QUESTION_ANS",
 }  # fmt: skip
-CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 
 
 def config(
@@ -166,38 +171,50 @@ def record_base(folder: Path, base: str) -> dict[str, str | None]:
     return record
 
 
-def require_base(adapter_folder: Path, base: str) -> dict[str, str | None]:
+def require_base(adapter_folder: Path, base: str) -> dict[str, Any]:
     """The record of an adapter that is whole and belongs to `base`.
 
     Raises BadInput when a file is missing or unreadable, a tensor holds NaN or infinity, nothing says which base the
     adapter was trained on, or that base has other weights (by their hash).
     """
     folder = Path(adapter_folder).expanduser()
-    _read_weights(folder)
-    if not (folder / BASE).is_file():
+    adapter_fit.read(folder)
+    record = adapter_config.read_record(folder)
+    if record is None:
         raise BadInput(
             f"{folder} has no {BASE}, so it cannot be proven that its adapter was trained on {base}; save it again "
-            "with `adapters.save`, or, if you know its base, write that down with `adapters.record_base`"
+            "with `adapters.save`, or, if you know its base, write that down once: add --record-base to `ftlab "
+            "generate` or `ftlab merge`, or call `adapters.record_base`"
         )
-    try:
-        record = json.loads((folder / BASE).read_text(encoding="utf-8"))
-        name, trained_on = record["name"], record["weights_sha256"]
-    except (ValueError, KeyError, TypeError) as problem:
-        raise BadInput(f"{folder / BASE} cannot be read ({problem!r}); save the adapter again") from problem
+    trained_on = record["weights_sha256"]
     if (given := loading.weights_sha256(loading.folder(base))) != trained_on:
         raise BadInput(
-            f"the adapter in {folder} was trained on {name} (weights {str(trained_on)[:12]}), and {base} has other "
-            f"weights ({given[:12]}); load it onto the base that it was trained on"
+            f"the adapter in {folder} was trained on {shown(record['name'])} (weights {trained_on[:12]}), and {base} "
+            f"has other weights ({given[:12]}); load it onto the base that it was trained on"
         )
     return record
+
+
+def record_fitting_base(adapter_folder: Path, base: str) -> dict[str, Any]:
+    """`record_base` for an adapter that fits `base`: its tensors are those that its config asks of that model.
+
+    A record that is there is not written over. Raises BadInput as `require_base` and `adapter_fit.fit` do.
+    """
+    folder = Path(adapter_folder).expanduser()
+    adapter = adapter_fit.read(folder)
+    if adapter_config.read_record(folder) is not None:
+        return require_base(folder, base)
+    checkpoint = shards.read(loading.folder(base))
+    adapter_fit.fit(adapter, shards.skeleton(checkpoint), base, tokens=lambda: _tokens(folder, base))
+    return record_base(folder, base)
 
 
 def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
     """Save the adapter alone, with the identity of its base, whole or not at all; an older one there is replaced.
 
-    A frozen embedding is not saved, resized or not (PEFT by itself saves a resized one in full): `loading.causal_lm`
-    adds the pad token's row again. Raises BadInput when `folder` holds anything but an adapter, the model was loaded
-    from other weights than `base`, or the adapter has a NaN.
+    A frozen embedding is not saved (PEFT by itself saves a resized one in full): `loading.causal_lm` adds the pad
+    token's row again. Raises BadInput when `folder` holds anything but an adapter, the weights that were wrapped are
+    not those of `base` (see `base_weights.require_same`), or the adapter has a NaN.
     """
     folder = Path(folder).expanduser()
     if list(peft_model.peft_config) != ["default"]:
@@ -208,6 +225,7 @@ def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
     if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= {CONFIG, WEIGHTS, BASE}):
         raise BadInput(f"{folder} holds other things than an adapter, and would be replaced; name a new folder")
     _require_loaded_from(peft_model.get_base_model(), base)
+    base_weights.require_same(peft_model, base, brought=base_weights.brought_by(peft_model))
     with files.whole(folder, folder=True) as partial:
         peft_model.save_pretrained(str(partial), save_embedding_layers=False)
         (partial / "README.md").unlink()  # PEFT's empty model card, with the base's private path in it
@@ -216,7 +234,10 @@ def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
         pinned = loading.HUB_MODELS.get(base)
         settings["base_model_name_or_path"] = pinned.repo_id if pinned else record["name"]
         files.write_json(partial / CONFIG, settings)
-        _read_weights(partial, shown=folder)
+        try:
+            adapter_fit.read(partial)
+        except BadInput as problem:
+            raise BadInput(str(problem).replace(str(partial), str(folder))) from problem
     return folder
 
 
@@ -224,62 +245,91 @@ def load(base_model: torch.nn.Module, adapter_folder: Path, base: str, *, traina
     """`PeftModel.from_pretrained`, once it is proven that the adapter is whole, fits the model and belongs to `base`.
 
     `base_model` is the model as loaded from `base`, in any precision; it is changed in place. Raises BadInput as
-    `require_base` and `resolve` do, when the model was loaded from other weights, and when the file holds other
-    matrices than its config asks for (PEFT would leave those as they started). Not `trainable`, nothing of it trains.
+    `require_base` and `require_fit` do, and when the model's own weights are others than those of `base`: loaded from
+    another folder, or changed since. Not `trainable`, nothing of it trains.
     """
     require_base(adapter_folder, base)
-    folder = require_fit(base_model, adapter_folder, base, trainable=trainable)
-    loaded = attach(base_model, folder, trainable=trainable)
+    fitted = require_fit(base_model, adapter_folder, base, trainable=trainable)
+    base_weights.require_same(base_model, base, brought=frozenset(fitted.whole))
+    loaded = attach(base_model, fitted, trainable=trainable)
     return loaded if trainable else loaded.requires_grad_(False)  # PEFT leaves biases as if they should train
 
 
-def require_fit(base_model: torch.nn.Module, adapter_folder: Path, base: str, *, trainable: bool = False) -> Path:
-    """The folder of an adapter that fits `base_model`, which has none yet; nothing is changed.
+def require_fit(base_model: torch.nn.Module, adapter_folder: Path, base: str, *, trainable: bool = False) -> Fit:
+    """An adapter that fits `base_model`, which has none yet, ready for `attach`; nothing is changed.
 
-    Raises BadInput as `load` does, for all but what `require_base` proves.
+    Raises BadInput when the file holds other tensors than the config asks for (PEFT would leave those as they
+    started, or out) as `adapter_fit.fit` says, as `resolve` does for one that is to train, and when the model was
+    loaded from another folder with other weights.
     """
-    from peft import LoraConfig
-
     folder = Path(adapter_folder).expanduser()
-    try:
-        asked = LoraConfig.from_pretrained(str(folder))
-        if not isinstance(asked, LoraConfig):
-            raise TypeError(f"its peft_type is {asked.peft_type}")
-    except (ValueError, TypeError, KeyError) as problem:
-        raise BadInput(f"{folder / CONFIG} is no LoRA config ({problem}); save the adapter again") from problem
-    asked.inference_mode = not trainable
-    targets = resolve(base_model, asked)
+    adapter = adapter_fit.read(folder)
+    require_unwrapped(base_model)
     _require_loaded_from(base_model, base)
-    held = {key.partition(".lora_")[0] for key in _read_weights(folder) if ".lora_" in key}
-    if held != {f"base_model.model.{module.name}" for module in targets.modules}:
-        raise BadInput(
-            f"the adapter in {folder} is not of one piece: {WEIGHTS} holds matrices for {len(held)} modules, which are "
-            f"not the {len(targets.modules)} that {CONFIG} asks for; save it again"
-        )
-    return folder
+    fitted = adapter_fit.fit(adapter, base_model, base, tokens=lambda: _tokens(folder, base))
+    if trainable:
+        resolve(base_model, adapter.config)
+    if in_few_bits := [name for name, layer in base_model.named_modules() if type(layer).__name__ in QUANTIZED]:
+        if str(adapter.config.init_lora_weights) not in INITS_THAT_LEAVE_THE_BASE:
+            raise BadInput(
+                f"the adapter in {folder} takes the weights of the base apart (init_lora_weights="
+                f"{adapter.config.init_lora_weights}), and they are quantized; load the base in full precision"
+            )
+        if whole := [name for name in fitted.whole if name.rpartition(".")[0] in in_few_bits]:
+            raise BadInput(
+                f"the adapter in {folder} brings {some(whole)} in full, and the model's are quantized; load the model "
+                f"with llm_int8_skip_modules={sorted({name.rpartition('.')[0] for name in whole})} in its "
+                "BitsAndBytesConfig, or in full precision"
+            )
+    return fitted
 
 
-def attach(model: Any, folder: Path, name: str = "default", *, trainable: bool = False) -> PeftModel:
-    """`model` with one adapter more, of which `require_base` and `require_fit` have proven what can be proven before.
+def attach(model: Any, fitted: Fit, name: str = "default", *, trainable: bool = False) -> PeftModel:
+    """`model` with one adapter more, which `require_base` and `require_fit` have looked at.
 
-    Raises BadInput when a tensor of the adapter has another shape than its place in the model.
+    Every tensor of the adapter goes to its place in the model, under the names of either: PEFT's own loading looks at
+    one spelling, and passes over the rest.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model
+    from peft.utils import set_peft_model_state_dict
+
+    config = copy.deepcopy(fitted.adapter.config)
+    config.inference_mode = not trainable
+    config.fan_in_fan_out = any(layer == "conv1d" for layer in map(shards.layer_kind, model.modules()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names and patterns that match nothing; `require_fit` knows what will match
+        if fitted.vocabulary is not None:
+            model.resize_token_embeddings(fitted.vocabulary, mean_resizing=False)
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config)
+        else:
+            model = get_peft_model(model, config, adapter_name=name)
+        result = set_peft_model_state_dict(model, fitted.named_as(model), adapter_name=name)
+    if lost := result.unexpected_keys:  # none is missing either: `require_fit` has counted them
+        raise BadInput(
+            f"{some(lost)} of the adapter in {fitted.adapter.folder} found no place in the model; load it with PEFT "
+            "itself (`PeftModel.from_pretrained`)"
+        )
+    return model if trainable else model.eval()
+
+
+def _tokens(adapter: Path, base: str) -> int:
+    """How many tokens the tokenizer has that goes with an adapter, the one that pads included."""
+    return len(tokenizer(adapter, base))
+
+
+def tokenizer(adapter: Path, base: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of an adapter with a vocabulary of its own: the one saved beside it, else that of its base."""
+    if not adapter_config.brings_tokenizer(adapter):
+        return loading.tokenizer(base)
+    from transformers import AutoTokenizer
 
     try:
-        with warnings.catch_warnings():
-            # PEFT mistrusts names such as "a", for they stand in "lora_"; `require_fit` has counted what will be read.
-            warnings.filterwarnings("ignore", message="Adapter name '.*' should not be contained")
-            if not isinstance(model, PeftModel):
-                return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
-            model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
-    except RuntimeError as problem:
-        reason = " ".join(str(problem).split("\n\t")[-1].split())[:200]
-        raise BadInput(
-            f"the adapter in {folder} has other shapes than the model ({reason}); load it onto the model that it was "
-            "trained on, with as many tokens in its vocabulary"
-        ) from problem
-    return model
+        loaded = AutoTokenizer.from_pretrained(adapter)
+    except Exception as problem:  # each kind of tokenizer has errors of its own
+        raise BadInput(f"the tokenizer in {adapter} cannot be loaded ({one_line(problem)}); save it again") from problem
+    loading.prepare_padding(loaded)
+    return loaded
 
 
 def _require_loaded_from(model: Any, base: str) -> None:
@@ -289,25 +339,3 @@ def _require_loaded_from(model: Any, base: str) -> None:
         return
     if loading.weights_sha256(Path(name)) != loading.weights_sha256(loading.folder(base)):
         raise BadInput(f"the model was loaded from {name}, which has other weights than {base}; name its own base")
-
-
-def _read_weights(folder: Path, shown: Path | None = None) -> dict[str, torch.Tensor]:
-    """The tensors of a saved adapter; BadInput unless its two files are there, readable and finite."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    shown = shown or folder
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise BadInput(f"{shown} is no adapter: it has no {name}; give a folder that `adapters.save` wrote")
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as problem:
-        raise BadInput(f"{shown / WEIGHTS} is not whole ({problem}); copy or save it again") from problem
-    if broken := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
-        raise BadInput(
-            f"the adapter in {shown} holds NaN or infinity in {len(broken)} of {len(tensors)} tensors "
-            f"({', '.join(broken[:3])}{', ...' if len(broken) > 3 else ''}); its training failed: train it again"
-        )
-    return tensors

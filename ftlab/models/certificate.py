@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ import pandas as pd
 
 from ftlab import files
 from ftlab.errors import BadInput, CheckFailed
-from ftlab.models import loading, merge_plan, merging
+from ftlab.models import adapters, loading, loading_report, merge_plan, merging
+from ftlab.models.adapter_config import BASE
 from ftlab.models.merging import Merged
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Certificate:
     """What was measured for the merged model and the reloaded one, beside the adapter apart (its `loss`).
 
     `dtype` is what the merged model is stored in. `effect` says how far the adapter moves the base's logits, over the
-    largest logit; it is None where the adapter cannot be turned off.
+    largest logit; it is None where the adapter cannot be turned off. `notes` are what else one should know, in
+    sentences.
     """
 
     dtype: str
@@ -70,6 +72,7 @@ class Certificate:
     effect: float | None
     merged: Agreement
     reloaded: Agreement
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -118,6 +121,7 @@ class Certificate:
             f"adapter apart, through the merged model, stored in {self.dtype}, and through that model loaded again, "
             f"all computed in float32. Tolerated is a difference of {TOLERANCE[self.dtype]:g} of the largest logit, "
             f"and of {LOST[self.dtype]:.0%} of the adapter's effect (root mean square).{effect}", "", *lines, "",
+            *(line for note in self.notes for line in (note, "")),
         ])  # fmt: skip
 
     def record(self) -> dict[str, Any]:
@@ -156,23 +160,28 @@ def merge_with_certificate(base: Path, adapter: Path, out: Path, prompts: Sequen
     is that of one model in fp32. `out` gets certificate.json and README.md, a model card. Raises BadInput as `merge`
     and `certificate` do, and CheckFailed above the tolerance; nothing is left at `out` then.
     """
-    from peft import PeftModel
     from transformers import AutoConfig, AutoModelForCausalLM
 
     base, adapter = Path(base).expanduser().resolve(), Path(adapter).expanduser().resolve()
     tokenizer = loading.tokenizer(str(base))  # absolute, and so a folder, whatever its name
-    config = AutoConfig.from_pretrained(base)
+    config = loading.config(str(base))
     if not str((config.architectures or [""])[0]).endswith(("ForCausalLM", "LMHeadModel")):
         raise BadInput(f"{base} is no causal language model ({config.architectures}); merge it with `merging.merge`")
     rows = encode(tokenizer, prompts, config)
     with merging.begun(base, adapter, out) as (folder, merged):
-        options = {"config": config, "dtype": merged.dtype, "use_safetensors": True}
-        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, **options), adapter)
+        options = {"dtype": merged.dtype}
+        model: Any = loading.load(AutoModelForCausalLM, str(base), config=config, **options)
+        model = adapters.attach(model, adapters.require_fit(model, adapter, str(base)))
         apart = _Apart(model, rows)
         in_memory = apart.hold("merged", model.merge_and_unload())
         del model
-        reloaded = apart.hold("merged, loaded again", AutoModelForCausalLM.from_pretrained(folder, **options))
-        found = apart.certificate(in_memory, reloaded, merged.dtype)
+        config = AutoConfig.from_pretrained(folder / merging.UNFINISHED)
+        again, report = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, use_safetensors=True, **options, **loading_report.REPORTED
+        )
+        loading_report.require_whole(again, report, "the merged model")
+        reloaded = apart.hold("merged, loaded again", again)
+        found = replace(apart.certificate(in_memory, reloaded, merged.dtype), notes=_notes(merged, base, tokenizer))
         if not found.ok:
             raise CheckFailed(
                 f"the merge of {adapter} into {base} does not do what the adapter does: {found.failures()[0]}; nothing "
@@ -182,6 +191,28 @@ def merge_with_certificate(base: Path, adapter: Path, out: Path, prompts: Sequen
         files.write_json(folder / RECORD, {**found.record(), "sha256": hashes})
         (folder / CARD).write_text(_card(base, adapter, merged, found, hashes), encoding="utf-8")
     return found
+
+
+def _notes(merged: Merged, base: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """What the numbers of a certificate do not say of a merge."""
+    notes = []
+    if not merged.recorded:
+        notes.append(
+            f"The adapter's folder has no {BASE}, so nothing but its shapes says that it was trained on this base; "
+            "`--record-base` writes that down."
+        )
+    if merged.vocabulary is not None:
+        whose = "the one that lies beside the adapter"
+        if merged.tokenizer == base:
+            whose = (
+                f"the base's, of {len(tokenizer):,} tokens, since none lies beside the adapter: if tokens were added "
+                "in training, copy that tokenizer into the merged model's folder"
+            )
+        notes.append(
+            f"The vocabulary has {merged.vocabulary:,} rows, another number than the base's: the adapter brought its "
+            f"own embeddings. The tokenizer is {whose}."
+        )
+    return tuple(notes)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], config: Any) -> list[list[int]]:

@@ -1,13 +1,14 @@
 """A LoRA adapter merged into a checkpoint from file to file: no model is loaded, memory is that of one tensor.
 
 A merged shard has exactly the layout of its base's shard, the same header and offsets. So the tensors that the adapter
-changes are written where they lie, what is around them is copied, and no byte is written twice. The formulas are those
-of PEFT's `merge_and_unload` (peft 0.21: tuners/lora/layer.py, variants.py, dora.py), in the same order and the same
-precision.
+changes are written where they lie, what is around them is copied, and no byte is written twice. Only where the adapter
+brings a vocabulary of another size, its shards are laid out anew, in the same order. The formulas are those of PEFT's
+`merge_and_unload` (peft 0.21: tuners/lora/layer.py, variants.py, dora.py), in the same order and the same precision.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,19 +20,16 @@ from typing import TYPE_CHECKING, Any
 from ftlab import files
 from ftlab.errors import BadInput
 from ftlab.models import merge_plan, shards
-from ftlab.models.merge_plan import Change, Plan
+from ftlab.models.merge_plan import TOKENIZER, Change, Plan
+from ftlab.models.shards import Place
 from ftlab.progress import Bar
 
 if TYPE_CHECKING:
     import torch
 
 # What stands beside the weights and belongs to the model whatever it has learned.
-BESIDE = (
-    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "chat_template.json*", "chat_template.jinja",
-    "preprocessor_config.json", "LICENSE*", "NOTICE*",
-)  # fmt: skip
-UNFINISHED = "config.json.unfinished"  # a folder without config.json does not load as a model
+BESIDE = ("generation_config.json", *TOKENIZER, "preprocessor_config.json", "LICENSE*", "NOTICE*")
+UNFINISHED = "config.json.unfinished"  # until all else is there: a folder without config.json loads as no model
 BLOCK = 2**18  # numbers that are computed at a time: 1 MB in fp32, which stays in a core's cache (8 times as fast)
 ROWS = 64  # of outputs, at least: a product of whole tiles has the bits that PEFT's product of the whole has
 
@@ -41,6 +39,8 @@ class Merged:
     """What a merge did: the folder, the tensors that got a delta (`merged`) or another tensor's place (`replaced`).
 
     `tensors` and `bytes` are those of all `shards`; `dtype` is the one that most of the weights are stored in.
+    `vocabulary` is the number of tokens where the adapter has brought another one than the base's, and `tokenizer` the
+    folder that the tokenizer came from. `recorded` says whether the adapter's base.json names this base.
     """
 
     folder: Path
@@ -50,6 +50,9 @@ class Merged:
     shards: int
     bytes: int
     dtype: str
+    vocabulary: int | None = None
+    tokenizer: Path | None = None
+    recorded: bool = False
 
 
 def merge(base: Path, adapter: Path, out: Path) -> Merged:
@@ -58,10 +61,12 @@ def merge(base: Path, adapter: Path, out: Path) -> Merged:
     `base` holds config.json and safetensors, in one file or in shards with an index; `out` gets the same files, the
     tokenizer and the generation config. LoRA, rsLoRA and DoRA on Linear, Conv1D and Embedding layers, rank and alpha
     patterns, modules_to_save and trained biases. The result is what PEFT's `merge_and_unload` gives with the base
-    loaded in its own dtype. Raises BadInput for anything else before it writes, and for a full disk.
+    loaded in its own dtype. Where the adapter brings its own embeddings for a larger vocabulary, the model gets that
+    vocabulary, and the tokenizer that lies beside the adapter, if there is one. Raises BadInput for anything else
+    before it writes, and for a full disk.
 
-    The folder loads as a model only when it is whole: it is written under another name and without its config, which
-    comes last. A process killed on the way leaves at most a folder `.partial-*` beside `out`, to be deleted.
+    The folder appears under its name only when it is whole: it is written under another one, its config last, and
+    renamed. What a killed process leaves beside `out` (`.partial-*`) goes with the next merge to that place.
     """
     with begun(base, adapter, out) as (_, merged):
         pass
@@ -72,17 +77,17 @@ def merge(base: Path, adapter: Path, out: Path) -> Merged:
 def begun(base: Path, adapter: Path, out: Path) -> Iterator[tuple[Path, Merged]]:
     """As `merge`, but gives the folder to look at before it becomes `out`; an error in the block removes it.
 
-    The folder in the block has its config under another name: load it with the config of the base.
+    The folder in the block has its config under another name, UNFINISHED: load it with that.
     """
     base, adapter = Path(base).expanduser(), Path(adapter).expanduser()
     place = _place(base, adapter, out)
     plan = merge_plan.read(base, adapter)
     merged = _summary(plan, place)
-    _require_disk(place, merged.bytes + sum(file.stat().st_size for file in _beside(base)))
+    _require_disk(place, merged.bytes + sum(file.stat().st_size for file in _beside(plan)))
     with files.whole(place, folder=True, error=BadInput) as partial:
         _write(plan, partial)
         yield partial, merged
-    (place / UNFINISHED).replace(place / "config.json")
+        (partial / UNFINISHED).replace(partial / "config.json")
 
 
 def _place(base: Path, adapter: Path, out: Path) -> Path:
@@ -110,8 +115,11 @@ def _require_disk(place: Path, needed: int) -> None:
         )
 
 
-def _beside(base: Path) -> list[Path]:
-    return sorted({file for pattern in BESIDE for file in base.glob(pattern) if file.is_file()})
+def _beside(plan: Plan) -> list[Path]:
+    """The files that go with the weights; the tokenizer is that of one folder, the base's or the adapter's."""
+    own = plan.tokenizer or plan.base.folder
+    sources = {pattern: own if pattern in TOKENIZER else plan.base.folder for pattern in BESIDE}
+    return sorted({file for pattern, folder in sources.items() for file in folder.glob(pattern) if file.is_file()})
 
 
 def _summary(plan: Plan, place: Path) -> Merged:
@@ -122,9 +130,17 @@ def _summary(plan: Plan, place: Path) -> Merged:
         replaced=tuple(change.name for change in plan.changes if not change.factors),
         tensors=len(base.tensors),
         shards=len(base.shards),
-        bytes=sum((base.folder / shard).stat().st_size for shard in base.shards),
+        bytes=sum(_size(plan, shard) for shard in base.shards),
         dtype=base.dtype,
+        vocabulary=plan.vocabulary,
+        tokenizer=plan.tokenizer,
+        recorded=plan.recorded,
     )
+
+
+def _size(plan: Plan, shard: str) -> int:
+    """How many bytes a merged shard has."""
+    return plan.layouts[shard].size if shard in plan.layouts else (plan.base.folder / shard).stat().st_size
 
 
 def _write(plan: Plan, folder: Path) -> None:
@@ -142,21 +158,46 @@ def _write(plan: Plan, folder: Path) -> None:
     try:
         copies = {}
         for shard, those in changes.items():
-            shards.make_room(base / shard, folder / shard)
-            places = [change.place for change in those]
-            copies[shard] = copying.submit(shards.copy_around, base / shard, folder / shard, places)
+            layout = plan.layouts.get(shard)
+            shards.make_room(base / shard, folder / shard, layout)
+            moves = [(change.place, change.target) for change in those]
+            if layout is not None:  # the header is written already
+                moves = _around_header(base / shard, len(layout.header), moves)
+            copies[shard] = copying.submit(shards.copy_around, base / shard, folder / shard, moves)
         with safe_open(plan.adapter / merge_plan.WEIGHTS, framework="pt") as adapter, _one_thread():
             for shard in Bar(plan.base.shards, desc="merging", unit="shards"):
                 with (base / shard).open("rb") as old, (folder / shard).open("r+b") as new:
                     for change in changes[shard]:
-                        shards.write_tensor(new, change.place, _merged(change, old, adapter))
+                        shards.write_tensor(new, change.target, _merged(change, old, adapter))
                 copies[shard].result()
     finally:
         copying.shutdown(cancel_futures=True)
-    for path in [*_beside(base), base / shards.INDEX]:
+    for path in [*_beside(plan), base / shards.INDEX]:
         if path.is_file():
             shutil.copyfile(path, folder / path.name)
     shutil.copyfile(base / "config.json", folder / UNFINISHED)
+    if plan.vocabulary is not None:
+        _say_vocabulary(plan, folder)
+
+
+def _around_header(shard: Path, length: int, moves: list[tuple[Place, Place]]) -> list[tuple[Place, Place]]:
+    """The moves of a shard that is laid out anew, the first one from the end of the old header to that of the new."""
+    old, new = (Place(shard.name, 0, end, (end,), "U8") for end in (shards.header_length(shard), length))
+    return [(old, new), *moves]
+
+
+def _say_vocabulary(plan: Plan, folder: Path) -> None:
+    """Write the number of tokens into the config, and the number of bytes into the index."""
+    config = {**plan.base.config, "vocab_size": plan.vocabulary}
+    (folder / UNFINISHED).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if (index := folder / shards.INDEX).is_file():
+        said = shards.read_json(index)
+        if isinstance(about := said.get("metadata"), dict) and "total_size" in about:
+            about.pop("total_parameters", None)  # optional, and no longer right
+            grown = sum(change.target.end - change.target.start for change in plan.changes)
+            grown -= sum(change.place.end - change.place.start for change in plan.changes)
+            about["total_size"] = int(about["total_size"]) + grown
+        index.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -176,7 +217,7 @@ def _merged(change: Change, file: Any, adapter: Any) -> torch.Tensor:
     """The tensor that takes the place of one in the base's open shard `file`: its shape and dtype."""
     import torch
 
-    dtype = getattr(torch, shards.DTYPES[change.place.dtype])
+    dtype = getattr(torch, shards.DTYPES[change.target.dtype])
     if change.replacement is None:
         weight = shards.read_tensor(file, change.place)
     else:

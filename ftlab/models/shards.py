@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import struct
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ftlab.errors import BadInput
 from ftlab.models import loading
+from ftlab.models.adapter_config import some
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PIECE = 2**24  # bytes that are copied at a time
 NO_KERNEL_COPY = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)  # not between these disks, or not here
+BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as stored -> as torch names it
 
 
@@ -39,6 +42,15 @@ class Place:
     end: int
     shape: tuple[int, ...]
     dtype: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A shard laid out anew: its header, as bytes with their length before them, and where each tensor will lie."""
+
+    header: bytes
+    places: Mapping[str, Place]
+    size: int  # of the whole file, in bytes
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,44 @@ def read(folder: Path) -> Checkpoint:
     return Checkpoint(folder, config, tuple(shards), tensors)
 
 
+def lay_out(base: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Layout]:
+    """The new layouts of the shards in which a tensor gets another shape; the order and the dtypes stay."""
+    found = {}
+    for shard in base.shards:
+        inside = {name: place for name, place in base.tensors.items() if place.shard == shard}
+        if all(shapes.get(name, place.shape) == place.shape for name, place in inside.items()):
+            continue
+        _, header = _header(base.folder / shard)
+        offsets, end = {}, 0
+        for name, place in sorted(inside.items(), key=lambda one: one[1].start):
+            shape = shapes.get(name, place.shape)
+            size = place.end - place.start if shape == place.shape else math.prod(shape) * BYTES[place.dtype]
+            offsets[name] = (end, end + size, shape)
+            end += size
+            header[name] |= {"shape": list(shape), "data_offsets": list(offsets[name][:2])}
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
+        begin = 8 + len(text)
+        places = {
+            name: Place(shard, begin + start, begin + stop, shape, inside[name].dtype)
+            for name, (start, stop, shape) in offsets.items()
+        }
+        found[shard] = Layout(struct.pack("<Q", len(text)) + text, places, begin + end)
+    return found
+
+
+def header_length(path: Path) -> int:
+    """Where the tensors of a shard begin, in bytes."""
+    return 8 + _header(path)[0]
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """How long a shard's header is, in bytes, and what it says."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return length, json.loads(file.read(length))
+
+
 def _places(path: Path) -> dict[str, Place]:
     """The place of each tensor of one shard. Raises BadInput for half a file."""
     from safetensors import SafetensorError, safe_open
@@ -111,9 +161,7 @@ def _places(path: Path) -> dict[str, Place]:
     try:
         with safe_open(path, framework="pt"):  # it holds the header against the file's length
             pass
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            entries = json.loads(file.read(length))
+        length, entries = _header(path)
     except (SafetensorError, OSError, ValueError) as problem:
         size = path.stat().st_size
         raise BadInput(
@@ -146,28 +194,35 @@ def write_tensor(file: BinaryIO, place: Place, tensor: torch.Tensor) -> None:
     file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy())
 
 
-def make_room(source: Path, target: Path) -> None:
-    """A new file `target` as long as `source`, with nothing in it yet."""
+def make_room(source: Path, target: Path, layout: Layout | None = None) -> None:
+    """A new file `target`, as long as `source` and empty, or as long as `layout` says and with its header."""
     with target.open("wb") as file:
-        file.truncate(source.stat().st_size)
+        if layout is not None:
+            file.write(layout.header)
+        file.truncate(source.stat().st_size if layout is None else layout.size)
 
 
-def copy_around(source: Path, target: Path, places: Sequence[Place]) -> None:
-    """Copy all of `source` over `target` but the tensors at `places`, which are in the order in which they lie."""
+def copy_around(source: Path, target: Path, moves: Sequence[tuple[Place, Place]]) -> None:
+    """Copy all of `source` over `target` but the tensors of `moves`, which are in the order in which they lie.
+
+    Each of these comes with its place in the target. What follows one there follows it here as well.
+    """
     with source.open("rb", buffering=0) as old, target.open("r+b", buffering=0) as new:
-        starts = [0, *(place.end for place in places)]
-        ends = [*(place.start for place in places), source.stat().st_size]
-        for start, end in zip(starts, ends, strict=True):
-            _copy(old, new, start, end)
+        starts = [0, *(before.end for before, _ in moves)]
+        ends = [*(before.start for before, _ in moves), source.stat().st_size]
+        ats = [0, *(after.end for _, after in moves)]
+        for start, end, at in zip(starts, ends, ats, strict=True):
+            _copy(old, new, start, end, at)
 
 
-def _copy(old: FileIO, new: FileIO, start: int, end: int) -> None:
-    """The bytes from `start` to `end`: copied by the kernel where it can (Linux), else through memory."""
+def _copy(old: FileIO, new: FileIO, start: int, end: int, at: int | None = None) -> None:
+    """The bytes from `start` to `end`, to `at` (by default to `start`): by the kernel (Linux), else through memory."""
+    shift = 0 if at is None else at - start
     if hasattr(os, "copy_file_range"):
         try:
             while start < end:
                 copied = os.copy_file_range(
-                    old.fileno(), new.fileno(), min(PIECE, end - start), offset_src=start, offset_dst=start
+                    old.fileno(), new.fileno(), min(PIECE, end - start), offset_src=start, offset_dst=start + shift
                 )
                 if not copied:
                     break
@@ -176,7 +231,7 @@ def _copy(old: FileIO, new: FileIO, start: int, end: int) -> None:
             if problem.errno not in NO_KERNEL_COPY:
                 raise
     old.seek(start)
-    new.seek(start)
+    new.seek(start + shift)
     while start < end:
         piece = old.read(min(PIECE, end - start))
         if not piece:
@@ -227,8 +282,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadInput(f"{path} holds no JSON object; save or fetch it again")
     return found
-
-
-def some(names: list[str]) -> str:
-    """The first few of many names, for a sentence."""
-    return ", ".join(names[:3]) + (f", ... ({len(names)} in all)" if len(names) > 3 else "")

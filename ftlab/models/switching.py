@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import BadInput
 from ftlab.models import adapters, loading
-from ftlab.models.merge_plan import INITS_THAT_LEAVE_THE_BASE
+from ftlab.models.adapter_config import INITS_THAT_LEAVE_THE_BASE
+from ftlab.models.adapter_fit import Fit
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
 
 
 def load(base: str, folders: Mapping[str, Path], *, dtype: torch.dtype | None = None) -> PeftModel:
@@ -33,12 +35,23 @@ def load(base: str, folders: Mapping[str, Path], *, dtype: torch.dtype | None = 
         _require_name(name)
         adapters.require_base(folder, base)
     loaded: Any = loading.causal_lm(base, dtype=dtype)
-    checked = {name: adapters.require_fit(loaded, folder, base) for name, folder in folders.items()}
-    for name, folder in checked.items():
-        loaded = adapters.attach(loaded, folder, name)
-        if len(checked) > 1 and (reason := _changes_the_base(loaded.peft_config[name])):
+    fitting = {name: adapters.require_fit(loaded, folder, base) for name, folder in folders.items()}
+    own = {name: reason for name, fitted in fitting.items() if (reason := _brings_embeddings(loaded, fitted))}
+    for name, fitted in fitting.items():
+        loaded = adapters.attach(loaded, fitted, name)
+        loaded.brought_embeddings = own
+        if len(fitting) > 1 and (reason := _changes_the_base(loaded, name)):
             raise BadInput(f"the adapter {name!r} {reason}, so no other one can stand on that base; load it alone")
+        _require_finite(loaded, name, folders[name])
     return loaded.requires_grad_(False).eval()
+
+
+def tokenizer(base: str, folders: Mapping[str, Path], model: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model that `load` gave: that of `base`, but beside an adapter with a vocabulary of its own."""
+    for name, folder in folders.items():
+        if name in getattr(model, "brought_embeddings", {}):  # then it is the only one
+            return adapters.tokenizer(Path(folder).expanduser(), base)
+    return loading.tokenizer(base)
 
 
 def names(model: Any) -> list[str]:
@@ -69,7 +82,7 @@ def use(model: Any, name: str | None) -> None:
             model.set_adapter(name)
         return
     for other in names(model):
-        if reason := _changes_the_base(model.peft_config[other]):
+        if reason := _changes_the_base(model, other):
             raise BadInput(
                 f"the adapter {other!r} {reason}, so the base is not there without it; load the base without adapters"
             )
@@ -97,7 +110,7 @@ def mix(model: Any, name: str, weights: Mapping[str, float]) -> None:
     for each, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
             raise BadInput(f"the weight of {each!r} is {weight!r}; expected a finite number")
-        if reason := _no_sum(model.peft_config[each]):
+        if reason := _no_sum(model, each):
             raise BadInput(f"the adapter {each!r} {reason}, so it cannot be mixed with others; leave it out")
     first, *others = weights
     wrapped = _modules(model, first)
@@ -131,24 +144,56 @@ def _modules(model: Any, name: str) -> dict[str, Any]:
     }
 
 
-def _changes_the_base(config: Any) -> str | None:
+def _changes_the_base(model: Any, name: str) -> str | None:
     """How an adapter changes the base itself, as the rest of a sentence; None if it does not."""
+    config = model.peft_config[name]
     if config.bias != "none":
         return f"has trained the base's own biases (bias={config.bias!r})"
     if str(config.init_lora_weights) not in INITS_THAT_LEAVE_THE_BASE:
         return f"takes its beginning out of the base's weights (init_lora_weights={config.init_lora_weights!r})"
+    return getattr(model, "brought_embeddings", {}).get(name)
+
+
+def _brings_embeddings(model: Any, fitted: Fit) -> str | None:
+    """How an adapter's file changes the embeddings of the base, as the rest of a sentence; None if it does not."""
+    import torch
+
+    if fitted.vocabulary is not None:
+        return f"has a vocabulary of its own ({fitted.vocabulary:,} tokens)"
+    held = fitted.adapter.tensors() if fitted.unasked else {}
+    for name in sorted(fitted.unasked):
+        own = model.get_parameter(name)
+        if not torch.equal(held[fitted.whole[name]].to(own.device, own.dtype), own):
+            return f"brings {name} of its own, which it has not trained"
     return None
 
 
-def _no_sum(config: Any) -> str | None:
+def _require_finite(model: Any, name: str, folder: Path) -> None:
+    """Raise BadInput when the model answers NaN or infinity with the adapter: factors or a scale beyond all measure."""
+    import torch
+
+    with torch.inference_mode():
+        before = active(model)
+        use(model, name)
+        found = model(input_ids=torch.tensor([[0, 1, 2, 3]], device=model.device)).logits
+        use(model, before)
+    if not found.isfinite().all():
+        raise BadInput(
+            f"with the adapter in {folder} the model answers NaN or infinity; its factors, or its scale "
+            f"(lora_alpha={model.peft_config[name].lora_alpha}), are too large: train it again"
+        )
+
+
+def _no_sum(model: Any, name: str) -> str | None:
     """Why an adapter is more than a product of matrices added to a weight, as the rest of a sentence."""
+    config = model.peft_config[name]
     if config.use_dora:
         return "is a DoRA, which scales the whole weight and adds no matrix"
     if config.modules_to_save:
         return f"has trained whole modules beside ({', '.join(config.modules_to_save)})"
     if config.lora_bias:
         return "has biases of its own (lora_bias)"
-    return _changes_the_base(config)
+    return _changes_the_base(model, name)
 
 
 def _require_known(model: Any, wanted: Sequence[str] | Mapping[str, float]) -> None:

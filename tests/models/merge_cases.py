@@ -4,6 +4,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
@@ -55,7 +56,7 @@ def load(folder, dtype=None):
 
 def adapted(base, dtype=None, seed=1, size=0.1, **options):
     """The base with a LoRA whose every trainable tensor is away from where it began."""
-    name = loading._config(str(base)).model_type
+    name = AutoConfig.from_pretrained(base).model_type
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         settings = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS[name], "task_type": "CAUSAL_LM", **options}

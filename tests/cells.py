@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import yaml
 
 from ftlab.course import lesson as lesson_module
 from ftlab.course import lessons, runner
@@ -73,7 +72,5 @@ def _display(*values: Any) -> None:
 if __name__ == "__main__":
     # A list of runs as JSON: [lesson, profile, parameters] each, into the folder that is named first.
     for number, (lesson, profile, parameters) in enumerate(json.loads(sys.argv[2])):
-        found = run(
-            lesson, Path(sys.argv[1]) / str(number), yaml.safe_load(yaml.safe_dump(parameters)), profile=profile
-        )
+        found = run(lesson, Path(sys.argv[1]) / str(number), parameters, profile=profile)
         print(json.dumps({"lesson": lesson, "headline": found["headline"]}))

@@ -75,6 +75,11 @@ def test_no_comment_overrules_a_tag_and_no_cell_is_skipped(notebook):
         assert not {"nbval-skip", "raises-exception"} & set(tags(cell))
 
 
+def test_the_test_split_is_opened_through_the_lesson_which_records_it(notebook):
+    for cell in code(notebook):
+        assert not re.search(r"(?<!\blesson)\.open_test\(", cell.source), cell.source
+
+
 def test_no_cell_ends_in_an_error_or_speaks_on_stderr(notebook):
     for cell in code(notebook):
         for output in cell.outputs:
@@ -211,6 +216,16 @@ def test_your_own_file_with_a_rare_class_trains_with_class_weights(tmp_path):
     card = (folder / "02_text_classification" / "model" / "README.md").read_text(encoding="utf-8")
     assert "one of 4 labels" in card
     assert str(tmp_path) not in card
+
+
+def test_no_answer_that_is_sure_enough_is_a_result_of_lesson_06(tmp_path):
+    parameters = {"wanted_accuracy": 1.0}  # of a classifier that has learned nothing
+    folder, (result,) = runner.run(["06"], profile="smoke", parameters=parameters, out=tmp_path / "out", watch=False)
+    assert result.metrics["metrics"]["coverage"] == 0
+    assert result.metrics["metrics"]["accuracy_of_answered"] is None
+    assert "tickets none sure enough" in result.headline
+    record = json.loads((folder / "06_merge_and_inference" / "record.json").read_text())
+    assert len(record["test_split_opened"]) == 3
 
 
 def test_notebooks_under_nbval_have_folders_like_those_of_a_run_and_leave_nothing(repository, tmp_path):

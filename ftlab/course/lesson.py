@@ -70,8 +70,8 @@ class Lesson:
         """The splits that were noted by `used`: rows, hash and origin of each."""
         return self._data
 
-    def measure(self, **values: float) -> None:
-        """Note measured values for metrics.json."""
+    def measure(self, **values: float | None) -> None:
+        """Note measured values for metrics.json; None (null) for one that could not be measured, as is NaN."""
         self._metrics.update({name: _plain(value) for name, value in values.items()})
 
     def claim(

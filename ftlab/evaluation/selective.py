@@ -7,12 +7,16 @@ Research 11, 2010; Geifman and El-Yaniv, 2017).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
 from ftlab.errors import BadInput
 from ftlab.evaluation.comparison import correct
 from ftlab.intervals import Interval, proportion
+
+NEVER = math.inf  # a threshold that no confidence reaches: every text is left to a person
 
 
 def coverage(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -37,15 +41,18 @@ def coverage(predictions: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def threshold(predictions: pd.DataFrame, wanted: float) -> float:
+def threshold(predictions: pd.DataFrame, wanted: float, *, otherwise: float | None = None) -> float:
     """The lowest confidence from which on these (validation) predictions are right at least `wanted` of the time.
 
-    It answers as many texts as it can. Raises BadInput when no threshold is good enough.
+    It answers as many texts as it can. When no threshold is good enough, the result is `otherwise` (such as NEVER);
+    without it BadInput is raised.
     """
     if not 0 < wanted <= 1:
         raise BadInput(f"the accuracy that is wanted is {wanted}; expected more than 0 and at most 1")
     curve = coverage(predictions)
     enough = curve[curve["accuracy"] >= wanted]
+    if enough.empty and otherwise is not None:
+        return otherwise
     if enough.empty:
         raise BadInput(
             f"no threshold makes {wanted:.0%} of the answers right: the best is {curve['accuracy'].max():.0%}; ask for "

@@ -60,6 +60,16 @@ def test_what_no_threshold_can_give_is_said_with_the_best_there_is():
         selective.threshold(wrong, 0.9)
 
 
+def test_no_threshold_may_be_a_result_and_then_nothing_is_answered():
+    wrong = with_confidence([1.0, 0.8], [False, True])
+    assert selective.threshold(wrong, 0.9, otherwise=selective.NEVER) == selective.NEVER
+    assert selective.threshold(wrong, 0.5, otherwise=selective.NEVER) == 0.8
+    covered, accuracy = selective.at(wrong, selective.NEVER)
+    assert (covered.value, accuracy) == (0, None)
+    with pytest.raises(BadInput, match="expected more than 0"):
+        selective.threshold(wrong, 2, otherwise=selective.NEVER)
+
+
 def test_no_predictions_are_refused():
     with pytest.raises(BadInput, match="there are no predictions"):
         selective.coverage(MIXED.iloc[:0])

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psutil
 
-from ftlab.course import records
+from ftlab.course import bench, records
 from ftlab.data import assets, hub
+from ftlab.errors import BadInput
 
 SUPPORTED = ((3, 11), (3, 13))  # the same as requires-python in pyproject.toml
-NEEDED_MEMORY_GB = 4
 NEEDED_DISK_GB = 2
 
 
@@ -77,8 +77,24 @@ def _cores() -> Check:
 def _memory() -> Check:
     memory = psutil.virtual_memory()
     found = f"{memory.available / 1e9:.1f} GB free of {memory.total / 1e9:.1f} GB"
-    enough = memory.available / 1e9 >= NEEDED_MEMORY_GB
-    return Check("memory", enough, found, f"close something: the lessons need up to {NEEDED_MEMORY_GB} GB")
+    lessons = _measured_memory()
+    if not lessons:
+        return Check("memory", True, found)
+    largest = max(lessons, key=lambda name: lessons[name])
+    needed = f"lesson {largest} takes {lessons[largest] / 1e9:.1f} GB"
+    enough = memory.available >= lessons[largest]
+    fit = [name for name, taken in lessons.items() if taken <= memory.available]
+    others = f"; there is enough for {', '.join(name[:2] for name in fit)}" if fit else ""
+    return Check("memory", enough, f"{found}; {needed}" if enough else found, f"close something: {needed}{others}")
+
+
+def _measured_memory() -> dict[str, float]:
+    """Peak memory of each lesson in the default profile, in bytes, from the stored benchmark; empty without one."""
+    try:
+        measured = bench.stored("first_run")["result"]["lessons"]
+    except BadInput:  # ftlab is installed without the course
+        return {}
+    return {name: lesson["peak_memory_mb"] * 1e6 for name, lesson in measured.items()}
 
 
 def _disk() -> Check:

@@ -29,13 +29,14 @@ def prediction_table(rows: Dataset, probabilities: np.ndarray, labels: Sequence[
     Raises BadInput for another shape, and where `labels` are not those of the rows.
     """
     names = rows.features["label"].names
-    if labels is not None:
-        probabilities = probabilities[:, _order(labels, names)]
+    order = None if labels is None else _order(labels, names)
     if probabilities.shape != (len(rows), len(names)):
         raise BadInput(
             f"the probabilities have the shape {probabilities.shape}; expected {(len(rows), len(names))}, a line for "
             "each row and a column for each label"
         )
+    if order is not None:
+        probabilities = probabilities[:, order]
     best = probabilities.argmax(axis=1)
     table = pd.DataFrame(
         {

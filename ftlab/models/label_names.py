@@ -20,9 +20,11 @@ def read(config: Mapping[str, Any], name: str) -> list[str]:
     """
     names = _by_id(config.get("id2label"), "id2label", name)
     given = config.get("label2id")
-    if given is not None and not isinstance(given, dict):
+    if given is not None and not (isinstance(given, dict) and all(isinstance(n, (int, str)) for n in given.values())):
         raise BadInput(f"the label2id of {name} is {given!r}; expected an object, an id for each name")
     other = _by_id({number: label for label, number in (given or {}).items()}, "label2id", name)
+    if len(other) != len(given or {}):
+        raise BadInput(f"the label2id of {name} gives several labels one id; expected an id of its own for each")
     if not names or (_unnamed(names) and other and not _unnamed(other)):
         names = other or names
     elif other and not _unnamed(other) and names != other:

@@ -6,7 +6,6 @@ Only safetensors are accepted: a `.bin` or `.pt` checkpoint is a pickle, and ope
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab import files
 from ftlab.data import assets, hub
-from ftlab.errors import BadInput
+from ftlab.errors import AssetError, BadInput
 from ftlab.models import model_files, tiny
 from ftlab.models.loading_report import REPORTED, require_whole, start_fresh_head
 from ftlab.models.model_files import PICKLES as PICKLES
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PAD_TOKEN = "<|pad|>"
+TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]  # and the config, which tells what model it is for
 NO_LIMIT = 10**9  # tokens: what a model takes that has neither positions that end nor a tokenizer that says where
 
 
@@ -71,10 +71,43 @@ def folder(model: str) -> Path:
         return tiny.folder(model)
     if model not in HUB_MODELS and _is_folder_name(model):
         return _checked(Path(model).expanduser())
+    path = _fetched(model, ["*.safetensors", *TOKENIZER_FILES])
+    if not any(path.glob("*.safetensors")) and (reason := hub.unreachable()):
+        raise AssetError(
+            f"of {model} the hub's cache has the tokenizer and no weights, and the hub cannot be reached ({reason}); "
+            "connect"
+        )
+    return _checked(path, model)
+
+
+def tokenizer_folder(model: str) -> Path:
+    """The local folder of a model's tokenizer, for whoever needs no more of it: no weights are fetched from the hub.
+
+    Nor need a folder of yours hold any. Raises BadInput when it holds no tokenizer, AssetError when it cannot be
+    fetched.
+    """
+    if model in MODEL_ASSETS or model in tiny.BUILDERS:  # one package each, weights and all
+        return folder(model)
+    check_tokenizer(model)
+    if model not in HUB_MODELS and _is_folder_name(model):
+        return Path(model).expanduser()
+    path = _fetched(model, TOKENIZER_FILES)
+    model_files.require_tokenizer(path, model)
+    return path
+
+
+def _fetched(model: str, patterns: list[str]) -> Path:
     repo_id, _, revision = model.partition("@")
     pinned = HUB_MODELS.get(model, HubModel(repo_id, revision))
-    patterns = ["*.safetensors", "*.json", "*.txt", "*.model"]
-    return _checked(hub.folder(pinned.repo_id, pinned.revision or None, kind="model", patterns=patterns), model)
+    return hub.folder(pinned.repo_id, pinned.revision or None, kind="model", patterns=patterns)
+
+
+def check_tokenizer(model: str) -> None:
+    """Raise BadInput unless `model` is a known name, a hub id, or a folder with a tokenizer. Downloads nothing."""
+    if model not in MODELS and _is_folder_name(model):
+        model_files.require_tokenizer(Path(model).expanduser(), model)
+    else:
+        check(model)
 
 
 def check(model: str) -> None:
@@ -98,8 +131,8 @@ def max_positions(model: str) -> int:
     """
     path = folder(model)
     if model in MODELS:  # their positions begin at 0, so there is no need of a library that takes seconds to import
-        config = model_files.read_json(path / "config.json")
-        limits = [config[key] for key in ("max_position_embeddings", "n_positions") if key in config]
+        written = model_files.read_json(path / "config.json")
+        limits = [written[key] for key in ("max_position_embeddings", "n_positions") if key in written]
     else:
         limits = [_positions(model)]
     tokenizer_config = path / "tokenizer_config.json"
@@ -123,15 +156,19 @@ def _positions(model: str) -> int | None:
 
 
 def hidden_size(model: str) -> int:
-    """The width of the model's layers."""
-    return int(config(model).hidden_size)
+    """The width of the model's layers; its weights are not needed for it. Raises BadInput where the config has none."""
+    described = _config_in(tokenizer_folder(model), model)
+    width = getattr(described.get_text_config(), "hidden_size", None)
+    if not isinstance(width, int):
+        raise BadInput(f"the config.json of {model} does not say how wide its layers are (hidden_size); use another")
+    return width
 
 
 def depth(model: str) -> int:
     """How many layers the model has."""
     if model in MODELS:  # known to be whole, so there is no need of a library that takes seconds to import
-        config = json.loads((folder(model) / "config.json").read_text(encoding="utf-8"))
-        return int(next(config[name] for name in ("num_hidden_layers", "n_layers", "n_layer") if name in config))
+        written = model_files.read_json(folder(model) / "config.json")
+        return int(next(written[name] for name in ("num_hidden_layers", "n_layers", "n_layer") if name in written))
     return int(config(model).num_hidden_layers)
 
 
@@ -140,12 +177,14 @@ def config(model: str) -> Any:
 
     Raises BadInput where transformers knows no such model, or a value in it is none.
     """
+    return _config_in(folder(model), model)
+
+
+def _config_in(path: Path, model: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder(model))
-    except BadInput:
-        raise
+        return AutoConfig.from_pretrained(path)
     except Exception as problem:  # each architecture checks its config in its own way
         raise BadInput(
             f"{model} has a config.json that transformers does not know ({_reason(problem)}); use another model"
@@ -162,9 +201,9 @@ def without_attention_dropout(model: str) -> dict[str, float]:
 
     if torch.cuda.is_available():
         return {}
-    config = json.loads((folder(model) / "config.json").read_text(encoding="utf-8"))
+    written = model_files.read_json(folder(model) / "config.json")
     names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
-    return {name: 0.0 for name in names if name in config}
+    return {name: 0.0 for name in names if name in written}
 
 
 def best_device() -> str:
@@ -198,18 +237,25 @@ def weights_sha256(path: Path) -> str:
 
 def tokenizer(model: str, *, pad_token_id: int | None = None) -> PreTrainedTokenizerBase:
     """The model's tokenizer, ready to pad (see `prepare_padding`). Raises BadInput for one that cannot be loaded."""
+    loaded = _tokenizer_in(folder(model), model)
+    prepare_padding(loaded, pad_token_id)
+    return loaded
+
+
+def bare_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """The model's tokenizer as it comes, without the weights (`tokenizer_folder`). Raises BadInput as `tokenizer`."""
+    return _tokenizer_in(tokenizer_folder(model), model)
+
+
+def _tokenizer_in(path: Path, model: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(folder(model))
-    except BadInput:
-        raise
+        return AutoTokenizer.from_pretrained(path)
     except Exception as problem:  # a tokenizer is made by several libraries, each with errors of its own
         raise BadInput(
             f"the tokenizer of {model} cannot be loaded ({_reason(problem)}); save it with `tokenizer.save_pretrained`"
         ) from problem
-    prepare_padding(loaded, pad_token_id)
-    return loaded
 
 
 def load(kind: Any, model: str, **options: Any) -> PreTrainedModel:
@@ -275,6 +321,7 @@ def _from_pretrained(kind: Any, model: str, **options: Any) -> tuple[PreTrainedM
     import torch
 
     path = folder(model)
+    config(model)  # or its faults would be told as those of the weights
     try:
         return kind.from_pretrained(path, use_safetensors=True, **REPORTED, **options)
     except torch.OutOfMemoryError:

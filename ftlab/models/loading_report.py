@@ -144,7 +144,7 @@ def _draw_again(model: PreTrainedModel) -> None:
     with torch.no_grad():
         for module in outside:
             for tensor in module.parameters(recurse=False):
-                tensor._is_hf_initialized = False  # type: ignore[attr-defined]  # or it is left as it is
+                tensor._is_hf_initialized = False  # or it is left as it is
             model._init_weights(module)
 
 

@@ -36,11 +36,7 @@ class Stored:
 
 def require_model(path: Path, shown: str) -> None:
     """Raise BadInput unless `path` holds a config, a tokenizer and safetensors that are all there; `shown` names it."""
-    if not path.is_dir():
-        there = "is a file, not a folder" if path.exists() else "does not exist"
-        raise BadInput(f"the model folder {shown} {there}; give a folder with config.json and safetensors")
-    if strange := [file.name for file in path.iterdir() if file.exists() and not (file.is_file() or file.is_dir())]:
-        raise BadInput(f"{shown} holds {strange[0]}, which is no file; reading it might never end: take it out")
+    _require_folder(path, f"the model folder {shown}", "config.json and safetensors")
     if not (path / "config.json").is_file():
         if (path / "adapter_config.json").is_file():
             raise BadInput(
@@ -54,17 +50,31 @@ def require_model(path: Path, shown: str) -> None:
     except (ValueError, AttributeError, OSError) as problem:
         raise BadInput(f"{shown} is no model: its config.json cannot be used ({problem}); save it again") from problem
     stored = tensors(path, shown)
-    if not any((path / file).is_file() for file in TOKENIZERS):
-        raise BadInput(f"{shown} has no tokenizer; save it there with `tokenizer.save_pretrained`")
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        if (path / file).is_file():
-            read_json(path / file)
+    require_tokenizer(path, shown)
     for prefix, (whose, inside) in WRAPPERS.items():
         if stored and all(name.startswith(prefix) for name in stored):
             raise BadInput(
                 f"every tensor of {shown} has a name that begins with {prefix!r}, as {whose} wraps a model, so none is "
                 f"one of the model's own; save the model inside (`save_pretrained` of {inside}) and give that folder"
             )
+
+
+def require_tokenizer(path: Path, shown: str) -> None:
+    """Raise BadInput unless `path` is a folder with a tokenizer in it; it need hold nothing else."""
+    _require_folder(path, f"the folder {shown}", "a tokenizer, as `tokenizer.save_pretrained` writes it")
+    if not any((path / file).is_file() for file in TOKENIZERS):
+        raise BadInput(f"{shown} has no tokenizer; save it there with `tokenizer.save_pretrained`")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        if (path / file).is_file():
+            read_json(path / file)
+
+
+def _require_folder(path: Path, shown: str, wanted: str) -> None:
+    if not path.is_dir():
+        there = "is a file, not a folder" if path.exists() else "does not exist"
+        raise BadInput(f"{shown} {there}; give a folder with {wanted}")
+    if strange := [file.name for file in path.iterdir() if file.exists() and not (file.is_file() or file.is_dir())]:
+        raise BadInput(f"{shown} holds {strange[0]}, which is no file; reading it might never end: take it out")
 
 
 def tensors(path: Path, shown: str) -> dict[str, Stored]:
@@ -129,7 +139,7 @@ def _without_weights(path: Path, shown: str) -> str:
         )
     if others := sorted(file.name for file in path.glob("*.safetensors")):
         return (
-            f"{shown} has a config.json but no safetensors that can be loaded: neither {SINGLE} nor an {INDEX} that "
+            f"{shown} has a config.json but no safetensors that can be loaded: neither {SINGLE} nor the {INDEX} that "
             f"names its shards (there is {some(others)}); give a folder that `save_pretrained` wrote"
         )
     return f"{shown} has a config.json but no safetensors; give a folder that `save_pretrained` wrote"

@@ -6,7 +6,9 @@ from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from ftlab.data import sources
 from ftlab.errors import BadInput
+from ftlab.evaluation import comparison
 from ftlab.evaluation.predictions import predict_rows, prediction_table
+from ftlab.inference import Classifier
 from ftlab.models import loading
 from tests.evaluation.tables import assert_one_sentence, labelled_rows
 
@@ -120,3 +122,71 @@ def test_probabilities_have_a_line_for_each_row_and_a_column_for_each_label(shap
     with pytest.raises(BadInput) as caught:
         prediction_table(labelled_rows(["x", "y"], [0, 1]), np.zeros(shape))
     assert_one_sentence(caught, f"the shape {shape}", "expected (2, 2)")
+
+
+NAMES = ("billing", "delivery", "other")
+
+
+def test_answers_are_held_against_the_rows_by_the_name_of_the_label_and_not_by_its_number():
+    rows = labelled_rows(["a", "b", "c", "d"], [0, 1, 2, 1], names=NAMES)
+    turned = ["other", "billing", "delivery"]
+    perfect = np.eye(3)[[turned.index(NAMES[label]) for label in rows["label"]]]
+    made = prediction_table(rows, perfect, turned)
+    assert comparison.accuracy(made).value == 1.0
+    assert made["prediction"].tolist() == made["label"].tolist() == ["billing", "delivery", "other", "delivery"]
+    np.testing.assert_array_equal(made[[f"p_{name}" for name in NAMES]], np.eye(3)[rows["label"]])
+    assert made["confidence"].tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["billing", "delivery"], "the rows have the label 'other', and the model knows billing, delivery"),
+        (
+            ["billing", "delivery", "other", "spam"],
+            "the model has the label 'spam', and the rows know billing, delivery",
+        ),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], "the rows have the label 'billing', and the model knows LABEL_0"),
+        (["Billing", "delivery", "other"], "the rows have the label 'billing'"),
+        (["billing", "billing", "delivery", "other"], "the probabilities have the shape (2, 4)"),
+    ],
+)
+def test_labels_that_only_the_model_or_only_the_rows_have_are_refused(labels, told):
+    rows = labelled_rows(["a", "b"], [0, 1], names=NAMES)
+    with pytest.raises(BadInput) as caught:
+        prediction_table(rows, np.full((2, len(labels)), 1 / len(labels)), labels)
+    assert_one_sentence(caught, told)
+
+
+def turn_head(model, order):
+    """Number the labels of a model in another order; its answers stay."""
+    names = [model.config.id2label[number] for number in order]
+    with torch.no_grad():
+        for tensor in model.classifier.parameters():
+            tensor.copy_(tensor[order].clone())
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: number for number, name in enumerate(names)}
+
+
+def test_a_model_that_numbers_its_labels_otherwise_is_judged_alike(trainer, rows, tokenized, tokenizer, tmp_path):
+    expected = predict_rows(trainer, rows, tokenized)
+    turn_head(trainer.model, [1, 0])
+    pd.testing.assert_frame_equal(predict_rows(trainer, rows, tokenized), expected, atol=1e-6)
+    trainer.model.save_pretrained(tmp_path / "turned")
+    tokenizer.save_pretrained(tmp_path / "turned")
+    desk = Classifier(str(tmp_path / "turned"), max_length=64, device="cpu")
+    assert desk.labels == ["positive", "negative"]
+    found = prediction_table(rows, desk.probabilities(list(rows["text"])), desk.labels)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, atol=1e-5)
+
+
+def test_a_model_with_names_of_its_own_is_not_judged_on_others_and_one_without_names_has_the_rows_own(
+    trainer, rows, tokenized
+):
+    expected = predict_rows(trainer, rows, tokenized)
+    trainer.model.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
+    pd.testing.assert_frame_equal(predict_rows(trainer, rows, tokenized), expected, atol=1e-6)
+    trainer.model.config.id2label = {0: "ham", 1: "spam"}
+    with pytest.raises(BadInput) as caught:
+        predict_rows(trainer, rows, tokenized)
+    assert_one_sentence(caught, "the rows have the label 'negative', and the model knows ham, spam")

@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
-from transformers import BertConfig, BertForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
 
 from ftlab.data import sources
 from ftlab.errors import BadInput
-from ftlab.models import loading
+from ftlab.inference import Classifier
+from ftlab.models import batches, features, freezing, loading
+from ftlab.training import classification
 from ftlab.training.classification import class_weights, require_batches, weighted_cross_entropy
 
 
@@ -146,3 +155,83 @@ def test_evaluation_weighs_its_rows_too(tmp_path):
         compute_loss_func=weighted_cross_entropy([2.0, 2.0]),
     )
     assert trainer.evaluate()["eval_loss"] == pytest.approx(2 * math.log(2), rel=0.05)  # nothing is learned yet
+
+
+TINY_DECODERS = ("tiny-gpt2", "tiny-phi")
+
+
+def fine_tuned(model, folder, **options):
+    rows = sources.load("mini_reviews")["train"].select(range(24))
+    settings = {"max_length": 48, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "least_steps": 1}
+    exact = {"precision": {"fp16": False, "bf16": False}}
+    return classification.fine_tune(rows, folder, model=model, **{**settings, **exact, **options})
+
+
+def left_padded_gpt2(folder):
+    """A decoder whose tokenizer pads on the left, as one that was used for writing does."""
+    loading.causal_lm("tiny-gpt2").save_pretrained(folder)
+    tokenizer = loading.tokenizer("tiny-gpt2")
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("model", [*TINY_DECODERS, left_padded_gpt2])
+def test_a_decoder_learns_to_classify_and_padding_changes_no_answer(model, tmp_path):
+    name = model if isinstance(model, str) else model(tmp_path / "left")
+    trainer = fine_tuned(name, tmp_path)
+    texts = ["a film", "a very long text " * 9, "so it goes", "and another one, of some length, to the end"]
+    encodings = trainer.processing_class(texts, truncation=True, max_length=48)
+    logits = batches.run(trainer.model, trainer.processing_class, encodings, lambda output, mask: output.logits)
+    padded = trainer.data_collator([{"input_ids": ids} for ids in encodings["input_ids"]]).to(trainer.model.device)
+    assert (padded["input_ids"] == trainer.model.config.pad_token_id).any()
+    with torch.no_grad():
+        collated = trainer.model(**padded).logits.cpu()
+        alone = torch.cat([
+            trainer.model(input_ids=torch.tensor([ids], device=trainer.model.device)).logits.cpu()
+            for ids in encodings["input_ids"]
+        ])  # fmt: skip
+    assert alone.std(dim=0).min() > 0
+    torch.testing.assert_close(collated, alone, atol=1e-5, rtol=1e-4)
+    np.testing.assert_allclose(logits, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", TINY_DECODERS)
+def test_a_decoder_that_was_fine_tuned_answers_alike_in_its_folder_and_in_a_pipeline(model, tmp_path):
+    trainer = fine_tuned(model, tmp_path)
+    trainer.save_model(tmp_path / "saved")
+    texts = ["a film", "a very long text " * 9, "so it goes"]
+    encodings = trainer.processing_class(texts, truncation=True, max_length=48)
+    expected = batches.run(trainer.model, trainer.processing_class, encodings, batches.softmax)
+    classifier = Classifier(str(tmp_path / "saved"), max_length=48, device="cpu")
+    assert classifier.labels == ["negative", "positive"]
+    np.testing.assert_allclose(classifier.probabilities(texts), expected, atol=1e-5)
+    pipe = pipeline("text-classification", model=str(tmp_path / "saved"), top_k=None, device="cpu", batch_size=3)
+    answers = [{one["label"]: one["score"] for one in each} for each in pipe(texts, truncation=True, max_length=48)]
+    np.testing.assert_allclose([[each[name] for name in classifier.labels] for each in answers], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["head", "first_layers", "gradual", "layerwise"])
+@pytest.mark.parametrize("model", TINY_DECODERS)
+def test_a_decoder_trains_what_a_policy_says(model, policy, tmp_path):
+    frozen = 1 if policy == "first_layers" else None
+    torch.manual_seed(0)
+    before = freezing.fingerprints(loading.encoder(model, ["negative", "positive"]))
+    plan = freezing.freeze(loading.encoder(model, ["negative", "positive"]), policy, frozen)
+    trainer = fine_tuned(model, tmp_path, policy=policy, frozen_layers=frozen, epochs=2)
+    after = freezing.fingerprints(trainer.model)
+    assert {name for name in plan.frozen if before[name] != after[name]} == set()
+    assert "score.weight" in plan.trained
+    assert before["score.weight"] != after["score.weight"]
+
+
+@pytest.mark.parametrize("model", TINY_DECODERS)
+def test_a_decoder_trains_from_stored_features_as_it_does_without_them(model, tmp_path):
+    rows = sources.load("mini_reviews")["train"].select(range(24))
+    tokenizer, encoder = loading.tokenizer(model), loading.encoder(model, ["negative", "positive"])
+    plan = freezing.freeze(encoder, "first_layers", 1)
+    stored = features.compute(encoder, plan, classification.tokenized(rows, tokenizer, 48), tokenizer)
+    options = {"policy": "first_layers", "frozen_layers": 1}
+    plain, cached = (fine_tuned(model, tmp_path, **options, **given) for given in ({}, {"features": stored}))
+    for (name, one), (_, other) in zip(plain.model.named_parameters(), cached.model.named_parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3, msg=name)

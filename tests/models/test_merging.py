@@ -345,11 +345,12 @@ def test_a_change_of_a_tied_tensor_is_refused_by_name(options, base, tmp_path):
     assert_one_sentence(raised, name, "which is tied", "tie_word_embeddings=False")
 
 
-def test_an_enlarged_vocabulary_is_refused_with_both_sizes(base, tmp_path):
+def test_half_of_an_enlarged_vocabulary_is_refused_with_both_sizes(base, tmp_path):
     resize(tmp_path / "adapter", base)
+    drop(tmp_path / "adapter", "wte.weight")
     with pytest.raises(BadInput) as raised:
         merging.merge(base, tmp_path / "adapter", tmp_path / "out")
-    assert_one_sentence(raised, "(601, 32)", "(600, 32)", "save the base enlarged")
+    assert_one_sentence(raised, "(601, 32)", "(600, 32)", "with as many tokens in its vocabulary")
 
 
 def test_a_trained_head_that_the_base_does_not_store_is_refused(base, tmp_path):
@@ -552,7 +553,10 @@ import torch, transformers.models.gpt2, peft
 
 torch.set_num_threads(1)
 base, adapter, place = map(Path, sys.argv[1:])
-plain = {"copy": shutil.copyfile, "around": shards.copy_around, "write": shards.write_tensor, "replace": Path.replace}
+plain = {
+    "copy": shutil.copyfile, "around": shards.copy_around, "write": shards.write_tensor, "replace": Path.replace,
+    "rename": Path.rename,
+}
 moment, lock = 0, threading.Lock()
 
 
@@ -599,6 +603,7 @@ for number in range(1000):
         shards.copy_around = watched("around", half_around)
         shards.write_tensor = watched("write", half_a_write)
         Path.replace = watched("replace", lambda *_: None)
+        Path.rename = watched("rename", lambda *_: None)
         merging.merge(base, adapter, place / f"{number:03}" / "out")
         os._exit(0)
     ended = os.waitpid(child, 0)[1]
@@ -618,21 +623,42 @@ def test_a_kill_at_any_moment_leaves_no_folder_that_loads(tmp_path):
     )  # fmt: skip
     moments = int(done.stdout)
     assert moments > 30
-    last = 0
+    wanted = by_peft(base, adapter)[f"{LAYER}.weight"]
+    complete = 0
     for number in range(moments):
-        for folder in (tmp_path / "killed" / f"{number:03}").glob("*"):
-            if (folder / "config.json").exists():
-                last += 1
-                assert number == moments - 1  # the very last moment: after the config was put in its place
-                assert tensors(folder).keys() == tensors(base).keys()
+        place = tmp_path / "killed" / f"{number:03}"
+        for folder in place.glob("[!.]*"):
+            complete += 1
+            assert number == moments - 1  # the very last moment: after the folder got its name
+            assert torch.equal(tensors(folder)[f"{LAYER}.weight"], wanted)
+        for folder in place.glob(".partial-*"):
+            if (folder / "config.json").exists():  # whole, and not yet under its name
+                assert torch.equal(tensors(folder)[f"{LAYER}.weight"], wanted)
                 continue
             with pytest.raises(BadInput):
                 loading.check(str(folder))
             with pytest.raises((OSError, ValueError)):
                 AutoModelForCausalLM.from_pretrained(folder)
-    assert last == 1
-    merged = tmp_path / "killed" / f"{moments:03}" / "out"
-    assert torch.equal(tensors(merged)[f"{LAYER}.weight"], by_peft(base, adapter)[f"{LAYER}.weight"])
+    assert complete == 1
+    left = [number for number in range(moments - 1) if list((tmp_path / "killed" / f"{number:03}").glob(".*"))]
+    assert len(left) > moments - 3
+    for number in left[::9] + left[-2:]:  # the same command once more
+        place = tmp_path / "killed" / f"{number:03}"
+        merging.merge(base, adapter, place / "out")
+        assert [path.name for path in place.iterdir()] == ["out"]
+        assert torch.equal(tensors(place / "out")[f"{LAYER}.weight"], wanted)
+
+
+def test_what_a_living_process_merges_is_not_swept(base, adapter, tmp_path):
+    """Two merges side by side: the second one leaves the first one's unfinished folder alone."""
+    with merging.begun(base, adapter, tmp_path / "first") as (partial, _):
+        code = "import sys, pathlib, ftlab.models.merging as m; m.merge(*map(pathlib.Path, sys.argv[1:]))"
+        command = [sys.executable, "-c", code, str(base), str(adapter), str(tmp_path / "second")]
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert (partial / merging.UNFINISHED).is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter", "first", "second"}
+    one, other = tensors(tmp_path / "first"), tensors(tmp_path / "second")
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_numbers_of_peft_that_the_merge_builds_on():

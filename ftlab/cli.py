@@ -65,9 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--test", metavar="FILE", help="test rows, to look for texts that stand in both")
     audit.add_argument("--text", default="text", metavar="COL", help="the column of the texts (default: text)")
     audit.add_argument("--label", default="label", metavar="COL", help="the column of the labels (default: label)")
-    audit.add_argument("--prompt", nargs="+", metavar="COL", help="instruction data: the columns of the prompt")
+    audit.add_argument(
+        "--prompt",
+        nargs="+",
+        metavar="COL",
+        help=(
+            "instruction data: the columns of the prompt; tokens are counted with the course's template around them, "
+            "which takes the column called instruction, or else the first, for the instruction, and the others for its "
+            "input"
+        ),
+    )
     audit.add_argument("--completion", metavar="COL", help="instruction data: the column of the answer")
-    audit.add_argument("--tokenizer", metavar="NAME", help="a model of the course, a folder or a hub id: counts tokens")
+    audit.add_argument(
+        "--tokenizer", metavar="NAME",
+        help="a model of the course, a folder, or a hub id, of which no weights are fetched: counts tokens",
+    )  # fmt: skip
     audit.add_argument("--max-length", type=int, metavar="N", help="in tokens; says what is cut and what it costs")
     audit.add_argument("--json", action="store_true", help="one JSON object on stdout, with the ids of all rows")
     audit.add_argument("--html", type=Path, metavar="OUT", help="write the report as a web page")
@@ -140,7 +152,7 @@ def _audit(options: argparse.Namespace) -> int:
     if options.max_length is not None and not options.tokenizer:
         raise BadInput("--max-length counts tokens: name the tokenizer that counts them with --tokenizer")
     if options.tokenizer:
-        loading.check(options.tokenizer)
+        loading.check_tokenizer(options.tokenizer)
     if options.file in sources.SOURCES and (options.text, options.label) != ("text", "label"):
         raise BadInput(f"{options.file} is a data set of the course, whose columns are text and label; leave them out")
     examine: Any = audit
@@ -158,15 +170,11 @@ def _audit(options: argparse.Namespace) -> int:
     if note := rows.attrs["provenance"].note:
         print(f"ftlab: {note}", file=sys.stderr)
     others = {name: read(file) for name in ("validation", "test") if (file := getattr(options, name))}
-    lengths = {}
+    lengths: dict[str, Any] = {}
     if options.tokenizer:
-        from transformers import AutoTokenizer
-
-        lengths = {
-            "tokenizer": AutoTokenizer.from_pretrained(loading.folder(options.tokenizer)),
-            "hidden_size": loading.hidden_size(options.tokenizer),
-            "max_length": options.max_length,
-        }
+        lengths = {"tokenizer": loading.bare_tokenizer(options.tokenizer), "max_length": options.max_length}
+        if (loading.tokenizer_folder(options.tokenizer) / "config.json").is_file():
+            lengths["hidden_size"] = loading.hidden_size(options.tokenizer)
     report = examine(rows, **others, **lengths)
     if options.html:
         with files.whole(options.html) as temporary:
@@ -237,7 +245,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
     def mapping(text: str, where: str) -> dict[str, Any]:
         try:
             loaded, written = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)
-        except yaml.YAMLError as problem:
+        except (yaml.YAMLError, ValueError) as problem:  # a ValueError for 2024-13-45, which is no date
             raise BadInput(
                 f"{where} is not YAML ({' '.join(str(problem).split())}); expected 'name: value'"
             ) from problem
@@ -257,7 +265,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
     for name, value in options.parameter:
         try:
             parameters[name] = as_meant(name, yaml.safe_load(value), yaml.load(value, yaml.BaseLoader))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             parameters[name] = value  # a path such as "[draft] reviews.csv" is text
     return parameters
 

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -31,7 +32,8 @@ def ftlab(capsys, *arguments: str) -> tuple[int, str, str]:
         (["run", "02", "--profile", "cuda"], "there is no profile 'cuda'"),
         (["run", "02", "-p", "dataset", "imbd"], "there is no data set 'imbd'"),
         (["run", "02", "-p", "row", "40"], "has no parameter 'row'"),
-        (["run", "02", "-p", "rows", "0"], "rows is 0; expected at least 1"),
+        (["run", "03", "-p", "rows", "0"], "rows is 0; expected at least 1"),
+        (["run", "02", "-p", "rows", "-1"], "rows is -1; expected at least 1, or 0: all that the other splits leave"),
         (["run", "02", "-p", "rows", "many"], "expected a whole number"),
         (["run", "02", "-p", "learning_rate", "-2e-5"], "expected more than 0"),
         (["run", "02", "--profile", "smoke", "-p", "max_length", "4000"], "positions for at most 128 tokens"),
@@ -240,6 +242,23 @@ def test_a_tokenizer_and_a_max_length_say_what_is_cut(capsys, rows_csv):
     assert report["max_length"] == 64
     assert "truncation" in [found["id"] for found in report["findings"]]
     assert 64 in [line["max_length"] for line in report["budgets"]]
+
+
+def test_a_folder_with_a_tokenizer_and_no_weights_counts_tokens(capsys, rows_csv, tmp_path):
+    from ftlab.models import loading, tiny
+
+    folder = tmp_path / "tokenizer"
+    loading.tokenizer("tiny-distilbert").save_pretrained(folder)
+    command = ["audit", str(rows_csv), "--tokenizer", str(folder), "--max-length", "64", "--json"]
+    alone = json.loads(ftlab(capsys, *command)[1])
+    shutil.copy(tiny.folder("tiny-distilbert") / "config.json", folder)
+    beside_a_config = json.loads(ftlab(capsys, *command)[1])
+    assert alone["lengths"] == beside_a_config["lengths"]
+    assert alone["budgets"] != beside_a_config["budgets"]  # the width of the layers is known
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    code, _, err = ftlab(capsys, *command)
+    assert (code, "has no tokenizer; save it there" in err, len(err.splitlines())) == (2, True, 1)
 
 
 def test_instruction_data_is_audited_by_its_columns(capsys, tmp_path):
@@ -496,7 +515,7 @@ PREDICT_FILES = {
     ("arguments", "message"),
     [
         (["rows.csv", "--json"], "--json says what was written: name the file for the answers with --out"),
-        (["rows.csv", "--text", "body"], "rows.csv has no column 'body'; it has text, n; name the right ones"),
+        (["rows.csv", "--text", "body"], "rows.csv has no column 'body'; it has text, n; name the column of the texts with --text"),
         (["rows.csv", "--out", "answers.xlsx"], "answers.xlsx is not a file type that can be written; expected one of"),
         (["rows.csv", "--out", "rows.csv/answers.csv"], "rows.csv/answers.csv cannot be written"),
         (["rows.csv", "--max-length", "2"], "max_length is 2, and MODEL takes 3 to 128 tokens"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab import files
 from ftlab.data import assets, hub
-from ftlab.errors import AssetError, BadInput
+from ftlab.errors import BadInput
 from ftlab.models import model_files, tiny
 from ftlab.models.loading_report import REPORTED, require_whole, start_fresh_head
 from ftlab.models.model_files import PICKLES as PICKLES
@@ -71,13 +71,7 @@ def folder(model: str) -> Path:
         return tiny.folder(model)
     if model not in HUB_MODELS and _is_folder_name(model):
         return _checked(Path(model).expanduser())
-    path = _fetched(model, ["*.safetensors", *TOKENIZER_FILES])
-    if not any(path.glob("*.safetensors")) and (reason := hub.unreachable()):
-        raise AssetError(
-            f"of {model} the hub's cache has the tokenizer and no weights, and the hub cannot be reached ({reason}); "
-            "connect"
-        )
-    return _checked(path, model)
+    return _checked(_fetched(model, ["*.safetensors", *TOKENIZER_FILES]), model)
 
 
 def tokenizer_folder(model: str) -> Path:

@@ -24,6 +24,7 @@ def hub(tmp_path_factory):
         shutil.copytree(tiny.folder("tiny-distilbert"), pickled)
         (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
         served.add("somebody/pickled", pickled)
+        served.add("somebody/counts", tiny.folder("tiny-gpt2"))  # whose tokenizer alone is asked for
         data = root / "imdb" / "plain_text"
         data.mkdir(parents=True)
         for split, start in (("train", 0), ("test", 500)):
@@ -132,6 +133,37 @@ def test_no_hub_and_an_empty_cache_is_one_sentence(ask):
     assert done.returncode == 1
     assert "the hub cannot be reached" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_audit_fetches_the_tokenizer_and_no_weights(ask, hub, tmp_path):
+    rows = [f"review number {number} is {'good' if number % 2 else 'bad'},{number % 2}" for number in range(40)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]))
+    arguments = [
+        "-m",
+        "ftlab.cli",
+        "audit",
+        "rows.csv",
+        "--tokenizer",
+        "somebody/counts",
+        "--max-length",
+        "8",
+        "--json",
+    ]
+    for online in (True, False):  # the second time from the cache
+        done = ask("", arguments=arguments, online=online)
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        tokens = loading.tokenizer("tiny-gpt2")
+        longest = max(len(tokens(row.split(",")[0])["input_ids"]) for row in rows)
+        assert report["lengths"]["tokens"]["max"] == longest
+    asked = [request for request in hub.requests if "somebody/counts" in request]
+    assert any(request.endswith("tokenizer.json") for request in asked)
+    assert not any(request.endswith((".safetensors", ".bin")) for request in asked)
+    # Nor is the tokenizer taken for a model that is there.
+    done = ask(SAY.format(name="somebody/counts"), online=False)
+    assert done.returncode == 1
+    assert "somebody/counts is not in the hub's cache and the hub cannot be reached" in done.stderr
+    assert ask(SAY.format(name="somebody/counts")).returncode == 0
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ TAGS = (
 MARKUP = re.compile(
     rf"<(?:/?(?:{TAGS.replace(' ', '|')})(?:\s[^<>]{{0,300}})?/?|!--.{{0,300}}?--|!doctype[^<>]{{0,100}})>", re.I
 )
+# "</s>" ends a sequence for many models; a pair is how HTML strikes out.
+ENDS, STRUCK_OUT = ("<s>", "</s>"), re.compile(r"<s>.*?</s>", re.IGNORECASE | re.DOTALL)
 ENTITY = re.compile(r"&(?:[a-z][a-z0-9]{1,8}|#\d{2,6}|#x[0-9a-f]{2,5});", re.I)
 # Control characters but tab and line ends, soft hyphens, zero-width and direction marks, and U+FFFD, which stands for a
 # character that was lost. The joiners U+200C and U+200D are part of how Persian and emoji are written, and stay.
@@ -79,7 +81,8 @@ def check(table: Table) -> list[Finding]:
 
 def strip_markup(text: str) -> str:
     """The text without tags; where one stood, a space."""
-    return re.sub(r"[ \t]{2,}", " ", MARKUP.sub(" ", text)).strip()
+    kept = () if STRUCK_OUT.search(text) else ENDS
+    return re.sub(r"[ \t]{2,}", " ", MARKUP.sub(lambda tag: tag[0] if tag[0].lower() in kept else " ", text)).strip()
 
 
 def decode_entities(text: str) -> str:
@@ -171,6 +174,13 @@ def _luhn(digits: list[int]) -> bool:
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
+def _markup(text: str) -> str | None:
+    if "<" not in text:
+        return None
+    kept = () if STRUCK_OUT.search(text) else ENDS
+    return next((tag[0] for tag in MARKUP.finditer(text) if tag[0].lower() not in kept), None)
+
+
 def _mojibake(text: str) -> str | None:
     if text.isascii():
         return None
@@ -191,7 +201,7 @@ def _any_digit(text: str) -> bool:
 
 _DIGITS = re.compile(r"\d[\d .()/-]{7}")
 FINDERS: dict[str, Callable[[str], str | None]] = {
-    "markup": _first(MARKUP, "markup", lambda text: "<" in text),
+    "markup": _markup,
     "entities": _first(ENTITY, "entities", lambda text: "&" in text),
     "mojibake": _mojibake,
     "control_characters": _unseen,

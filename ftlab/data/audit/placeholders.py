@@ -8,9 +8,11 @@ from ftlab.data import sources
 from ftlab.data.audit.report import Finding, finding
 from ftlab.data.audit.table import Table
 
-MISSING = frozenset({"nan", "<na>", "#n/a", "nat"})  # what pandas, R and spreadsheets write, and nobody else
+MISSING = frozenset({"nan", "<na>", "#n/a"})  # what pandas, R and spreadsheets write, and nobody else
+NO_TIME = "NaT"  # pandas too; "Nat" may be somebody's name
 EMPTY = frozenset({"null", "undefined", "none", "n/a", "na", "nil", "-", "--", "\u2013", "\u2014", "tbd"})
 LINES = frozenset({"nan", "NaN", "<NA>", "#N/A"})
+LONGEST = max(map(len, MISSING | EMPTY)) + 1
 OFTEN = 2  # rows: what a person wrote once may be meant
 VARIED = 0.9  # the share of different answers beyond which they are no classes, of which "none" may be one
 
@@ -41,11 +43,11 @@ def _words(column: pd.Series, *, answers: bool, lines: bool) -> pd.Series:
     values = column[~sources.blank(column)].astype(str).str.strip()
     if lines:  # each column that a prompt was joined from is a line of it
         values = values.map(lambda text: next((line for line in text.split("\n") if line.strip() in LINES), text))
-    folded = values.str.strip().str.casefold()
-    missing, empty = folded.isin(MISSING), folded.isin(EMPTY)
+    folded = values.str.strip().str[:LONGEST].str.casefold()
+    missing, empty = folded.isin(MISSING) | (values == NO_TIME), folded.isin(EMPTY)
     if answers:
         # An answer may rightly be "none", and a class may be called so; among answers that all differ it stands out.
-        others = folded[~missing & ~empty]
+        others = values[~missing & ~empty]
         missing &= missing.sum() >= OFTEN
         empty &= len(others) > 0 and others.nunique() >= VARIED * len(others)
     empty &= folded.map(folded.value_counts()) >= OFTEN

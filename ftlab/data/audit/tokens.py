@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ftlab.data import special_tokens
+from ftlab.data.audit.debris import ENDS, STRUCK_OUT
 from ftlab.data.audit.report import Finding, finding, share
 from ftlab.data.audit.table import Table
 from ftlab.errors import BadInput
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOSTLY = 0.5  # of a row's tokens: beyond it, the model is told less than it is not told
-STRUCK_OUT = re.compile(r"<s>.*?</s>", re.DOTALL)  # what HTML writes so
 
 
 def special(table: Table, tokenizer: PreTrainedTokenizerBase | None) -> list[Finding]:
@@ -27,19 +26,20 @@ def special(table: Table, tokenizer: PreTrainedTokenizerBase | None) -> list[Fin
     seen = []
     for row, text in zip(rows["id"], rows["text"], strict=True):
         there = [*dict.fromkeys(search.findall(text))]
-        if {"<s>", "</s>"} <= {*there} - own.keys() and STRUCK_OUT.search(text):
-            there = [token for token in there if token not in ("<s>", "</s>")]
+        if {*ENDS} <= {*there} - own.keys() and STRUCK_OUT.search(text):  # markup, which has a finding of its own
+            there = [token for token in there if token not in ENDS]
         if there:
             mine = [token for token in there if token in own]
             seen.append((row, (mine or there)[0], _read_as(text, tokenizer if mine else None)))
     if not seen:
         return []
     evidence = pd.DataFrame(seen, columns=["id", "found", "read_as"])
-    of = "of this tokenizer" if evidence["found"].isin(own).all() else "of one model or another"
     names = ", ".join(repr(token) for token in evidence["found"].value_counts().index[:3])
-    what = f"special tokens {of} in the text of {{count}} ({share(len(seen), len(rows))}), such as {names}"
+    what = f"special tokens in the text of {{count}} ({share(len(seen), len(rows))}), such as {names}"
+    if tokenizer is not None:
+        what += f"; of this tokenizer itself in {int(evidence['found'].isin(own).sum()):,}"
     if stubborn := int((evidence["read_as"] == "special").sum()):
-        what += f"; in {stubborn:,} of them this tokenizer cannot read them as text"
+        what += f", which it cannot read as text in {stubborn:,}"
     return [finding("special_tokens", what, evidence=evidence)]
 
 

@@ -87,7 +87,24 @@ def require_apart(uses: Mapping[str, Dataset]) -> None:
         pairs = np.unique(np.stack([keys.astype(str), use]), axis=1)
         again = pairs[:, np.isin(pairs[0], pairs[0][1:][pairs[0][1:] == pairs[0][:-1]])]
         if again.size:
-            raise AssertionError(f"the {what} {again[0, 0]} has {' and '.join(map(repr, again[1, :2].tolist()))} for its uses")
+            raise AssertionError(
+                f"the {what} {again[0, 0]} has {' and '.join(map(repr, again[1, :2].tolist()))} for its uses"
+            )
+
+
+def require_sealed(test: set[str]) -> None:
+    """Raise AssertionError unless the lessons on these reviews judge on rows that chose nothing here."""
+    from ftlab.course import profiles
+    from ftlab.data import sources, splits
+
+    for lesson in ("text_classification", "freezing_comparison"):
+        budget = profiles.resolve(lesson, "cpu")
+        drawn = splits.split(
+            sources.load(budget.dataset, seed=SPLIT_SEED),
+            rows=None, validation_rows=budget.validation_rows, test_rows=budget.test_rows, seed=SPLIT_SEED,
+        )  # fmt: skip
+        if others := set(drawn.open_test("to see that its rows chose nothing")["id"]) - test:
+            raise AssertionError(f"{lesson} judges on {min(others)}, which is no test row here")
 
 
 def measure() -> dict[str, Any]:
@@ -96,6 +113,7 @@ def measure() -> dict[str, Any]:
 
     rows = draw()
     require_apart(rows.uses)
+    require_sealed({row for part in rows.test for row in part["id"]})
     found = {name: alone(__file__, "policy", name) for name in POLICIES}
     memory = {name: alone(__file__, "memory", name) for name in POLICIES}
     return {

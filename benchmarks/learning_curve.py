@@ -1,7 +1,9 @@
 """How much data is enough? Fine-tuning, the frozen encoder and word counts, from few rows to all, over several seeds.
 
-Each seed draws its own splits, so the range over seeds holds the luck of the draw as well as that of training. The
-budget is lesson 02's, on its data sets; the test rows judge, and nothing is chosen by them.
+Each seed draws its own splits, so the range over seeds holds the luck of the draw as well as that of training. All draw
+from the same reviews: a test row of one seed may be a training row of another, so what lies between seeds is a little
+less than between separate draws. No model has seen the rows that judge it. The budget is lesson 02's, on its data sets;
+nothing is chosen by the test rows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,12 @@
 """What rank and target modules do: lesson 05's training, over ranks, targets and seeds, with full fine-tuning beside.
 
 Settings and rows are those of the lesson's cpu profile, so that a run of the lesson is one of these points. The
-learning rate of each kind of target is the one of CHOICES with the lowest loss on validation rows, of a seed that no
-run uses. Each run is a process of its own.
+learning rate of each kind of target is the one of CHOICES with the lowest loss on validation rows of a seed that no run
+uses; `require_unseen` asks that none of these be a test row of a run. They may share a module of the standard library
+with one, and a test row of one seed may be a training row of another: each run is judged on rows that it has not seen,
+but seeds have something in common, so what lies between them is a little less than between separate draws. On the
+second task no rate is chosen: full fine-tuning has lesson 04's, the adapters those of the first task. Each run is a
+process of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ def measure() -> dict[str, Any]:
     from ftlab.course import profiles
 
     task = profiles.resolve("lora_phi2", "cpu").task
+    require_unseen({seed: _draw(task, seed) for seed in (*SEEDS, CHOOSING_SEED)})
     choosing = [
         alone(__file__, task, targets, 0 if targets == FULL else CHOOSING_RANK, CHOOSING_SEED, rate)
         for targets, rates in CHOICES.items()
@@ -54,22 +59,39 @@ def measure() -> dict[str, Any]:
     }
 
 
+def require_unseen(drawn: dict[int, Any]) -> None:
+    """Raise AssertionError where a row that chooses a learning rate judges a run."""
+    chose = set(drawn[CHOOSING_SEED].validation["id"])
+    for seed in SEEDS:
+        if both := chose & set(drawn[seed].open_test("to see that none of its rows chose anything")["id"]):
+            raise AssertionError(f"the row {min(both)} chooses a learning rate, and is a test row of seed {seed}")
+
+
+def _draw(task: str, seed: int) -> Any:
+    """The rows of a seed, as lesson 05 draws them."""
+    from ftlab.course import profiles
+    from ftlab.data import tasks
+
+    budget = profiles.resolve("lora_phi2", "cpu")
+    return tasks.load(
+        task, rows=budget.rows, validation_rows=budget.validation_rows, test_rows=budget.test_rows, seed=seed,
+        at_most=True,
+    )  # fmt: skip
+
+
 def _run(task: str, targets: str, rank: int, seed: int, rate: float) -> dict[str, Any]:
     """One training, judged on test rows, and on validation rows for the seed that chooses."""
     from peft import get_peft_model
     from transformers import set_seed
 
     from ftlab.course import profiles
-    from ftlab.data import prompts, tasks
+    from ftlab.data import prompts
     from ftlab.evaluation import forgetting, losses
     from ftlab.models import adapters, footprint, loading
     from ftlab.training import sft
 
     budget = profiles.resolve("lora_phi2", "cpu")
-    splits = tasks.load(
-        task, rows=budget.rows, validation_rows=budget.validation_rows, test_rows=budget.test_rows, seed=seed,
-        at_most=True,
-    )  # fmt: skip
+    splits = _draw(task, seed)
     judging = splits.validation if seed == CHOOSING_SEED else splits.open_test("to judge a rank")
     tokenizer = loading.tokenizer(budget.model)
     train, unseen = (

@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ftlab.data.audit import audit, audit_instructions, experiments
+from ftlab.data.audit import audit, audit_instructions, experiments, pricing
 from ftlab.errors import BadInput
+from ftlab.intervals import paired
 
 from .planted import (
     EXAMPLES,
@@ -118,6 +119,44 @@ def test_a_price_is_said_in_lines_that_name_scores_rows_and_verdict():
     assert f"accuracy {price.with_defect:.3f} with it and {price.without:.3f} without, on 60 rows" in lines[1]
     assert lines[2].endswith("the defect inflates the score")
     assert "on the 60 affected rows alone" in lines[3]
+
+
+# --- how sure it is ---
+
+
+@pytest.mark.parametrize("finding_id", PRICED)
+def test_a_price_is_judged_by_clusters_of_copies_and_not_by_rows(finding_id):
+    found = report(finding_id)
+    rows = experiments.rows_to_price(found.table, 0)
+    judged = experiments.EXPERIMENTS[finding_id][1](found, rows, found[finding_id])
+    assert len(judged.clusters) == len(judged.before) == len(judged.after)
+    if judged.weight is None:
+        compared = paired(judged.before, judged.after, groups=judged.clusters)
+        assert found.price(finding_id).change == compared.difference
+
+
+def test_copies_of_rows_do_not_make_a_price_surer():
+    """Forty texts, five times each: two hundred rows that say no more than forty."""
+    frame = opinions().head(40)
+    five = pd.concat([frame.assign(id=f"{copy}-" + frame["id"]) for copy in range(5)], ignore_index=True)
+    price = audit(five).price("exact_duplicates")
+    rows = experiments.rows_to_price(audit(five).table, 0)
+    judged = experiments.EXPERIMENTS["exact_duplicates"][1](audit(five), rows, audit(five)["exact_duplicates"])
+    assert price.rows == 200
+    assert len(np.unique(judged.clusters)) == frame["text"].nunique()
+    as_rows = paired(judged.before, judged.after).difference
+    assert price.change.high - price.change.low > 1.3 * (as_rows.high - as_rows.low)
+
+
+def test_a_price_is_clear_among_all_that_can_be_asked_for(monkeypatch):
+    frame = senseless()
+    found = audit(frame, test=of_test(frame.head(10)))
+    alone = found.price("leakage")
+    assert alone.clear
+    monkeypatch.setattr(pricing, "priceable", lambda report: ("leakage",) * 10_000)
+    among_many = found.price("leakage")
+    assert not among_many.clear
+    assert among_many.change == alone.change
 
 
 # --- which way each defect works ---

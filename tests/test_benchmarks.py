@@ -1,0 +1,77 @@
+"""What a benchmark compares is compared on rows with one use each: none chooses and judges, none is in two seeds."""
+
+import importlib.util
+import sys
+
+import pytest
+from datasets import concatenate_datasets
+
+from ftlab.data import sources
+
+
+@pytest.fixture
+def benchmark(repository, monkeypatch):
+    """A module of benchmarks/, by its name."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", repository / "benchmarks" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def freezing_scores(benchmark, monkeypatch):
+    """The benchmark of what to freeze, on rows that are shipped."""
+    module = benchmark("freezing_scores")
+    small = {"DATASET": "mini_reviews", "SIZES": (12, 6), "TEST_ROWS": 50, "VALIDATION_ROWS": 20, "CHOOSING_ROWS": 16}
+    for name, value in small.items():
+        monkeypatch.setattr(module, name, value)
+    return module
+
+
+def test_every_use_of_a_row_in_what_to_freeze_is_its_only_one(freezing_scores):
+    rows = freezing_scores.draw()
+    freezing_scores.require_apart(rows.uses)
+    assert [len(part) for part in rows.uses.values()] == [16, 20, *[12] * 5, *[10] * 5]
+    ids = [row for part in rows.uses.values() for row in part["id"]]
+    assert len(ids) == len(set(ids))
+    assert all(sum(part["label"]) == len(part) / 2 for part in rows.uses.values())
+    assert rows.test[0]["id"] == freezing_scores.draw().test[0]["id"]  # in each process the same
+
+
+def test_a_row_with_two_uses_stops_what_to_freeze_and_so_does_its_near_copy(freezing_scores):
+    uses = freezing_scores.draw().uses
+    again = uses["test, seed 2"].select([3])
+    with pytest.raises(AssertionError, match=r"the row .* has '.*' and '.*' for its uses"):
+        freezing_scores.require_apart({**uses, "again": again})
+    longest = max(uses["to choose by, validation"], key=lambda row: len(row["text"]))
+    near = again.map(lambda row: {"id": "near", "text": longest["text"] + " indeed", "label": row["label"]})
+    with pytest.raises(AssertionError, match="the cluster of near-copies"):
+        freezing_scores.require_apart({**uses, "near": near})
+    within = concatenate_datasets([uses["test, seed 2"], near.map(lambda row: {"text": again[0]["text"] + " indeed"})])
+    freezing_scores.require_apart({**uses, "test, seed 2": within})
+
+
+def test_a_smaller_test_split_of_the_same_seed_is_a_part_of_a_larger_one():
+    """So the test rows of the lessons, of which there are fewer, choose nothing in the benchmark either."""
+    from ftlab.data.splits import split
+
+    for seed in range(3):
+        small, large = (
+            split(sources.load("mini_reviews"), rows=None, validation_rows=20, test_rows=size, seed=seed)
+            for size in (14, 60)
+        )
+        assert set(small.open_test("x")["id"]) <= set(large.open_test("x")["id"])
+
+
+def test_a_row_that_chooses_a_rate_of_an_adapter_judges_none(benchmark):
+    sweep = benchmark("lora_sweep")
+    drawn = {seed: sweep._draw("tutor", seed) for seed in (*sweep.SEEDS, sweep.CHOOSING_SEED)}
+    sweep.require_unseen(drawn)
+    drawn[sweep.CHOOSING_SEED].validation = drawn[sweep.SEEDS[0]].open_test("x")
+    with pytest.raises(AssertionError, match="chooses a learning rate, and is a test row of seed 0"):
+        sweep.require_unseen(drawn)

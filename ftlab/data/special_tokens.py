@@ -70,16 +70,6 @@ def unknown_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return unknown if unknown in tokenizer(rare, add_special_tokens=False)["input_ids"] else None
 
 
-def keep_as_text(tokenizer: PreTrainedTokenizerBase) -> None:
-    """From now on, special tokens in a text are text to this tokenizer, and to whoever loads it once it is saved.
-
-    For classifiers, whose texts come as they are. What writes special tokens itself, as a chat format does, needs a
-    tokenizer that reads them.
-    """
-    tokenizer.split_special_tokens = True
-    tokenizer.init_kwargs["split_special_tokens"] = True  # what `save_pretrained` writes
-
-
 def pattern(names: Iterable[str]) -> re.Pattern[str]:
     """What finds any of these special tokens in a text, the longest first."""
     return re.compile("|".join(map(re.escape, sorted({*names}, key=len, reverse=True))) or r"(?!)")

@@ -55,7 +55,7 @@ def embed(
 
     `read` makes one vector of a text's tokens: `batches.mean_pooled` or `batches.first_token`.
     """
-    tokenizer, encoder = loading.tokenizer(model), loading.body(model)
+    tokenizer, encoder = loading.tokenizer(model, split_special_tokens=True), loading.body(model)
     loading.match_pad_token(encoder, tokenizer)
     encodings = tokenizer(list(texts), truncation=True, max_length=max_length)
     return batches.run(encoder, tokenizer, encodings, read, what="embedding")

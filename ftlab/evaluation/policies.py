@@ -75,7 +75,7 @@ class Contest:
             "weight_decay": weight_decay,
         }
         self.model = model
-        self.tokenizer = loading.tokenizer(model)
+        self.tokenizer = loading.tokenizer(model, split_special_tokens=True)
         self.tokenized = classification.tokenized(test, self.tokenizer, max_length)
         self._of_test: dict[int, features.Features] = {}
 

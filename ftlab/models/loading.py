@@ -229,9 +229,14 @@ def weights_sha256(path: Path) -> str:
     return hashlib.sha256("".join(files.sha256(part) for part in parts).encode()).hexdigest()
 
 
-def tokenizer(model: str, *, pad_token_id: int | None = None) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, ready to pad (see `prepare_padding`). Raises BadInput for one that cannot be loaded."""
-    loaded = _tokenizer_in(folder(model), model)
+def tokenizer(model: str, *, pad_token_id: int | None = None, **options: Any) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, ready to pad (see `prepare_padding`). Raises BadInput for one that cannot be loaded.
+
+    `options` are those of `AutoTokenizer.from_pretrained`. What trains a classifier says `split_special_tokens=True`:
+    a text that says "[SEP]" is then no two texts. It is saved with the tokenizer, so whoever loads the model reads
+    texts as its training did.
+    """
+    loaded = _tokenizer_in(folder(model), model, **options)
     prepare_padding(loaded, pad_token_id)
     return loaded
 
@@ -241,11 +246,11 @@ def bare_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return _tokenizer_in(tokenizer_folder(model), model)
 
 
-def _tokenizer_in(path: Path, model: str) -> PreTrainedTokenizerBase:
+def _tokenizer_in(path: Path, model: str, **options: Any) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, **options)
     except Exception as problem:  # a tokenizer is made by several libraries, each with errors of its own
         raise BadInput(
             f"the tokenizer of {model} cannot be loaded ({_reason(problem)}); save it with `tokenizer.save_pretrained`"

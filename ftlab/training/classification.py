@@ -61,7 +61,7 @@ def fine_tune(
     plan = freezing.freeze(encoder, policy, frozen_layers)
     if features is not None:
         _require_features_of(features, plan, train)
-    tokenizer = loading.tokenizer(model)
+    tokenizer = loading.tokenizer(model, split_special_tokens=True)
     optimizer = None
     if policy == "layerwise":
         groups = policies.layerwise_groups(encoder, learning_rate=learning_rate, weight_decay=weight_decay)

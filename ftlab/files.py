@@ -23,27 +23,30 @@ from ftlab.errors import BadInput, CourseError
 PARTIAL, ASIDE, LOCK = ".partial-", ".aside-", ".ftlab-lock-"  # + one token: the new, the old moved aside, who writes
 NO_SPACE = "No space left on device"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # How libraries with error classes of their own, in Rust or C++, say that a disk is full.
 SAY_FULL = (NO_SPACE, os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "PytorchStreamWriter failed writing")
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system that cannot lock; filelock itself sees to ENOSYS
 
 
 @contextmanager
-def whole(path: Path, *, folder: bool = False, error: type[CourseError] = CourseError) -> Iterator[Path]:
+def whole(
+    path: Path, *, folder: bool = False, replace: bool = True, error: type[CourseError] = CourseError
+) -> Iterator[Path]:
     """Give a temporary path beside `path`, and put it in place of `path` only if the block succeeds.
 
     With `folder=True` the temporary path is an empty folder. A reader finds the old one or the new one and never a
     half. A file is replaced in one step; an older folder is moved aside, the new one takes its place, and then the old
     one goes. A process killed on the way leaves hidden files beside `path` (the temporary path, perhaps the old folder,
-    and a lock that nobody holds any more), which the next `whole` or `sweep` there puts right. A link is followed.
+    and a lock that nobody holds any more), which the next `whole` or `sweep` there puts right. A link is followed. With
+    `replace=False` a folder that is not empty stays, also if another process has made it meanwhile.
 
     Raises `error`, in one sentence, for a full disk, a place that cannot be written, and what is there and cannot be
     replaced. Other errors of the block are not about writing `path`, and pass as they are.
     """
     with explained(path, error):
         target = path.resolve() if path.is_symlink() else path.absolute()
-        _require_replaceable(path, target, folder, error)
+        _require_replaceable(path, target, folder, replace, error)
         target.parent.mkdir(parents=True, exist_ok=True)
         _settle(target.parent, ours=True)
         token, lock = _fresh_token(target.parent)
@@ -62,8 +65,11 @@ def whole(path: Path, *, folder: bool = False, error: type[CourseError] = Course
             raise
         with explained(path, error):
             temporary.chmod(0o755 if folder else 0o644)  # private until it is whole
-            if folder:
+            if folder and replace:
                 _put(temporary, target, aside)
+            elif folder:
+                _require_replaceable(path, target, folder, replace, error)
+                temporary.rename(target)
             else:
                 temporary.replace(target)
     finally:
@@ -83,11 +89,13 @@ def explained(path: Path, error: type[CourseError]) -> Iterator[None]:
         raise error(explain(problem, path)) from problem
 
 
-def _require_replaceable(path: Path, target: Path, folder: bool, error: type[CourseError]) -> None:
+def _require_replaceable(path: Path, target: Path, folder: bool, replace: bool, error: type[CourseError]) -> None:
     if not target.exists():
         return
     if folder and not target.is_dir():
         raise error(f"{path} is a file, and a folder is to be written there; choose another name")
+    if folder and not replace and any(target.iterdir()):
+        raise error(f"{path} is not empty, perhaps by another process; choose a new folder")
     if not folder and target.is_dir():
         raise error(f"{path} is a folder; give the name of a file")
     if not folder and not target.is_file():  # as root, even /dev/null would be replaced
@@ -108,7 +116,7 @@ def _about_writing(problem: Exception, temporary: Path, path: Path) -> str | Non
         return explain(problem, path) if problem.errno == errno.EIO and not names else None
     if problem.errno == errno.ENOENT and not temporary.exists():
         return f"what was written of {path} was removed by another program on the way; run the command again"
-    return explain(problem, path) if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO) else None
+    return explain(problem, path) if problem.errno in (*CLOSED, errno.EIO) else None
 
 
 def is_full(problem: Exception | str) -> bool:
@@ -121,6 +129,8 @@ def explain(problem: OSError, path: Path) -> str:
     said = problem.strerror or str(problem)
     if problem.errno in FULL:
         return f"the disk is full: {path} could not be written; free some space there, then run the command again"
+    if problem.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{path} cannot be written (a file is in the way); choose a folder that you may write to"
     if problem.errno in CLOSED:
         return f"{path} cannot be written ({said}); choose a folder that you may write to"
     if problem.errno in (errno.ENAMETOOLONG, errno.ELOOP):

@@ -287,6 +287,22 @@ def test_what_cannot_be_replaced_is_refused_and_stays(old, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_what_another_process_made_meanwhile_stays_where_nothing_is_to_be_replaced(old, tmp_path):
+    def write(meanwhile):
+        with files.whole(tmp_path / "merged", folder=True, replace=False, error=BadInput) as partial:
+            (partial / "weights").write_text("mine")
+            meanwhile()
+
+    with pytest.raises(BadInput, match="merged is not empty, perhaps by another process; choose a new folder"):
+        write(lambda: old.rename(tmp_path / "merged"))
+    assert (left(tmp_path), (tmp_path / "merged" / "weights").read_text()) == (["merged"], "old")
+    with pytest.raises(BadInput, match="is not empty"):
+        write(lambda: None)
+    files.remove(tmp_path / "merged")
+    write((tmp_path / "merged").mkdir)
+    assert (left(tmp_path), (tmp_path / "merged" / "weights").read_text()) == (["merged"], "mine")
+
+
 def test_a_link_stays_and_what_it_leads_to_is_replaced(old, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(old)

@@ -168,7 +168,7 @@ def fetch(names: Iterable[str] | None = None) -> list[str]:
     _sweep(root)
     if all(asset.present for asset in wanted):
         return []
-    lock = _lock(root)
+    taken = lock(root, doing=f"fetching into {root}")
     try:
         missing = [asset for asset in wanted if not asset.present]  # another process may have been faster
         _require_space(root, missing)
@@ -181,7 +181,7 @@ def fetch(names: Iterable[str] | None = None) -> list[str]:
         finally:
             files.remove(downloads)
     finally:
-        files.release(lock)
+        files.release(taken)
     return [asset.name for asset in missing]
 
 
@@ -189,24 +189,27 @@ def _sweep(root: Path) -> None:
     """Tidy up after killed processes; but not while another process downloads, whose folder it would take."""
     files.sweep(home() / "tiny")
     with suppress(OSError):  # no cache yet, or one that may only be read
-        if lock := files.take(root / LOCK):
+        if taken := files.take(root / LOCK):
             files.sweep(root)
-            files.release(lock)
+            files.release(taken)
 
 
-def _lock(root: Path) -> BaseFileLock:
-    """The lock of the cache, waited for aloud while another process has it."""
+def lock(folder: Path, *, doing: str = "") -> BaseFileLock:
+    """The lock of a folder of the cache, for `files.release`; it is waited for, aloud if `doing` says what others do.
+
+    Raises AssetError for a folder that cannot be written.
+    """
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        if lock := files.take(root / LOCK):
-            return lock
-        who = files.holder(root / LOCK)
-        print(f"ftlab: {who} is fetching into {root}; waiting for it ...", file=sys.stderr, flush=True)
-        lock = files.take(root / LOCK, wait=-1)
+        folder.mkdir(parents=True, exist_ok=True)
+        if taken := files.take(folder / LOCK):
+            return taken
+        if doing:
+            print(f"ftlab: {files.holder(folder / LOCK)} is {doing}; waiting for it ...", file=sys.stderr, flush=True)
+        taken = files.take(folder / LOCK, wait=-1)
     except OSError as problem:
-        raise AssetError(f"{files.explain(problem, root)}, and name it in FTLAB_HOME") from problem
-    assert lock is not None  # waited for without end
-    return lock
+        raise AssetError(f"{files.explain(problem, folder)}, and name it in FTLAB_HOME") from problem
+    assert taken is not None  # it was waited for without end
+    return taken
 
 
 def _known(name: str) -> Asset:

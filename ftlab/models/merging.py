@@ -84,7 +84,7 @@ def begun(base: Path, adapter: Path, out: Path) -> Iterator[tuple[Path, Merged]]
     plan = merge_plan.read(base, adapter)
     merged = _summary(plan, place)
     _require_disk(place, merged.bytes + sum(file.stat().st_size for file in _beside(plan)))
-    with files.whole(place, folder=True, error=BadInput) as partial:
+    with files.whole(place, folder=True, replace=False, error=BadInput) as partial:
         _write(plan, partial)
         yield partial, merged
         (partial / UNFINISHED).replace(partial / "config.json")

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from filelock import FileLock
 
 from ftlab import files
 from ftlab.data import assets
 from ftlab.data.sources import ROWS
+from ftlab.errors import AssetError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -139,12 +139,14 @@ def folder(name: str) -> Path:
     if not (path / "config.json").is_file():
         import torch
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / ".lock"):
+        lock = assets.lock(path.parent)
+        try:
             if not (path / "config.json").is_file():  # another process may have been faster
-                with torch.random.fork_rng(devices=[]), files.whole(path, folder=True) as partial:
+                with torch.random.fork_rng(devices=[]), files.whole(path, folder=True, error=AssetError) as partial:
                     torch.manual_seed(0)
                     model, tokenizer = BUILDERS[name]()
                     model.save_pretrained(partial)
                     tokenizer.save_pretrained(partial)
+        finally:
+            files.release(lock)
     return path

@@ -23,7 +23,7 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
     `identity` is what a training depends on (model, label names, rows, settings), as JSON can hold it; it is kept
     beside the checkpoints. Without `resume` older checkpoints are removed. With it the last one that training can go on
     from is returned, and later ones are removed. Raises BadInput when they were made with another identity (going on
-    from them would mix two trainings), or do not say with which.
+    from them would mix two trainings), or do not say with which; and when older ones cannot be removed.
 
     The weights at the end are those of a training that was never cut off, bit for bit on the same machine, if Trainer
     saves at the end of epochs (within one, it would draw another order of the rows) and restores its callbacks' states
@@ -37,6 +37,8 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
             files.remove(there.pop())
         return str(there[-1]) if there else None
     files.remove(folder)
+    if _numbered(folder):
+        raise BadInput(f"older checkpoints in {folder} cannot be removed; remove that folder, or train in another one")
     files.write_json(folder / IDENTITY, identity)
     return None
 

@@ -515,7 +515,10 @@ PREDICT_FILES = {
     ("arguments", "message"),
     [
         (["rows.csv", "--json"], "--json says what was written: name the file for the answers with --out"),
-        (["rows.csv", "--text", "body"], "rows.csv has no column 'body'; it has text, n; name the column of the texts with --text"),
+        (
+            ["rows.csv", "--text", "body"],
+            "rows.csv has no column 'body'; it has text, n; name the column of the texts with --text",
+        ),
         (["rows.csv", "--out", "answers.xlsx"], "answers.xlsx is not a file type that can be written; expected one of"),
         (["rows.csv", "--out", "rows.csv/answers.csv"], "rows.csv/answers.csv cannot be written"),
         (["rows.csv", "--max-length", "2"], "max_length is 2, and MODEL takes 3 to 128 tokens"),

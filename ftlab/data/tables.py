@@ -114,11 +114,17 @@ def csv_chunks(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
     """
     require_text(path)
     with path.open("rb") as file:
-        names, cells = delimited.table(path, text_lines(file, path))
+        names, cells = delimited.table(path, _ahead(text_lines(file, path)))
         delimited.require_distinct(path, names)
         for part in _pieces(cells, rows):
             # 007 is not 7, and "None" may be a label.
             yield pd.DataFrame([[cell or None for cell in row] for row in part], columns=names, dtype="str")
+
+
+def _ahead(lines: Iterator[str], count: int = 1000) -> Iterator[str]:
+    """The same lines, read by the thousand: a short file that is not UTF-8 is refused before a row of it comes."""
+    while some := list(itertools.islice(lines, count)):
+        yield from some
 
 
 def _pieces(cells: Iterator[list[str]], rows: int | None) -> Iterator[list[list[str]]]:

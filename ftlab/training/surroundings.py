@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from transformers import TrainerCallback
 
+from ftlab import files
 from ftlab.errors import BadInput, TrainingFailed
 from ftlab.models import footprint, loading
 from ftlab.progress import LIVE
@@ -100,7 +100,7 @@ class LiveProgress(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         """Say where training is."""
         progress = {"what": self.what, "step": state.global_step, "of": state.max_steps}
-        self.file.write_text(json.dumps(progress), encoding="utf-8")
+        self.file.write_text(files.to_json(progress), encoding="utf-8")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         """Say nothing more."""

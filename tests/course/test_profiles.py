@@ -73,8 +73,8 @@ def test_a_whole_number_may_come_as_text_or_float(value):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"rows": 0}, "rows is 0; expected at least 1"),
-        ({"rows": -5}, "rows is -5; expected at least 1"),
+        ({"rows": -5}, "rows is -5; expected at least 1, or 0: all that the other splits leave"),
+        ({"test_rows": 1}, "test_rows is 1; expected at least 2, or 0: the whole test split of a source that has one"),
         ({"rows": 2.5}, "rows is 2.5; expected a whole number"),
         ({"rows": "many"}, "rows is 'many'; expected a whole number"),
         ({"rows": float("inf")}, "rows is inf; expected a whole number"),
@@ -84,6 +84,12 @@ def test_a_whole_number_may_come_as_text_or_float(value):
         ({"learning_rate": "fast"}, "learning_rate is 'fast'; expected a number"),
         ({"epochs": 0}, "epochs is 0.0; expected more than 0"),
         ({"dataset": 3}, "dataset is 3; expected text"),
+        (
+            {"text_column": 1},
+            "(the column of your own file that holds the texts); in quotes, if that is what it is called",
+        ),
+        ({"label_column": True}, "label_column is True; expected text"),
+        ({"text_column": ["a", "b"]}, "text_column is ['a', 'b']; expected text"),
         ({"dataset": "imbd"}, "there is no data set 'imbd'; there are rotten_tomatoes, imdb, mini_reviews"),
         ({"model": "bert"}, "there is no model 'bert'"),
         ({"seed": -1}, "seed is -1; expected at least 0"),
@@ -92,6 +98,27 @@ def test_a_whole_number_may_come_as_text_or_float(value):
 )
 def test_a_parameter_that_cannot_be_used_is_one_sentence(overrides, message):
     assert message in refusal(**overrides)
+
+
+@pytest.mark.parametrize("value", [0, "0", 0.0])
+def test_rows_0_are_all_where_a_lesson_takes_all_and_refused_elsewhere(value):
+    for lesson in LESSONS:
+        for name in {"rows", "test_rows"} & profiles.table()[lesson]["smoke"].keys():
+            if (lesson, name) in profiles.ALL_AT_ZERO:
+                budget = profiles.resolve(lesson, "smoke", {name: value})
+                assert budget.settings[name] == 0
+                assert name in budget.overrides
+            else:
+                assert f"{name} is 0; expected at least" in refusal(lesson, **{name: value})
+
+
+def test_0_means_all_wherever_a_profile_says_0():
+    """What a profile writes may be written by hand."""
+    for lesson, budgets in profiles.table().items():
+        for profile, budget in budgets.items():
+            for name in ("rows", "test_rows"):
+                if budget.get(name) == 0:
+                    assert profiles.resolve(lesson, profile, {name: 0}).settings[name] == 0
 
 
 def test_an_unknown_lesson_or_profile_names_the_known_ones():

@@ -166,7 +166,7 @@ LATER = {
         "cannot be read as csv (line 7: a quote opens a cell there and is never closed)",
     ),
     "short.csv": (["text,n\n"] + ["a,1\n"] * 5 + ["a\n"], "expected 2 fields in line 7, saw 1"),
-    "nul.csv": (["text,n\n"] + [f"a,{'1' * 500}\n"] * 198 + ["a\0,1\n"], "line 200: a NUL character"),
+    "nul.csv": (["text,n\n"] + [f"a,{'1' * 500}\n"] * 1198 + ["a\0,1\n"], "line 1200: a NUL character"),
     "nul.txt": (["a\n"] * 70_000 + ["a\0\n"], "line 70001: a NUL character"),
     "twice.jsonl": (
         ['{"text": "a"}\n'] * 5 + ['{"text": "a", "text": "b"}\n'],

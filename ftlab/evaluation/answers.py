@@ -92,7 +92,7 @@ def scores(table: pd.DataFrame, *, seed: int = 0) -> dict[str, Interval]:
     for name in (name for name in MEASURES if name in table):
         values = table[name].dropna().to_numpy()
         if len(values):
-            found[name] = proportion(values) if name in BINARY else mean_interval(values, seed=seed)
+            found[name] = proportion(values) if name in BINARY else mean_interval(values, bounds=(0, 1), seed=seed)
     return found
 
 
@@ -108,7 +108,9 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, name: str, *, seed: int =
     if not both.any():
         raise BadInput(f"{name!r} applies to none of these rows; compare another measure")
     values = one[both].to_numpy(), other[both].to_numpy()
-    return paired(*values, seed=seed) if name in BINARY else mean_interval(values[0] - values[1], seed=seed)
+    if name in BINARY:
+        return paired(*values, seed=seed)
+    return mean_interval(values[0] - values[1], bounds=(-1, 1), seed=seed)
 
 
 def beside(tables: Mapping[str, pd.DataFrame], names: Sequence[str], *, seed: int = 0) -> pd.DataFrame:

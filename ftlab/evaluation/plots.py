@@ -142,7 +142,9 @@ def scores(table: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(8, 0.6 + 0.55 * len(table)))
     reach = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
     axis.errorbar(table["accuracy"], table.index, xerr=reach, fmt="o", color=INK, capsize=4)
-    axis.set(yticks=table.index, xlabel="accuracy on the test split, with 95 % interval", title="The ladder")
+    axis.set(
+        yticks=table.index, xlabel="accuracy on the test split, with its 95 % confidence interval", title="The ladder"
+    )
     axis.set_yticklabels(table["model"])
     axis.set_ylim(-0.6, len(table) - 0.4)
     axis.grid(axis="x", alpha=0.3)
@@ -215,7 +217,7 @@ def learning_curve(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Fi
     axis.set(
         xscale="log",
         xlabel="training rows (logarithmic)",
-        ylabel="accuracy on the test rows",
+        ylabel="accuracy on the test rows,\nmean and range over seeds",
         title="How much is enough?",
     )
     axis.set_xticks(rows, [f"{number:,}" for number in rows])
@@ -227,6 +229,8 @@ def learning_curve(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Fi
 
 def score_by_seconds(table: pd.DataFrame, score: str = "macro F1") -> Figure:
     """Mean score against mean seconds of training, a panel for each number of rows; what nothing beats is joined.
+
+    Bars are the 95 % confidence interval of the mean over seeds.
 
     `table` is a `policies.summary` with columns model, rows, score, low, high and seconds (lines without are left out).
     Joined are the models that no other one beats in both score and time (the Pareto front).
@@ -251,7 +255,7 @@ def score_by_seconds(table: pd.DataFrame, score: str = "macro F1") -> Figure:
         axis.minorticks_off()
         axis.set_xlim(here["seconds"].min() / 1.8, here["seconds"].max() * 1.8)
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel(f"{score}, mean over seeds")
+    axes[0][0].set_ylabel(f"{score}, mean over seeds,\nwith its 95 % confidence interval")
     axes[0][-1].legend(fontsize=8, bbox_to_anchor=(1.02, 1), loc="upper left")
     figure.tight_layout()
     return figure

@@ -43,7 +43,8 @@ def ranks(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Figure:
         axis.grid(alpha=0.3)
     axes[0].set_title("What is learned: lower is more")
     axes[1].set_title("What is forgotten: higher is more")
-    axes[1].legend(title="cross: this run" if live is not None else None)
+    bands = "bands: range over seeds"
+    axes[1].legend(title=f"{bands}\ncross: this run" if live is not None else bands)
     figure.tight_layout()
     return figure
 

@@ -9,7 +9,7 @@ from ftlab.data import sources
 from ftlab.errors import BadInput
 from ftlab.evaluation import plots, policies
 from ftlab.evaluation.policies import Contest, Recipe
-from ftlab.intervals import over_seeds
+from ftlab.intervals import another_run, over_seeds
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -111,3 +111,44 @@ def test_the_figures_draw_every_model_and_size():
     assert names == {"a", "b"}  # TF-IDF has no time of training
     figure = plots.score_by_rows(summary, summary.head(1))
     assert {text.get_text() for text in figure.axes[0].get_legend().get_texts()} == {"a", "b", "TF-IDF"}
+
+
+def test_a_summary_has_the_interval_of_the_mean_and_the_wider_one_of_another_run():
+    values = np.array([0.6, 0.65, 0.7, 0.72])
+    line = policies.summary(runs(a=values)).iloc[0]
+    assert (line["low"], line["high"]) == pytest.approx((over_seeds(values).low, over_seeds(values).high))
+    assert (line["run_low"], line["run_high"]) == pytest.approx((another_run(values).low, another_run(values).high))
+    assert line["run_low"] < line["low"] < line["high"] < line["run_high"]
+
+
+def test_gaps_are_clear_only_among_all_lines_of_their_table():
+    """Each line by itself has an interval without zero; of so many, that is no longer much."""
+    one = {f"m{number}": [0.52, 0.53, 0.54 + number / 1e4] for number in range(12)}
+    table = runs(a=[0.5, 0.505, 0.5], **one)
+    alone = policies.gaps(table[table["model"].isin(["a", "m0"])], against="a").iloc[0]
+    among = policies.gaps(table, against="a")
+    assert alone["clear"]
+    assert alone["p_holm"] == alone["p"]
+    assert (among["low"] > 0).all()
+    assert not among["clear"].any()
+    assert among["p_holm"].min() == pytest.approx(12 * among["p"].min())
+
+
+def test_of_tables_in_which_nothing_differs_few_have_a_line_that_is_called_clear():
+    rng = np.random.default_rng(0)
+    names = ["a", *(f"m{number}" for number in range(9))]
+    found = [policies.gaps(runs(**dict(zip(names, rng.normal(0.7, 0.02, (10, 5)), strict=True))), against="a")
+             for _ in range(60)]  # fmt: skip
+    assert sum(table["clear"].any() for table in found) <= 6
+    assert sum(((table["low"] > 0) | (table["high"] < 0)).any() for table in found) >= 10
+
+
+def test_one_seed_makes_nothing_clear():
+    found = policies.gaps(runs(a=[0.5], b=[0.9]), against="a").iloc[0]
+    assert not found["clear"]
+    assert np.isnan([found["low"], found["p"], found["p_holm"]]).all()
+
+
+def test_a_model_alone_has_nothing_to_be_compared_with():
+    with pytest.raises(BadInput, match="no model but 'a'"):
+        policies.gaps(runs(a=[0.5, 0.6]), against="a")

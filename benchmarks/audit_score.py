@@ -30,6 +30,7 @@ DEBRIS = {
     "phone_numbers": ["+44 20 7946 0958", "(212) 555-0123", "212-555-0199", "020 7946 0018", "+49 30 901820"],
     "card_numbers": ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005"],
 }
+SPECIAL = ["<|endoftext|>", "<|im_end|>", "<|im_start|>user", "[SEP]", "</s>", "<|eot_id|>", "[INST]"]
 LINES = ["Was this review helpful to you? Yes or no", "Read more reviews on our pages today"]
 
 
@@ -155,6 +156,12 @@ def plant(corpus: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str,
             where = train.columns.get_loc(column)
             train.iloc[place, where] = value(train.iloc[place, where])
             truth[kind].add(train["id"].iloc[place])
+    for _ in range(EACH):
+        place = int(next(spare))
+        words = train["text"].iloc[place].split(" ")
+        words.insert(int(rng.integers(1, len(words) + 1)), SPECIAL[int(rng.integers(len(SPECIAL)))])
+        train.iloc[place, train.columns.get_loc("text")] = " ".join(words)
+        truth["special_tokens"].add(train["id"].iloc[place])
     extra = pd.DataFrame(more)
     columns = ["id", "text", "label"]
     train = pd.concat([train, extra[extra["place"] == "train"]], ignore_index=True)[columns]
@@ -204,7 +211,7 @@ def _whole_tables() -> list[dict[str, Any]]:
 
 
 def _instructions() -> list[dict[str, Any]]:
-    """Pairs made of reviews: the first ten words as the prompt, the rest as the completion."""
+    """Pairs made of reviews: the first ten words as the instruction, the rest as the completion."""
     sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
@@ -214,9 +221,15 @@ def _instructions() -> list[dict[str, Any]]:
             {"id": rows["id"], "prompt": words.str[:10].str.join(" "), "completion": words.str[10:].str.join(" ")}
         )
         places = rng.permutation(len(pairs))
-        empty, copied, repeated, sources_of = (places[start : start + EACH] for start in range(0, 4 * EACH, EACH))
+        empty, copied, repeated, sources_of, missing, headed = (
+            places[start : start + EACH] for start in range(0, 6 * EACH, EACH)
+        )
         pairs.loc[empty, "completion"] = ""
         pairs.loc[copied, "completion"] = pairs.loc[copied, "prompt"].str.upper() + "."
+        pairs = pairs.assign(instruction=pairs["prompt"], input="")
+        pairs.loc[missing, "input"] = rng.choice(["nan", "NaN", "N/A", "null"], EACH)
+        pairs.loc[missing, "prompt"] += "\n" + pairs.loc[missing, "input"]
+        pairs.loc[headed, "completion"] += "\n\n### Instruction:\n" + pairs.loc[headed, "prompt"]
         again = pairs.loc[sources_of].assign(id=pairs.loc[sources_of, "id"] + "-again")
         again["completion"] = pairs.loc[repeated, "completion"].to_numpy()
         report = audit_instructions(pd.concat([pairs.drop(index=repeated), again], ignore_index=True))
@@ -224,6 +237,8 @@ def _instructions() -> list[dict[str, Any]]:
             "empty_completion": set(pairs.loc[empty, "id"]),
             "copied_completion": set(pairs.loc[copied, "id"]),
             "duplicate_prompts": set(again["id"]),
+            "placeholder_texts": set(pairs.loc[missing, "id"]),
+            "template_headings": set(pairs.loc[headed, "id"]),
         }
         for kind, ids in truth.items():
             found = set(report[kind].rows) if kind in report else set()

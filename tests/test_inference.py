@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tokenizers import processors
 from transformers import AutoTokenizer, GPT2ForSequenceClassification, pipeline
 
 from ftlab.data import sources
 from ftlab.errors import BadInput
 from ftlab.inference import UNSURE, Classifier
 from ftlab.models import loading
+from tests.models.saved_models import edit, save, without
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -180,6 +182,108 @@ def test_a_decoder_finds_the_end_of_each_text_of_a_batch(tmp_path, texts, pad):
     decoder = Classifier(str(tmp_path), device="cpu")
     expected = one_by_one(tmp_path, texts, decoder.labels)
     np.testing.assert_allclose(decoder.probabilities(texts), expected, atol=1e-5)
+
+
+def save_decoder(folder, tokenizer, **options):
+    torch.manual_seed(0)
+    model = GPT2ForSequenceClassification.from_pretrained(loading.folder("tiny-gpt2"), num_labels=3, **options)
+    with torch.no_grad():
+        model.score.weight.mul_(20)
+        model.transformer.wte.weight.mul_(20)
+        model.transformer.wpe.weight.mul_(20)  # so that a token's position counts
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def test_a_decoder_whose_tokenizer_pads_on_the_left_answers_as_to_each_text_alone(tmp_path, texts):
+    tokenizer = AutoTokenizer.from_pretrained(loading.folder("tiny-gpt2"), padding_side="left")
+    save_decoder(tmp_path, tokenizer)
+    decoder = Classifier(str(tmp_path), device="cpu")
+    np.testing.assert_allclose(decoder.probabilities(texts), one_by_one(tmp_path, texts, decoder.labels), atol=1e-5)
+
+
+def test_a_decoder_that_was_trained_with_eos_as_padding_reads_the_token_before_it(tmp_path, texts):
+    tokenizer = AutoTokenizer.from_pretrained(loading.folder("tiny-gpt2"))
+    save_decoder(tmp_path, tokenizer, pad_token_id=tokenizer.eos_token_id)
+    ended = [f"{text[:200]}{tokenizer.eos_token}" for text in texts]
+    decoder = Classifier(str(tmp_path), device="cpu")
+    expected = one_by_one(tmp_path, ended, decoder.labels)
+    np.testing.assert_allclose(decoder.probabilities(ended), expected, atol=1e-5)
+
+
+def test_an_unknown_word_at_the_end_is_no_padding(tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(loading.folder("tiny-distilbert"))
+    tokenizer.pad_token = None
+    plain = tokenizer.backend_tokenizer
+    plain.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    save_decoder(tmp_path, tokenizer)
+    texts = ["a film 日本語", "a film", "another film of some length 🙂"]
+    assert tokenizer(texts[0])["input_ids"][-1] == tokenizer.unk_token_id
+    decoder = Classifier(str(tmp_path), device="cpu")
+    np.testing.assert_allclose(decoder.probabilities(texts), one_by_one(tmp_path, texts, decoder.labels), atol=1e-5)
+
+
+def test_xlnet_reads_the_end_of_a_row_and_is_padded_before_it(tmp_path, texts):
+    save(tmp_path, "xlnet", num_labels=3, id2label={0: "a", 1: "b", 2: "c"})
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("[SEP]", "[CLS]")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A [SEP] [CLS]", special_tokens=special
+    )
+    tokenizer.save_pretrained(tmp_path)
+    classifier = Classifier(str(tmp_path), device="cpu")
+    assert classifier.tokenizer.padding_side == "left"
+    expected = one_by_one(tmp_path, texts, classifier.labels)
+    np.testing.assert_allclose(classifier.probabilities(texts), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "albert", "deberta-v2", "llama", "opt", "bloom", "t5"])
+def test_every_architecture_answers_as_a_pipeline_one_text_at_a_time(kind, tmp_path, texts):
+    save(tmp_path, kind, pad_token_id=1 if kind == "roberta" else 0)
+    classifier = Classifier(str(tmp_path), max_length=40, device="cpu")
+    expected = one_by_one(tmp_path, texts, classifier.labels, max_length=40)
+    assert expected.std(axis=0).min() > 1e-3
+    np.testing.assert_allclose(classifier.probabilities(texts), expected, atol=1e-5)
+
+
+def test_a_classifier_without_its_head_is_refused(classifier_folder, tmp_path):
+    shutil.copytree(classifier_folder, tmp_path / "headless")
+    without(tmp_path / "headless", "classifier")
+    assert "(classifier.bias, classifier.weight, pre_classifier.bias, ... (4 in all))" in refusal(tmp_path / "headless")
+
+
+def test_a_head_for_more_labels_than_the_config_knows_is_refused(classifier_folder, tmp_path):
+    shutil.copytree(classifier_folder, tmp_path / "unnamed")
+    edit(tmp_path / "unnamed", id2label=..., label2id=...)
+    assert "classifier.bias and 1 more in another shape than its config.json describes: (3,) for (2,)" in refusal(
+        tmp_path / "unnamed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"id2label": ..., "label2id": {"bad": 0, "fine": 1, "good": 2}}, ["bad", "fine", "good"]),
+        ({"id2label": ..., "label2id": ..., "num_labels": 3}, ["LABEL_0", "LABEL_1", "LABEL_2"]),
+        ({"id2label": {"0": 0, "1": 1, "2": 2}, "label2id": ...}, ["0", "1", "2"]),
+    ],
+)
+def test_labels_are_called_as_the_file_says(classifier, classifier_folder, tmp_path, change, expected):
+    shutil.copytree(classifier_folder, tmp_path / "other")
+    edit(tmp_path / "other", **change)
+    other = Classifier(str(tmp_path / "other"), device="cpu")
+    assert other.labels == expected
+    assert other.model.config.id2label == dict(enumerate(expected))
+    answers = other(["a film", "ok"])
+    assert set(answers["label"]) <= set(expected)
+    np.testing.assert_allclose(other.probabilities(["a film"]), classifier.probabilities(["a film"]), atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [{"1": "one", "2": "two", "3": "three"}, {"0": "a", "1": "a", "2": "b"}])
+def test_label_names_that_are_not_all_there_are_one_sentence(classifier_folder, tmp_path, names):
+    shutil.copytree(classifier_folder, tmp_path / "other")
+    edit(tmp_path / "other", id2label=names, label2id=...)
+    assert refusal(tmp_path / "other").startswith("the id2label of ")
 
 
 def test_a_copied_folder_answers_the_same_in_another_process_with_nothing_else(classifier, classifier_folder, tmp_path):

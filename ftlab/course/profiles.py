@@ -278,8 +278,8 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
         tasks.check(values["task"])
     for dataset in filter(None, (values.get("dataset"), values.get("test_dataset"))):
         sources.check(dataset, **{name: values[name] for name in COLUMNS})
-    for model in ("model", "classifier_model"):
-        if model in values:
+    for model in ("model", "classifier_model", "classifier"):
+        if values.get(model):
             loading.check(values[model])
     if values.get("policy") not in (None, *freezing.POLICIES):
         raise BadInput(f"there is no policy {values['policy']!r}; there are {', '.join(freezing.POLICIES)}")

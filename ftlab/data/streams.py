@@ -148,7 +148,8 @@ def writer(out: Path | None) -> Iterator[Any]:
 
 def _as_cells(table: pd.DataFrame, header: bool, out: Path) -> str:
     """The rows of a CSV or TSV file, as `delimited` reads them back; lists and objects as JSON."""
-    table = table.assign(**{name: table[name].map(values.text_of) for name in table if table[name].dtype == object})
+    for name in table.columns[table.dtypes == object]:
+        table[name] = table[name].map(values.text_of)
     tabs = out.suffix.lower() == ".tsv"
     options: Any = {"sep": "\t" if tabs else ",", "index": False, "header": header, "lineterminator": "\n"}
     text = table.to_csv(None, **options)

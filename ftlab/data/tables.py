@@ -213,6 +213,7 @@ _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, pars
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     """The columns of a Parquet file as they lie in it, with Python's values: a whole number beside a null stays one."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -221,7 +222,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     classes = _class_names(table.schema.metadata or {})
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     for name in columns.keys() & classes.keys():
-        if pd.api.types.is_integer_dtype(table.schema.field(name).type.to_pandas_dtype()):
+        if pa.types.is_integer(table.schema.field(name).type):
             columns[name] = _named(columns[name], classes[name], f"{path}, column {name!r}")
     return pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()})
 

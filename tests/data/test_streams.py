@@ -69,6 +69,31 @@ def test_a_text_file_has_one_text_a_line(tmp_path, rows):
     assert first["body"].isna().tolist() == [False, True]
 
 
+ODD = ["a\u2028b\u2029c", "d\x85e", "f\x0bg\x0ch\x1ci", "", '"', "nan"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["Unix", "Windows", "old Mac"])
+def test_nothing_but_a_line_end_ends_a_text(tmp_path, monkeypatch, end):
+    piped = "".join(text + end for text in ODD).encode()
+    (tmp_path / "mine.txt").write_bytes(piped)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped)))
+    for file in (str(tmp_path / "mine.txt"), "-"):
+        assert [row["text"] for row in read(file, rows=4)] == ODD
+
+
+def test_a_carriage_return_among_lines_stays_where_it_is(tmp_path):
+    (tmp_path / "mine.txt").write_bytes(b"1 %\r2 %\r3 %\nthe end\r\n")
+    assert [row["text"] for row in read(str(tmp_path / "mine.txt"))] == ["1 %\r2 %\r3 %", "the end"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["Unix", "Windows", "old Mac"])
+def test_an_object_a_line_whatever_ends_it(tmp_path, end):
+    (tmp_path / "mine.jsonl").write_bytes(
+        "".join(json.dumps({"text": text}, ensure_ascii=False) + end for text in ODD).encode()
+    )
+    assert [row["text"] for row in read(str(tmp_path / "mine.jsonl"), rows=4)] == ODD
+
+
 def test_what_comes_through_a_pipe_is_utf_8_whatever_the_locale(monkeypatch):
     piped = "caf\u00e9\nna\u00efve \U0001f642\n".encode()
     for encoding in ("utf-8", "latin-1", "ascii"):

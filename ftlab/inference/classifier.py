@@ -26,9 +26,10 @@ class Classifier:
     trained with, or as many as the model has positions. It runs on the GPU if there is one, in `dtype`: by default the
     one that it was saved in, in which it answers what `pipeline` does. Half precision is faster where the machine
     computes in it (`surroundings.answer_dtype`); it moves probabilities by hundredths (0.04 at most in
-    `benchmarks/classification.py`) and a little with the other texts of the batch. Raises BadInput when the folder
-    holds no classifier, one that gives several labels at once or a number, or one whose weights or label names are not
-    all there.
+    `benchmarks/classification.py`) and a little with the other texts of the batch. Special tokens in a text are text
+    to what a lesson saved, and to any other model what its tokenizer makes of them, as in `pipeline`. Raises BadInput
+    when the folder holds no classifier, one that gives several labels at once or a number, or one whose weights or
+    label names are not all there.
     """
 
     def __init__(

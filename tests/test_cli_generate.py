@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -110,6 +111,73 @@ def test_instructions_get_the_format_that_lesson_04_trains(capsys, base, piped):
     assert lines_of(out) == expected(base, prompts=[ALPACA.prompt({"instruction": prompt}) for prompt in PROMPTS])
 
 
+CHAT = "{% for m in messages %}<|endoftext|>{{ m.role }}: {{ m.content }}{% endfor %}<|endoftext|>assistant:"
+
+
+@pytest.fixture
+def chat_model(base, tmp_path):
+    """The base, with a chat template."""
+    folder = shutil.copytree(base, tmp_path / "chat")
+    (folder / "chat_template.jinja").write_text(CHAT)
+    return folder
+
+
+@pytest.mark.parametrize("system", [None, "Be kind."])
+def test_a_chat_puts_the_model_s_own_template_around_each_prompt(capsys, chat_model, piped, system):
+    piped(*PROMPTS)
+    told = [] if system is None else ["--system", system]
+    code, out, err = ftlab(capsys, "generate", chat_model, "--chat", *told, "--max-new-tokens", NEW, "--json")
+    assert (code, err) == (0, [])
+    assert lines_of(out) == expected(chat_model, chat=True, system=system) != expected(chat_model)
+
+
+def test_a_template_that_is_not_used_is_told_of_and_stdout_stays_clean(capsys, chat_model, piped):
+    for arguments in ([], ["--json"]):
+        piped(*PROMPTS)
+        code, out, err = ftlab(capsys, "generate", chat_model, "--max-new-tokens", NEW, *arguments)
+        assert (code, len(err)) == (0, 1)
+        assert f"{chat_model} brings a chat template, and the prompts go in without it; --chat puts it" in err[0]
+        assert "template" not in out
+    assert lines_of(out) == expected(chat_model)
+    piped(*PROMPTS)
+    assert ftlab(capsys, "generate", chat_model, "--max-new-tokens", NEW, "--instruct")[2] == []
+
+
+def test_the_model_s_own_end_tokens_end_and_its_other_rules_are_told_of(capsys, base, tmp_path, piped):
+    folder = shutil.copytree(base, tmp_path / "rules")
+    plain, tokenizer = expected(base), loading.tokenizer(str(base))
+    end = tokenizer(plain[0]["answer"])["input_ids"][2]
+    written = json.loads((folder / "generation_config.json").read_text())
+    written |= {"eos_token_id": [written.get("eos_token_id") or 0, end], "repetition_penalty": 1.3}
+    (folder / "generation_config.json").write_text(json.dumps(written))
+    piped(*PROMPTS)
+    code, out, err = ftlab(capsys, "generate", folder, "--max-new-tokens", NEW, "--json")
+    found = lines_of(out)
+    assert (code, len(err)) == (0, 1)
+    assert "says repetition_penalty 1.3; this is left aside" in err[0]
+    assert found[0]["stopped"]
+    assert found[0]["tokens"] <= 3
+    assert all(plain[place]["answer"].startswith(line["answer"]) for place, line in enumerate(found))
+
+
+def commands_of_the_readme(repository):
+    lines = (repository / "README.md").read_text(encoding="utf-8").splitlines()
+    return [line.split("#")[0].strip() for line in lines if line.startswith("ftlab generate ")]
+
+
+def test_what_the_readme_says_of_generate_runs(capsys, chat_model, adapter, piped, repository):
+    commands = commands_of_the_readme(repository)
+    assert {"--chat", "--instruct", "--adapter"} <= {word for command in commands for word in command.split()}
+    for command in commands:
+        given, _, file = command.partition(" < ")
+        assert file.endswith(".txt")
+        places = {"OUT": chat_model, "smollm2": chat_model, "ADAPTER": adapter}
+        piped(*PROMPTS)
+        code, out, _ = ftlab(capsys, *(places.get(word, word) for word in given.split()[1:]), "--max-new-tokens", 2)
+        assert code == 0, command
+        assert out
+
+
 def test_what_is_drawn_depends_on_the_seed_alone(capsys, base, piped):
     found = []
     for seed in ([], ["--seed", 0], ["--seed", 1]):
@@ -123,6 +191,12 @@ def test_what_is_drawn_depends_on_the_seed_alone(capsys, base, piped):
     ("arguments", "message"),
     [
         (["base", "blank.txt"], "prompt 1 is ''; expected a text with something in it"),
+        (["base", "blank.txt"], "blank.txt, line 2: prompt 1 is"),
+        (["base", "blank.csv", "--prompt", "text"], "blank.csv, row 3: prompt 2 is ''; expected a text"),
+        (["base", "blank.jsonl"], "blank.jsonl, row 2: prompt 1 is ' '; expected a text"),
+        (["base", "short.txt", "--chat"], "the model brings no chat template"),
+        (["base", "short.txt", "--chat", "--instruct"], "--chat is the format of the model's maker and --instruct"),
+        (["base", "short.txt", "--system", "Be kind."], "--system is for a chat; add --chat"),
         (["base", "long.txt"], "tokens, and with 8 new ones that makes"),
         (["base", "short.txt", "--max-new-tokens", "0"], "--max-new-tokens is 0; expected at least 1"),
         (
@@ -152,7 +226,8 @@ def test_what_cannot_be_answered_is_one_line_and_exit_code_2(
     capsys, tmp_path, monkeypatch, base, adapter, classifier_folder, arguments, message
 ):
     files = {"blank.txt": "a film\n\nmore\n", "long.txt": "a film " * 60, "short.txt": "a film\n", "empty.txt": "",
-             "rows.csv": "text\na film\n"}  # fmt: skip
+             "rows.csv": "text\na film\n", "blank.csv": "id,text\n1,a film\n2,\"two\nlines\"\n3,\n",
+             "blank.jsonl": '{"prompt": "a film"}\n{"prompt": " "}\n'}  # fmt: skip
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     for name, folder in {"base": base, "adapter": adapter, "classifier": classifier_folder}.items():

@@ -183,6 +183,59 @@ def test_a_question_is_asked_in_the_format_that_lesson_04_trains(tiny):
     assert other.prompt("Why?") == "Q: Why? A:"
 
 
+CHAT = "{% for m in messages %}{{ bos_token }}{{ m.role }}: {{ m.content }}{% endfor %}{{ bos_token }}assistant:"
+
+
+@pytest.fixture
+def chatty(bases):
+    generator = Generator.load(bases["llama"], device="cpu")
+    generator.tokenizer.chat_template = CHAT
+    return generator
+
+
+def test_a_chat_goes_on_from_the_ids_of_the_model_s_own_template(chatty):
+    for system in (None, "Be kind."):
+        told = [] if system is None else [{"role": "system", "content": system}]
+        ids = [
+            chatty.tokenizer.apply_chat_template([*told, {"role": "user", "content": text}], return_dict=False)
+            for text in PROMPTS
+        ]
+        expected = generation.generate(chatty.model, chatty.tokenizer, ids, max_new_tokens=NEW)
+        assert chatty.answer(PROMPTS, chat=True, system=system, max_new_tokens=NEW) == expected
+        assert [chatty.ask(text, chat=True, system=system, max_new_tokens=NEW) for text in PROMPTS] == expected
+        pieces = chatty.ask(PROMPTS[0], chat=True, system=system, max_new_tokens=NEW, stream=True)
+        assert "".join(pieces) == expected[0].text
+        assert expected != chatty.answer(PROMPTS, max_new_tokens=NEW)
+
+
+def test_what_cannot_be_a_chat_is_one_sentence(chatty, tiny):
+    assert "brings no chat template" in refusal(tiny.answer, ["a film"], chat=True)
+    assert "brings no chat template" in refusal(tiny.ask, "Why?", chat=True, stream=True)
+    assert "a system text is for a chat" in refusal(chatty.answer, ["a film"], system="Be kind.")
+    assert "a chat has no input beside the question" in refusal(chatty.ask, "Why?", input="a film", chat=True)
+    assert "prompt 1 is ' '" in refusal(chatty.answer, ["a film", " "], chat=True)
+    assert "prompt 1 has" in refusal(chatty.answer, ["a film", "a film " * 60], chat=True)
+
+
+def test_an_adapter_that_brings_a_chat_template_was_trained_in_it_and_is_asked_in_it(bases, saved, tmp_path):
+    folders = {}
+    for kind in ("lora", "rslora", "patterns"):
+        folders[kind] = shutil.copytree(saved("llama", kind), tmp_path / kind)
+    for kind in ("lora", "patterns"):
+        (folders[kind] / "chat_template.jinja").write_text(CHAT)
+    generator = Generator.load(bases["llama"], folders, device="cpu")
+    generator.mix("alike", {"lora": 1, "patterns": 1})
+    generator.mix("unlike", {"lora": 1, "rslora": 1})
+    for kind in ("lora", "patterns", "alike"):
+        generator.use(kind)
+        assert generator.chat_template == CHAT
+        assert generator.answer(PROMPTS, chat=True, max_new_tokens=2)
+    for kind in ("rslora", "unlike", None):
+        generator.use(kind)
+        assert generator.chat_template is None
+        assert "brings no chat template" in refusal(generator.answer, PROMPTS, chat=True)
+
+
 @pytest.mark.parametrize("sampling", [None, Sampling(seed=4, temperature=3.0)], ids=["greedy", "sampled"])
 def test_the_pieces_of_a_stream_are_the_answer(bases, saved, name, sampling):
     generator = load(bases, saved, name, "lora")

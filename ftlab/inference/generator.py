@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from ftlab.data import chat as chats
 from ftlab.data import prompts as formats
 from ftlab.errors import BadInput
 from ftlab.models import adapters as adapter_files
@@ -43,6 +44,7 @@ class Generator:
         self.tokenizer = copy.deepcopy(tokenizer)
         self.tokenizer.padding_side = "left"  # an answer goes on from the last position
         self.template = template
+        self._chat_templates: dict[str, chats.Templates] = {}  # those that adapters bring
 
     @classmethod
     def load(
@@ -75,7 +77,10 @@ class Generator:
             loaded: Any = switching.load(base, folders, dtype=dtype)
         else:
             loaded = loading.causal_lm(base, dtype=dtype).requires_grad_(False).eval()
-        return cls(loaded.to(device), loading.tokenizer(base), template=template)
+        made = cls(loaded.to(device), switching.tokenizer(base, folders, loaded), template=template)
+        found = {name: chats.of_folder(path) for name, path in folders.items()}
+        made._chat_templates = {name: one for name, one in found.items() if one}
+        return made
 
     @property
     def adapters(self) -> list[str]:
@@ -100,6 +105,14 @@ class Generator:
         Raises BadInput for adapters that cannot be added up truly (see `switching.mix`).
         """
         switching.mix(self.model, name, weights)
+        templates = [self._chat_templates.get(one) for one in weights]
+        if templates[0] and all(one == templates[0] for one in templates):
+            self._chat_templates[name] = templates[0]
+
+    @property
+    def chat_template(self) -> chats.Templates | None:
+        """The chat template in use, or several by name: the adapter's that is switched on, else the tokenizer's."""
+        return self._chat_templates.get(self.adapter or "") or self.tokenizer.chat_template
 
     def prompt(self, question: str, input: str = "") -> str:
         """A question, and perhaps an input to it, as the course trains them: what stands before the answer."""
@@ -111,6 +124,8 @@ class Generator:
         self,
         prompts: Sequence[str],
         *,
+        chat: bool = False,
+        system: str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         sampling: Sampling | None = None,
         batch_size: int | None = None,
@@ -119,29 +134,39 @@ class Generator:
         """What the model writes after each prompt, as it is (see `prompt`), in their order; none for no prompts.
 
         A special token in a prompt is text, as it is in training; the template's own are special where the prompt comes
-        from `prompt`. Greedy unless `sampling` is given. Prompts of like length share a batch of at most `batch_size`
-        prompts and `tokens` tokens, answers included; in fp32 a greedy answer is the same in any batch. Raises BadInput
-        for a prompt that is no string or is blank, and for more tokens than the model has positions.
+        from `prompt`. With `chat` each prompt is the one turn of a user in the chat template that the model brings,
+        after `system` if that is given. Greedy unless `sampling` is given; an answer ends at the tokenizer's EOS and at
+        the model's own end tokens. Prompts of like length share a batch of at most `batch_size` prompts and `tokens`
+        tokens, answers included; in fp32 a greedy answer is the same in any batch. Raises BadInput for a prompt that is
+        no string or is blank, for more tokens than the model has positions, and for a chat without a template.
         """
         require_prompts(prompts)
         if not len(prompts):
             return []
-        ids = [formats.prompt_ids(text, self.tokenizer, where=f"prompt {place}") for place, text in enumerate(prompts)]
         return generation.generate(
-            self.model, self.tokenizer, ids,
-            max_new_tokens=max_new_tokens, sampling=sampling, tokens=tokens, batch_size=batch_size,
+            self.model, self.tokenizer, self._ids(prompts, chat, system), max_new_tokens=max_new_tokens,
+            sampling=sampling, tokens=tokens, batch_size=batch_size,
         )  # fmt: skip
+
+    def _ids(self, prompts: Sequence[str], chat: bool, system: str | None) -> list[list[int]]:
+        named = [(text, f"prompt {place}") for place, text in enumerate(prompts)]
+        if chat:
+            turn = chats.Chat(self.tokenizer, templates=self.chat_template, system=system)
+            return [turn.prompt_ids(text, where=where) for text, where in named]
+        if system is not None:
+            raise BadInput("a system text is for a chat; ask for one (`--chat`, chat=True), or leave it out")
+        return [formats.prompt_ids(text, self.tokenizer, where=where) for text, where in named]
 
     @overload
     def ask(
-        self, question: str, *, input: str = ..., max_new_tokens: int = ..., sampling: Sampling | None = ...,
-        stream: Literal[False] = ...,
+        self, question: str, *, input: str = ..., chat: bool = ..., system: str | None = ..., max_new_tokens: int = ...,
+        sampling: Sampling | None = ..., stream: Literal[False] = ...,
     ) -> Answer: ...  # fmt: skip
 
     @overload
     def ask(
-        self, question: str, *, input: str = ..., max_new_tokens: int = ..., sampling: Sampling | None = ...,
-        stream: Literal[True],
+        self, question: str, *, input: str = ..., chat: bool = ..., system: str | None = ..., max_new_tokens: int = ...,
+        sampling: Sampling | None = ..., stream: Literal[True],
     ) -> Iterator[str]: ...  # fmt: skip
 
     def ask(
@@ -149,28 +174,34 @@ class Generator:
         question: str,
         *,
         input: str = "",
+        chat: bool = False,
+        system: str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         sampling: Sampling | None = None,
         stream: bool = False,
     ) -> Answer | Iterator[str]:
-        """The answer to one question in the course's format (`prompt`); with `stream`, its text in pieces as they come.
+        """The answer to one question, in the course's format (`prompt`) or as a chat; with `stream`, in pieces.
 
         Read a stream to its end, or close it, before anything else is asked. Raises BadInput as `answer` does.
         """
         text = self.prompt(question, input)
-        if not stream:
-            return self.answer([text], max_new_tokens=max_new_tokens, sampling=sampling)[0]
-        ids = formats.prompt_ids(text, self.tokenizer)
-        return generation.stream(self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens, sampling=sampling)
+        if chat and input:
+            raise BadInput("a chat has no input beside the question; put it into the question, or leave chat out")
+        (ids,) = self._ids([question if chat else text], chat, system)
+        if stream:
+            return generation.stream(self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens, sampling=sampling)
+        return generation.generate(
+            self.model, self.tokenizer, [ids], max_new_tokens=max_new_tokens, sampling=sampling
+        )[0]  # fmt: skip
 
 
-def require_prompts(prompts: Sequence[str]) -> None:
+def require_prompts(prompts: Sequence[str], where: Callable[[int], str] = "prompt {}".format) -> None:
     """Raise BadInput unless each prompt is a text with something in it; the first that is not is named by its place."""
     if isinstance(prompts, str):
         raise BadInput(f"prompts is one text, {prompts[:40]!r}; expected a list of texts")
     for place, text in enumerate(prompts):
         if not isinstance(text, str) or not text.strip():
-            raise BadInput(f"prompt {place} is {text!r}; expected a text with something in it")
+            raise BadInput(f"{where(place)} is {text!r}; expected a text with something in it")
 
 
 def _by_name(adapters: Mapping[str, str | Path] | str | Path | None) -> dict[str, Path]:

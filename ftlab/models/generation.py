@@ -1,4 +1,4 @@
-"""Answers of a causal language model: prompts in batches, padded on the left, each ended at its EOS.
+"""Answers of a causal language model: prompts in batches, padded on the left, each ended at an end token.
 
 A decoder goes on from the last position of a row, so padding stands on the left, and positions are counted from the
 first real token (transformers does this from the attention mask). A batch then gives what one prompt at a time gives.
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote after a prompt: its text without special tokens, its tokens, and whether EOS ended it."""
+    """What a model wrote after a prompt: its text without special tokens, its tokens, and whether it came to an end.
+
+    The token that ends it (see `end_tokens`) is counted and is no part of the text.
+    """
 
     text: str
     tokens: int
@@ -66,14 +69,16 @@ def generate(
     """An answer to each prompt (token ids, `prompts.prompt_ids`), in their order; greedy unless `sampling` is given.
 
     Greedy: the likeliest token each time, so that equal models give equal answers. A batch holds at most `tokens`
-    tokens, answers included, and at most `batch_size` prompts, of like length. What the model's own generation config
-    says of sampling and penalties is left aside, so that two models are compared by the same rules. Raises BadInput for
-    an empty prompt, and for more tokens than the model has positions.
+    tokens, answers included, and at most `batch_size` prompts, of like length. An answer ends at the first of
+    `end_tokens`. What the model's own generation config says besides, of sampling and penalties (`own_rules`), is left
+    aside, so that two models are compared by the same rules. Raises BadInput for an empty prompt, and for more tokens
+    than the model has positions.
     """
     require_room(model, prompts, max_new_tokens)
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"batch_size is {batch_size}; expected at least 1")
-    config = _rules(tokenizer, max_new_tokens, sampling)
+    ends = end_tokens(model, tokenizer)
+    config = _rules(ends, tokenizer, max_new_tokens, sampling)
     answers: dict[int, Answer] = {}
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     progress = Bar(desc=what, total=len(prompts), unit="answers")
@@ -83,7 +88,7 @@ def generate(
             inputs = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(model.device)
             found = model.generate(**inputs, generation_config=config)
             for place, ids in zip(places, found[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-                answers[place] = _answer(ids, tokenizer)
+                answers[place] = _answer(ids, ends, tokenizer)
             bar.update(len(places))
     return [answers[place] for place in range(len(prompts))]
 
@@ -102,13 +107,65 @@ def stream(
     iterator to stop early. Raises BadInput as `generate` does, at once.
     """
     require_room(model, [prompt], max_new_tokens)
-    return _pieces(model, tokenizer, prompt, _rules(tokenizer, max_new_tokens, sampling), sampling)
+    ends = end_tokens(model, tokenizer)
+    return _pieces(model, tokenizer, prompt, ends, _rules(ends, tokenizer, max_new_tokens, sampling), sampling)
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end an answer: the tokenizer's EOS, and those of the model's own generation config.
+
+    The first is what the lessons train. Chat models often have more ends than their tokenizer knows, and transformers
+    stops at those that the generation config names (its config's, where that names none). Raises BadInput for ids that
+    are no whole numbers.
+    """
+    own = _inside(model)
+    said = getattr(own.generation_config, "eos_token_id", None)
+    said = getattr(own.config, "eos_token_id", None) if said is None else said
+    given = [tokenizer.eos_token_id, *(said if isinstance(said, (list, tuple)) else [said])]
+    if strange := [one for one in given if one is not None and type(one) is not int]:
+        raise BadInput(
+            f"the model's generation config has the eos_token_id {strange[0]!r}; expected a whole number or a list of "
+            "them: mend its generation_config.json"
+        )
+    return list(dict.fromkeys(one for one in given if one is not None and one >= 0))  # -1 means none
+
+
+# What a generation config may say that changes answers, and the value that changes nothing.
+_RULES: dict[str, Any] = {
+    "bad_words_ids": None, "begin_suppress_tokens": None, "constraints": None, "dola_layers": None,
+    "encoder_no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1, "exponential_decay_length_penalty": None,
+    "force_words_ids": None, "forced_bos_token_id": None, "forced_eos_token_id": None, "guidance_scale": 1,
+    "max_time": None, "min_length": 0, "min_new_tokens": 0, "no_repeat_ngram_size": 0, "num_beams": 1,
+    "penalty_alpha": None, "repetition_penalty": 1, "sequence_bias": None, "stop_strings": None,
+    "suppress_tokens": None, "token_healing": None, "watermarking_config": None,
+}  # fmt: skip
+_DRAWING: dict[str, Any] = {
+    "do_sample": None, "temperature": 1, "top_k": 0, "top_p": 1, "min_p": None, "top_h": None, "typical_p": 1,
+    "epsilon_cutoff": 0, "eta_cutoff": 0,
+}  # fmt: skip
+
+
+def own_rules(model: PreTrainedModel) -> dict[str, Any]:
+    """What the model's own generation config says that would change its answers, and that `generate` leaves aside."""
+    config = _inside(model).generation_config
+    named = _RULES | (_DRAWING if getattr(config, "do_sample", False) else {})
+    said = {name: getattr(config, name, None) for name in named}
+    return {
+        name: value for name, value in said.items()
+        if value is not None and value is not False and value != named[name] and value not in ([], {})
+    }  # fmt: skip
+
+
+def _inside(model: Any) -> Any:
+    """The model inside a PEFT wrapper, which has the configs; any other model as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _pieces(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompt: Sequence[int],
+    ends: Sequence[int],
     config: GenerationConfig,
     sampling: Sampling | None,
 ) -> Iterator[str]:
@@ -118,7 +175,14 @@ def _pieces(
     import torch
     from transformers import TextIteratorStreamer
 
-    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    class Streamer(TextIteratorStreamer):
+        """An end token need not be a special one, and is no part of the text all the same."""
+
+        def put(self, value: torch.Tensor) -> None:
+            if self.next_tokens_are_prompt or int(value.reshape(-1)[-1]) not in ends:
+                super().put(value)
+
+    streamer = Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     unread = Event()
 
     def enough(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
@@ -145,14 +209,16 @@ def _pieces(
         working.result()
 
 
-def _rules(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, sampling: Sampling | None) -> GenerationConfig:
+def _rules(
+    ends: Sequence[int], tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, sampling: Sampling | None
+) -> GenerationConfig:
     from transformers import GenerationConfig
 
     how = {"do_sample": False} if sampling is None else {
         "do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0,
     }  # fmt: skip
     return GenerationConfig(
-        max_new_tokens=max_new_tokens, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=max_new_tokens, eos_token_id=list(ends) or None, pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id, **how,
     )  # fmt: skip
 
@@ -167,7 +233,7 @@ def _answering(model: PreTrainedModel, sampling: Sampling | None) -> Iterator[No
     import torch
     from transformers import GenerationConfig
 
-    own = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT asks the model inside for it
+    own = _inside(model)  # which PEFT asks for it
     config, modes = own.generation_config, [(module, module.training) for module in model.modules()]
     own.generation_config = GenerationConfig()
     model.eval()
@@ -181,11 +247,11 @@ def _answering(model: PreTrainedModel, sampling: Sampling | None) -> Iterator[No
             module.training = mode
 
 
-def _answer(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Answer:
-    """What stands before EOS; after it there is padding."""
-    stopped = tokenizer.eos_token_id in ids
-    own = list(ids[: ids.index(tokenizer.eos_token_id)]) if stopped else list(ids)
-    return Answer(tokenizer.decode(own, skip_special_tokens=True), len(own) + stopped, stopped)
+def _answer(ids: Sequence[int], ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Answer:
+    """What stands before the first end token; after it there is padding."""
+    end = next((place for place, one in enumerate(ids) if one in ends), None)
+    own = list(ids[:end])
+    return Answer(tokenizer.decode(own, skip_special_tokens=True), len(own) + (end is not None), end is not None)
 
 
 def require_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:

@@ -131,6 +131,98 @@ def test_an_answer_without_eos_is_as_long_as_allowed_and_did_not_stop(gpt2, toke
     assert in_time == generation.Answer("aaa", 4, True)
 
 
+def as_transformers_answers(model, tokenizer, prompt, **options):
+    """What `model.generate` writes after one prompt by its own generation config, and whether it stopped."""
+    with torch.no_grad():
+        ids = torch.tensor([prompt])
+        found = model.eval().generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False,
+            pad_token_id=tokenizer.pad_token_id, **options,
+        )[0, len(prompt) :].tolist()  # fmt: skip
+    ends = {tokenizer.eos_token_id, *generation.end_tokens(model, tokenizer)}
+    stopped = found[-1] in ends
+    return generation.Answer(
+        tokenizer.decode(found[:-1] if stopped else found, skip_special_tokens=True), len(found), stopped
+    )
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["alone", "in PEFT"])
+def test_an_answer_ends_where_transformers_ends_it(model, tokenizer, prompts, wrapped):
+    model = copy.deepcopy(model)
+    written = [by_hand(model.eval(), prompt, tokenizer.eos_token_id) for prompt in prompts]
+    own = [tokenizer.eos_token_id, written[0][1], written[1][4], model.config.vocab_size + 7]
+    model.generation_config.eos_token_id = own
+    if wrapped:
+        targets = "c_attn" if hasattr(model, "transformer") else "q_proj"
+        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=[targets]))
+    expected = [as_transformers_answers(model, tokenizer, prompt) for prompt in prompts]
+    assert sum(answer.stopped for answer in expected) >= 2
+    for tokens in (1, 4096):
+        assert generate(model, tokenizer, prompts, max_new_tokens=NEW, tokens=tokens) == expected
+    for prompt, answer in zip(prompts, expected, strict=True):
+        pieces = generation.stream(model, tokenizer, prompt, max_new_tokens=NEW)
+        assert "".join(pieces) == answer.text
+    assert model.generation_config.eos_token_id == own
+
+
+def test_rows_of_a_batch_end_at_different_tokens_which_may_be_the_padding_too(gpt2, tokenizer, prompts):
+    good, bad, film, pad = (tokenizer(text)["input_ids"][0] for text in ("good", "b", " film", "p"))
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token_id = pad
+    scripts = [[film, good, film], [bad], [film, pad, film], [film, tokenizer.eos_token_id, film], [film]]
+    model = saying(gpt2, *scripts)
+    model.generation_config.eos_token_id = [good, bad, pad]
+    answers = generate(model, tokenizer, [prompts[1]] * len(scripts), max_new_tokens=6)
+    assert [answer.text for answer in answers] == [" film", "", " film", " film", " film" * 6]
+    assert [answer.tokens for answer in answers] == [2, 1, 2, 2, 6]
+    assert [answer.stopped for answer in answers] == [True, True, True, True, False]
+
+
+def test_the_end_tokens_are_the_tokenizer_s_and_those_that_the_model_itself_names(gpt2, tokenizer):
+    end = tokenizer.eos_token_id
+    gpt2.config.eos_token_id = 7
+    for said, expected in [
+        (5, [end, 5]), ([5, 6, end, 5], [end, 5, 6]), ([-1, None, 6], [end, 6]), (-1, [end]), ([], [end]),
+        (None, [end, 7]),
+    ]:  # fmt: skip
+        gpt2.generation_config.eos_token_id = said
+        assert generation.end_tokens(gpt2, tokenizer) == expected
+    gpt2.generation_config = None
+    assert generation.end_tokens(gpt2, tokenizer) == [end, 7]
+    gpt2.config.eos_token_id = None
+    bare = copy.deepcopy(tokenizer)
+    bare.eos_token = None
+    assert generation.end_tokens(gpt2, tokenizer) == [end]
+    assert generation.end_tokens(gpt2, bare) == []
+
+
+@pytest.mark.parametrize("strange", ["5", [5, "6"], 5.0, True, {"end": 5}], ids=repr)
+def test_an_end_token_that_is_no_number_is_one_sentence(gpt2, tokenizer, prompts, strange):
+    gpt2.generation_config.eos_token_id = strange
+    with pytest.raises(BadInput, match="expected a whole number or a list of them") as caught:
+        generate(gpt2, tokenizer, prompts, max_new_tokens=2)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, {}),
+        ({"eos_token_id": [1, 2], "pad_token_id": 3, "bos_token_id": 0, "max_length": 9, "use_cache": False}, {}),
+        ({"repetition_penalty": 1.0, "num_beams": 1, "min_length": 0, "suppress_tokens": [], "do_sample": False}, {}),
+        ({"temperature": 0.6, "top_p": 0.9}, {}),  # of drawing, and nothing is drawn
+        ({"do_sample": True, "temperature": 0.6, "top_k": 40}, {"do_sample": True, "temperature": 0.6, "top_k": 40}),
+        ({"repetition_penalty": 1.1, "forced_eos_token_id": 0}, {"repetition_penalty": 1.1, "forced_eos_token_id": 0}),
+        ({"suppress_tokens": [4], "stop_strings": ["###"]}, {"suppress_tokens": [4], "stop_strings": ["###"]}),
+    ],
+)
+def test_what_is_left_aside_is_told_where_it_would_change_answers(gpt2, said, expected):
+    gpt2.generation_config = GenerationConfig(**said)
+    assert generation.own_rules(gpt2) == expected
+    gpt2.generation_config = None
+    assert generation.own_rules(gpt2) == {}
+
+
 def test_a_seed_gives_its_answers_again_and_leaves_the_generator_alone(gpt2, tokenizer, prompts):
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -157,7 +249,6 @@ GREEDY_HABITS = [
     {"min_new_tokens": 8},
     {"max_length": 3},
     {"suppress_tokens": list(range(50, 300))},
-    {"eos_token_id": list(range(50, 300))},
     {"forced_eos_token_id": 7},
     {"return_dict_in_generate": True},
 ]

@@ -170,6 +170,7 @@ def fetch(names: Iterable[str] | None = None) -> list[str]:
         return []
     taken = lock(root, doing=f"fetching into {root}")
     try:
+        files.sweep(root)  # what the one that was waited for has left, if it was killed
         missing = [asset for asset in wanted if not asset.present]  # another process may have been faster
         _require_space(root, missing)
         with files.explained(root, AssetError):

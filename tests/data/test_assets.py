@@ -237,6 +237,7 @@ def test_a_second_fetch_waits_aloud_and_leaves_the_first_ones_download_alone(tin
         assert (root / ".partial-download").exists()
         files.release(first)
         assert second.result() == ["tiny"]
+    assert not (root / ".partial-download").exists()  # nobody's any more
 
 
 def test_a_fetch_killed_half_way_leaves_no_asset(tiny_asset, tmp_path):

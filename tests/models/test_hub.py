@@ -222,3 +222,26 @@ def test_lesson_05_trains_an_adapter_of_the_hub_s_phi_2_in_the_gpu_profile_and_l
     assert "tutor: the adapter of lesson 05" in notebook
     assert (tmp_path / "out" / "06_merge_and_inference" / "merged" / "certificate.json").is_file()
     assert any("microsoft/phi-2" in request for request in hub.requests)
+
+
+@pytest.mark.parametrize(
+    ("problem", "sentence"),
+    [
+        (OSError(28, "No space left on device"), "the disk is full: .* free some space there"),
+        (PermissionError(13, "Permission denied", "/cache/blob"), "cannot be written .*HF_HOME names another"),
+        (ConnectionError("reset by peer"), "the hub cannot be reached"),
+    ],
+)
+def test_a_full_disk_is_not_taken_for_a_hub_that_cannot_be_reached(monkeypatch, problem, sentence):
+    import huggingface_hub
+
+    from ftlab.data import hub
+    from ftlab.errors import AssetError
+
+    def fails(*given, **named):
+        raise problem
+
+    monkeypatch.setattr(hub, "unreachable", lambda: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    with pytest.raises(AssetError, match=sentence):
+        hub.folder("a/b", None, kind="model", patterns=["*"])

@@ -240,7 +240,8 @@ def _trained(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
     found = []
     if refused.any():
         evidence = measured.loc[refused, ["id"]].assign(why=reasons[refused])
-        found.append(finding("refused", "training would refuse {count}", evidence=evidence))
+        what = f"training would refuse {{count}}; of the first it says: {evidence['why'].iloc[0]}"
+        found.append(finding("refused", what, evidence=evidence))
     if max_length is not None and (cut := ~refused & (measured["tokens"] > max_length)).any():
         evidence = measured.loc[cut, ["id", "prompt tokens", "tokens"]]
         evidence = evidence.assign(lost=evidence["tokens"] - max_length)

@@ -300,7 +300,9 @@ def test_of_a_tokenizer_without_an_end_nothing_can_be_trained_and_one_finding_sa
 def test_a_refused_row_comes_with_its_reason():
     frame = parted(changed(changed(pairs(), "completion", {5: " ", 6: "a</s>"}), "prompt", {7: ""}))
     frame = changed(changed(frame, "instruction", {7: ""}), "prompt", {7: frame["input"][7]})
-    evidence = audit_instructions(frame, tokenizer=named("unigram"), max_length=500)["refused"].evidence
+    refused = audit_instructions(frame, tokenizer=named("unigram"), max_length=500)["refused"]
+    assert refused.what.startswith("training would refuse 3 rows; of the first it says: row r5 has no output;")
+    evidence = refused.evidence
     why = dict(zip(evidence["id"], evidence["why"], strict=True))
     assert why["r5"] == "row r5 has no output; give it an answer, or leave the row out"
     assert "the output of row r6 makes the special token '</s>'" in why["r6"]

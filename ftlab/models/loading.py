@@ -325,7 +325,7 @@ def _from_pretrained(kind: Any, model: str, **options: Any) -> tuple[PreTrainedM
         return kind.from_pretrained(path, use_safetensors=True, **REPORTED, **options)
     except torch.OutOfMemoryError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, ImportError) as problem:
         raise BadInput(
             f"{model} cannot be loaded as a {kind.__name__.removeprefix('AutoModelFor')} ({_reason(problem)}); give "
             "another model, or save this one again"

@@ -34,6 +34,8 @@ REPORTED = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 POOLER = "pooler"  # behind the layers of BERT and its like; pretraining on masked words alone leaves none
 # Older versions of transformers saved these with the weights; today's compute them.
 NO_WEIGHTS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias|attention\.bias)$")
+MEND_CONFIG = "give it the config that it was trained with, or save it again"
+SAVE = "save the whole model again with `save_pretrained`"
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
 
 
@@ -81,8 +83,12 @@ def _require(
     unexpected = sorted(report["unexpected_keys"])
     if missing := sorted(report["missing_keys"] - may_be_fresh):
         raise BadInput(
-            f"{name} lacks {len(missing)} of the {len(model.state_dict())} tensors of a {type(model).__name__} "
-            f"({some(missing)}), and transformers would draw them at random; {_way_out(unexpected)}"
+            f"{name} lacks {len(missing)} of the {len(model.state_dict())} tensors of {type(model).__name__} "
+            f"({some(missing)}), and transformers would draw them at random; "
+            + (
+                _way_out(unexpected)
+                or (f"its files hold {some(unexpected)} instead: {MEND_CONFIG}" if unexpected else SAVE)
+            )
         )
     shapes = [
         (key, tuple(has), tuple(wants)) for key, has, wants in report["mismatched_keys"] if key not in may_be_fresh
@@ -97,8 +103,8 @@ def _require(
         )
     if foreign := [key for key in unexpected if _belongs_to(model, key, head_counts)]:
         raise BadInput(
-            f"{name} holds {some(foreign)}, for which a {type(model).__name__} as its config.json describes it has no "
-            f"place, and without them it would be another model; {_way_out(foreign)}"
+            f"{name} holds {some(foreign)}, for which the {type(model).__name__} that its config.json describes has no "
+            f"place, and without them it would be another model; {_way_out(foreign) or MEND_CONFIG}"
         )
     quantized = getattr(model.config, "quantization_config", None) is not None
     if not quantized and (integers := sorted(_integers(model, stored))):
@@ -161,12 +167,14 @@ def _belongs_to(model: PreTrainedModel, key: str, head_counts: bool) -> bool:
         return True
     if head_counts and parts[0] in {name for name, child in model.named_children() if child is not body}:
         return True
-    own = model.state_dict().keys()
-    return any(".".join(parts[place:]) in own for place in range(len(parts)))
+    if any(f".{wrapper}" in f".{key}" for wrapper in WRAPPERS):
+        return True
+    within = {f"{prefix}{name}" for name in body.state_dict()} | body.state_dict().keys()
+    return any(".".join(parts[place:]) in within for place in range(len(parts)))  # a second copy of the body's
 
 
-def _way_out(keys: list[str]) -> str:
-    """What to do about a model whose files hold `keys` for which it has no place."""
+def _way_out(keys: list[str]) -> str | None:
+    """What to do about files that hold `keys`, for which the model has no place; None where they do not tell."""
     for prefix, (whose, inside) in WRAPPERS.items():
         if wrapped := [key for key in keys if f".{prefix}" in f".{key}"]:
             return (
@@ -174,9 +182,7 @@ def _way_out(keys: list[str]) -> str:
             )
     if adapted := [key for key in keys if "lora_" in key or ".base_layer." in key]:
         return f"{adapted[0]} is an adapter's, never merged: save what `merge_and_unload` gives"
-    if keys:
-        return f"its files hold {some(keys)} instead: give it the config that it was trained with, or save it again"
-    return "save the whole model again with `save_pretrained`"
+    return None
 
 
 def _integers(model: PreTrainedModel, stored: Mapping[str, model_files.Stored]) -> Iterator[str]:

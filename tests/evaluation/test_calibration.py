@@ -5,6 +5,7 @@ import sklearn.metrics
 import torch
 from sklearn.calibration import calibration_curve
 from transformers import (
+    AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     BertModel,
@@ -20,6 +21,7 @@ from ftlab.evaluation import calibration
 from ftlab.evaluation.comparison import correct
 from ftlab.models import loading
 from tests.evaluation.tables import answers, assert_one_sentence, from_logits
+from tests.models.saved_models import config
 
 
 def simulated(rows=2000, classes=3, *, sureness=1.0, seed=0) -> pd.DataFrame:
@@ -216,8 +218,18 @@ def distilbert(labels):
     return loading.encoder("tiny-distilbert", [f"label {number}" for number in range(labels)])
 
 
+OTHER_KINDS = ("llama", "phi", "opt", "bloom", "albert", "electra", "deberta-v2", "xlnet")
+
+
+def of_kind(kind):
+    def build(labels):
+        return AutoModelForSequenceClassification.from_config(config(kind, num_labels=labels))
+
+    return build
+
+
 @pytest.mark.parametrize("labels", [2, 5])
-@pytest.mark.parametrize("build", [distilbert, bert, roberta, gpt2])
+@pytest.mark.parametrize("build", [distilbert, bert, roberta, gpt2, *map(of_kind, OTHER_KINDS)])
 def test_a_folded_model_answers_as_the_scaled_table(build, labels, tmp_path):
     torch.manual_seed(0)
     model = build(labels).eval()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 from transformers import (
+    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     DataCollatorWithPadding,
@@ -169,10 +170,13 @@ def fine_tuned(model, folder, **options):
 
 def left_padded_gpt2(folder):
     """A decoder whose tokenizer pads on the left, as one that was used for writing does."""
-    loading.causal_lm("tiny-gpt2").save_pretrained(folder)
-    tokenizer = loading.tokenizer("tiny-gpt2")
-    tokenizer.padding_side = "left"
-    tokenizer.save_pretrained(folder)
+    model = loading.causal_lm("tiny-gpt2")
+    with torch.no_grad():
+        model.transformer.wpe.weight.mul_(20)  # so that a token's position counts
+    model.save_pretrained(folder)
+    loading.tokenizer("tiny-gpt2").save_pretrained(folder)
+    AutoTokenizer.from_pretrained(folder, padding_side="left").save_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder).padding_side == "left"
     return str(folder)
 
 

@@ -461,6 +461,15 @@ def test_what_is_no_language_model_is_refused_and_said_what_it_is(bases, saved, 
     assert "cannot be loaded" in refusal(Generator.load, tmp_path / "model")
 
 
+@pytest.mark.parametrize("content", [b"{", b"", b"[]", b"\xff"])
+def test_a_generation_config_that_cannot_be_read_is_refused_and_not_passed_over(bases, tmp_path, content):
+    folder = shutil.copytree(bases["phi"], tmp_path / "model")
+    (folder / "generation_config.json").write_bytes(content)
+    assert f"{folder / 'generation_config.json'} cannot be read" in refusal(Generator.load, folder)
+    (folder / "generation_config.json").unlink()
+    assert Generator.load(folder, device="cpu").answer(["a film"], max_new_tokens=1)
+
+
 @pytest.mark.parametrize("nothing", ["", "  \n\t", None, 5], ids=repr)
 def test_a_prompt_with_nothing_in_it_is_refused_with_its_place(tiny, nothing):
     said = refusal(tiny.answer, ["a film", "another", nothing, ""])

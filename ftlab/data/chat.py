@@ -61,12 +61,15 @@ class Chat:
         said = f"{text}{self.system}"
         holds_tokens = any(token in said for token in self.tokenizer.added_tokens_encoder)
         options = {"sanitize_control_tokens": True} if holds_tokens else {}
-        return list(self._apply(text, where, tokenize=True, return_dict=False, **options))
+        try:
+            return list(self._apply(text, tokenize=True, return_dict=False, **options))
+        except BadInput as problem:
+            raise BadInput(f"{where}: {problem}") from problem
 
     def _written(self, text: str) -> str:
-        return str(self._apply(text, "a prompt", tokenize=False))
+        return str(self._apply(text, tokenize=False))
 
-    def _apply(self, text: str, where: str, **options: Any) -> Any:
+    def _apply(self, text: str, **options: Any) -> Any:
         told = [] if self.system is None else [{"role": "system", "content": self.system}]
         turns = [*told, {"role": "user", "content": text}]
         try:
@@ -76,8 +79,8 @@ class Chat:
         except Exception as problem:  # a program of somebody else's: it may raise anything
             reason = " ".join(str(problem).split())[:200] or type(problem).__name__
             raise BadInput(
-                f"{where} cannot be put into the model's chat template ({reason}); "
-                f"{'leave the system text out, or ' if told else 'write it in another way, or '}leave chat out"
+                f"the model's chat template fails ({reason}); {'leave the system text out, or ' if told else ''}"
+                "leave chat out"
             ) from problem
 
 
@@ -103,8 +106,8 @@ def _one_of(templates: Any) -> str:
             f"the model brings {len(templates)} chat templates ({', '.join(map(str, templates))}), and none is called "
             f"{DEFAULT!r}; set the tokenizer's chat_template to the one that you mean, or leave chat out"
         )
-    template = templates[DEFAULT] if isinstance(templates, Mapping) and templates else templates
-    if template is not None and not isinstance(template, (str, Mapping)):
+    template: Any = templates[DEFAULT] if isinstance(templates, Mapping) and templates else templates
+    if template and not isinstance(template, str):
         raise BadInput(f"the model's chat template is a {type(template).__name__}; expected a text, or leave chat out")
     if not template or not template.strip():
         raise BadInput(

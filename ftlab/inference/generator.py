@@ -231,3 +231,12 @@ def require_language_model(model: str) -> None:
     except ValueError as problem:  # an architecture that transformers does not know
         reason = " ".join(str(problem).split())[:200]
         raise BadInput(f"{model} cannot be loaded ({reason}); give a folder that lesson 04 saved") from problem
+    ends = folder / "generation_config.json"
+    try:  # transformers goes on without a file that it cannot read, and answers end elsewhere
+        readable = not ends.is_file() or isinstance(json.loads(ends.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        readable = False
+    if not readable:
+        raise BadInput(
+            f"{ends} cannot be read, and it says where answers end; copy it again, or remove it to go by config.json"
+        )

@@ -118,11 +118,11 @@ def test_of_several_templates_the_default_is_used(tokenizer):
         ({"rag": ROLES, "tool_use": ROLES}, "2 chat templates (rag, tool_use), and none is called 'default'"),
         (7, "chat template is a int; expected a text"),
         ("{% for m in messages %}", "Unexpected end of template"),
-        ("{{ messages[7].content }}", "cannot be put into the model's chat template"),
+        ("{{ messages[7].content }}", "the model's chat template fails ("),
         ("{{ raise_exception('Only after a\ngreeting') }}", "(Only after a greeting)"),
-        ("{{ messages[0].content + 1 }}", "cannot be put into the model's chat template"),
+        ("{{ messages[0].content + 1 }}", "the model's chat template fails ("),
         ("{{ 1 / 0 }}", "(division by zero)"),
-        ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "cannot be put into the model's chat template"),
+        ("{{ messages.__class__.__mro__[1].__subclasses__() }}", "the model's chat template fails ("),
         ("Hello!", "leaves out what the user says"),
         ("{% for part in messages[0].content %}{{ part.text }}{% endfor %}", "leaves out what the user says"),
     ],
@@ -150,7 +150,7 @@ def test_a_text_that_the_template_refuses_is_named(tokenizer):
     refuses = "{% if 'no' in messages[0].content %}{{ raise_exception('not this') }}{% endif %}" + ROLES
     chat = Chat(tokenizer, templates=refuses)
     assert refusal(chat.prompt_ids, "oh no", where="prompt 3").startswith(
-        "prompt 3 cannot be put into the model's chat template (not this)"
+        "prompt 3: the model's chat template fails (not this); leave chat out"
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 LARGEST = 2**24  # bytes of a JSON file; an adapter that names every module of a large model has a fraction of it
+MANY = 500  # entries of a list that are matched with each module's name; Python keeps as many expressions compiled
 PATIENCE = 2.0  # seconds for all regular expressions of a config; real ones take milliseconds
 # Settings of a LoRA adapter that are followed here, or that say nothing about its result. Any other setting that is in
 # force makes another kind of adapter (aLoRA, VeLoRA, trained token rows, ...), today's or one of a later PEFT.
@@ -160,6 +161,15 @@ def require_patterns(config: LoraConfig, names: Iterable[str], folder: Path) -> 
     `names` are those of the model's modules, which PEFT matches with Python's `re`, where a few characters can take
     years. So they are matched here first, in a process that can be stopped.
     """
+    names = list(names)
+    for field in ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern",
+                  "layers_pattern", "layers_to_transform"):  # fmt: skip
+        value = getattr(config, field)
+        if not isinstance(value, str | int | None) and len(value) > (most := max(MANY, len(names))):
+            raise BadInput(
+                f"{folder / CONFIG} has {len(value):,} entries in {field}, and the model has {len(names):,} modules; "
+                f"expected at most {most:,}: save the adapter again"
+            )
     slow = []
     for one in _patterns(config):
         if BACKTRACKS.search(one[2]):
@@ -171,7 +181,7 @@ def require_patterns(config: LoraConfig, names: Iterable[str], folder: Path) -> 
             _refuse_pattern(folder, one, f"is no regular expression ({one_line(problem)})")
     if not slow:
         return
-    given = json.dumps({"patterns": [each[2:] for each in slow], "names": list(names)})
+    given = json.dumps({"patterns": [each[2:] for each in slow], "names": names})
     command = [sys.executable, "-I", "-S", "-c", _MATCHING]
     in_time = True
     try:

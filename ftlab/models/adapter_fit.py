@@ -8,6 +8,7 @@ device): the names and shapes that it would save are those that the file has to 
 from __future__ import annotations
 
 import copy
+import math
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ftlab.errors import BadInput
 from ftlab.models import adapter_config
 from ftlab.models.adapter_config import CONFIG, WEIGHTS, one_line, shown, some
+from ftlab.models.adapter_targets import trained_in_full
 
 if TYPE_CHECKING:
     import torch
@@ -29,16 +31,18 @@ PART = re.compile(
     r"|lora_B\.(?P<bias>bias))"
 )
 COPIES = re.compile(r"(?P<module>.+)\.(?P<kind>modules_to_save|original_module)\.(?P<last>[^.]+)")
+LARGEST = 3.4e38  # of fp32
 FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter in a folder: its config, and its tensors as its file names them, with their shapes."""
+    """A LoRA adapter in a folder: its config, and its tensors as its file names them: shape and largest number."""
 
     folder: Path
     config: LoraConfig
     shapes: Mapping[str, tuple[int, ...]]
+    largest: Mapping[str, float]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of its tensors, on the CPU, by the file's keys."""
@@ -86,13 +90,12 @@ def read(folder: Path) -> Adapter:
     Raises BadInput as `adapter_config.read` does, for half a file, no tensors, NaN or infinity, and for numbers that
     are no floats of at least 16 bits: rounded to fewer, or to whole numbers, it is another adapter.
     """
-    import torch
     from safetensors import SafetensorError, safe_open
 
     folder = Path(folder)
     config = adapter_config.read(folder)
     path = folder / WEIGHTS
-    shapes, broken = {}, []
+    shapes, largest, broken = {}, {}, []
     try:
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118  # safe_open is no dict
@@ -103,7 +106,9 @@ def read(folder: Path) -> Adapter:
                         f"({', '.join(sorted(FLOATS))}): save the adapter again"
                     )
                 shapes[key] = tuple(held.get_shape())
-                if not torch.isfinite(file.get_tensor(key)).all():
+                tensor = file.get_tensor(key)
+                largest[key] = float(tensor.abs().max()) if tensor.numel() else 0.0
+                if not math.isfinite(largest[key]):
                     broken.append(key)
     except (SafetensorError, OSError, ValueError) as problem:
         size = path.stat().st_size if path.exists() else 0
@@ -118,7 +123,7 @@ def read(folder: Path) -> Adapter:
         )
     if not shapes:
         raise BadInput(f"{path} holds no tensors, so there is nothing to use; save the adapter again")
-    return Adapter(folder, config, shapes)
+    return Adapter(folder, config, shapes, largest)
 
 
 def fit(adapter: Adapter, model: Any, base: Any, *, tokens: Callable[[], int] = int) -> Fit:
@@ -134,6 +139,7 @@ def fit(adapter: Adapter, model: Any, base: Any, *, tokens: Callable[[], int] = 
     parts, given, copies = names.sorted()
     vocabulary = _vocabulary(names, given, tokens)
     adapter_config.require_task(adapter.config, architecture, adapter.folder, base)
+    trained_in_full(model, adapter.config)  # or PEFT passes over a module that there is not
     expected = _expected(adapter, model, vocabulary)
     whole, unasked = {}, set()
     for name, key in given.items():
@@ -161,6 +167,7 @@ def fit(adapter: Adapter, model: Any, base: Any, *, tokens: Callable[[], int] = 
         if adapter.shapes[key] != size:
             names.refuse_shape(key, size)
     names.require_copies(copies, whole)
+    _require_range(adapter, parts)
     return Fit(adapter, parts, whole, frozenset(unasked), vocabulary)
 
 
@@ -369,6 +376,17 @@ def _vocabulary(names: _Names, whole: Mapping[str, str], tokens: Callable[[], in
     return size[0]
 
 
+def _require_range(adapter: Adapter, parts: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise BadInput when scale * B @ A could be beyond the range of fp32, in which it is computed."""
+    for module, keys in parts.items():
+        a, b = (adapter.largest[keys[part]] for part in "AB")
+        if scaling_of(adapter.config, module) * a * b * rank_of(adapter.config, module) > LARGEST:
+            raise BadInput(
+                f"the factors of {module} in {adapter.folder} are so large, up to {max(a, b):.2g} with lora_alpha="
+                f"{alpha_of(adapter.config, module):g}, that their product leaves the range of float32; train it again"
+            )
+
+
 def _can_be_adapted(module: Any) -> bool:
     import torch
     from transformers.pytorch_utils import Conv1D
@@ -384,6 +402,15 @@ def rank_of(config: LoraConfig, module: str) -> int:
 def alpha_of(config: LoraConfig, module: str) -> float:
     """The alpha of a module: that of the first pattern that matches its name, else lora_alpha."""
     return _of_pattern(config.alpha_pattern, module, config.lora_alpha)
+
+
+def scaling_of(config: LoraConfig, module: str) -> float:
+    """What the product of the factors is multiplied by: alpha / r (LoRA, arXiv 2106.09685), or alpha / sqrt(r).
+
+    The root is that of rank-stabilized LoRA (arXiv 2312.03732).
+    """
+    rank = rank_of(config, module)
+    return alpha_of(config, module) / (math.sqrt(rank) if config.use_rslora else rank)
 
 
 def _of_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:

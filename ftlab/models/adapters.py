@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_LINEAR", "PRESETS", "VARIANTS", "Targets", "attach", "config", "four_bit_config", "keep_trainable", "load",
-    "record_base", "record_fitting_base", "require_amp", "require_base", "require_counts", "require_fit", "resolve",
-    "same_as_base", "save", "tokenizer", "trainable",
+    "record_base", "record_fitting_base", "require_amp", "require_answers", "require_base", "require_counts",
+    "require_fit", "resolve", "same_as_base", "save", "tokenizer", "trainable",
 ]  # fmt: skip
 
 # The projections that make queries and values (GPT-2 makes its keys in the same matrix), by `config.model_type`.
@@ -311,6 +311,18 @@ def attach(model: Any, fitted: Fit, name: str = "default", *, trainable: bool = 
             "itself (`PeftModel.from_pretrained`)"
         )
     return model if trainable else model.eval()
+
+
+def require_answers(logits: torch.Tensor, when: str) -> None:
+    """Raise BadInput when logits (..., vocabulary) are NaN, infinite or all the same: numbers overflowed on the way.
+
+    A norm divides what has become infinite away, so that nothing but zeros may arrive. `when` begins the sentence.
+    """
+    if not logits.isfinite().all() or bool((logits.amax(-1) == logits.amin(-1)).any()):
+        raise BadInput(
+            f"{when} the model's numbers leave the range of {str(logits.dtype).removeprefix('torch.')}, and it answers "
+            "at random; the adapter's factors or its scale (lora_alpha) are too large: train it again"
+        )
 
 
 def _tokens(adapter: Path, base: str) -> int:

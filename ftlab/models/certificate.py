@@ -240,6 +240,8 @@ class _Apart:
         self.rows = rows
         self.logits = list(_logits(model, rows))
         self.largest = max(float(logits.abs().max()) for logits in self.logits)
+        for logits in self.logits:
+            adapters.require_answers(logits, "with the adapter apart")
         self.loss = _loss(self.logits, rows)
         self.effect, self.effect_square = None, None
         if _can_be_turned_off(model):

@@ -7,7 +7,6 @@ is and which tensors are one and the same. Whatever cannot be merged truly is re
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,7 +105,7 @@ def read(base: Path, adapter: Path) -> Plan:
         place = checkpoint.tensors[stored]
         change = changes.get(stored, Change(stored, place, target=place))
         kind = shards.layer_kind(model.get_submodule(module)) or ""
-        changes[stored] = replace(change, factors=keys, scaling=_scaling(held.config, module), kind=kind)
+        changes[stored] = replace(change, factors=keys, scaling=adapter_fit.scaling_of(held.config, module), kind=kind)
     if fitted.vocabulary is None:
         return Plan(checkpoint, adapter, tuple(changes.values()), recorded=recorded)
     _require_vocabulary(checkpoint)
@@ -226,12 +225,3 @@ class _Names:
         from safetensors import safe_open
 
         return safe_open(self.adapter.folder / WEIGHTS, framework="pt")
-
-
-def _scaling(config: LoraConfig, module: str) -> float:
-    """What the product of the factors is multiplied by: alpha / r (LoRA, arXiv 2106.09685), or alpha / sqrt(r).
-
-    The root is that of rank-stabilized LoRA (arXiv 2312.03732).
-    """
-    rank, alpha = adapter_fit.rank_of(config, module), adapter_fit.alpha_of(config, module)
-    return alpha / (math.sqrt(rank) if config.use_rslora else rank)

@@ -42,7 +42,7 @@ def load(base: str, folders: Mapping[str, Path], *, dtype: torch.dtype | None = 
         loaded.brought_embeddings = own
         if len(fitting) > 1 and (reason := _changes_the_base(loaded, name)):
             raise BadInput(f"the adapter {name!r} {reason}, so no other one can stand on that base; load it alone")
-        _require_finite(loaded, name, folders[name])
+        _require_answers(loaded, name, folders[name])
     return loaded.requires_grad_(False).eval()
 
 
@@ -168,8 +168,8 @@ def _brings_embeddings(model: Any, fitted: Fit) -> str | None:
     return None
 
 
-def _require_finite(model: Any, name: str, folder: Path) -> None:
-    """Raise BadInput when the model answers NaN or infinity with the adapter: factors or a scale beyond all measure."""
+def _require_answers(model: Any, name: str, folder: Path) -> None:
+    """Raise BadInput when the model's numbers overflow with the adapter on."""
     import torch
 
     with torch.inference_mode():
@@ -177,11 +177,7 @@ def _require_finite(model: Any, name: str, folder: Path) -> None:
         use(model, name)
         found = model(input_ids=torch.tensor([[0, 1, 2, 3]], device=model.device)).logits
         use(model, before)
-    if not found.isfinite().all():
-        raise BadInput(
-            f"with the adapter in {folder} the model answers NaN or infinity; its factors, or its scale "
-            f"(lora_alpha={model.peft_config[name].lora_alpha}), are too large: train it again"
-        )
+    adapters.require_answers(found, f"with the adapter in {folder}")
 
 
 def _no_sum(model: Any, name: str) -> str | None:

@@ -12,7 +12,7 @@ import pytest
 from ftlab import cli
 from ftlab.data.prompts import ALPACA
 from ftlab.inference import Generator
-from ftlab.models import adapters, certificate, loading, merging
+from ftlab.models import adapters, certificate, generation, loading, merging
 from tests.models.merge_cases import adapted, save_base, tensors
 
 pytestmark = [
@@ -79,6 +79,17 @@ def test_without_it_the_answers_alone_are_printed(capsys, base, piped):
     code, out, err = ftlab(capsys, "generate", base, "--max-new-tokens", NEW)
     assert (code, err) == (0, [])
     assert out == "".join(f"{line['answer']}\n" for line in expected(base))
+
+
+def test_answers_of_several_lines_are_told_of_since_lines_no_longer_stand_for_prompts(capsys, base, piped, monkeypatch):
+    answers = [generation.Answer("one\ntwo", 3, True), generation.Answer("three", 1, True)]
+    monkeypatch.setattr(Generator, "answer", lambda self, prompts, **options: answers[: len(prompts)])
+    piped(*PROMPTS[:2])
+    code, out, (line,) = ftlab(capsys, "generate", base)
+    assert (code, out) == (0, "one\ntwo\nthree\n")
+    assert line == "ftlab: 1 of 2 answers have more than one line; --json keeps each on one"
+    piped(PROMPTS[0])
+    assert ftlab(capsys, "generate", base) == (0, "one\ntwo\n", [])  # of a single answer nothing is unclear
 
 
 def test_an_adapter_answers_for_its_base(capsys, base, adapter, piped):

@@ -246,6 +246,12 @@ def test_every_architecture_answers_as_a_pipeline_one_text_at_a_time(kind, tmp_p
     np.testing.assert_allclose(classifier.probabilities(texts), expected, atol=1e-5)
 
 
+def test_texts_that_a_model_cannot_take_are_one_sentence(tmp_path, texts):
+    save(tmp_path, "bart", eos_token_id=599)  # BART answers at EOS, which this tokenizer never writes
+    with pytest.raises(BadInput, match="tokenizer that it was trained with"):
+        Classifier(str(tmp_path), device="cpu")(texts)
+
+
 def test_a_classifier_without_its_head_is_refused(classifier_folder, tmp_path):
     shutil.copytree(classifier_folder, tmp_path / "headless")
     without(tmp_path / "headless", "classifier")

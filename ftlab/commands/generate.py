@@ -77,6 +77,12 @@ def run(options: argparse.Namespace) -> int:
         with streams.writer(None) as write:
             write(pd.DataFrame(lines, columns=["prompt", "answer", "stopped", "tokens"]))
     else:
+        several = sum("\n" in answer.text for answer in answers)
+        if several and len(answers) > 1:  # else nobody could tell which line belongs to which prompt
+            print(
+                f"ftlab: {several:,} of {len(answers):,} answers have more than one line; --json keeps each on one",
+                file=sys.stderr,
+            )
         print("\n".join(answer.text for answer in answers))
     return 0
 

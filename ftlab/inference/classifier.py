@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -90,7 +90,7 @@ class Classifier:
         if not len(texts):
             return np.empty((0, len(self.labels)), dtype=np.float32)
         encodings = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)
-        found = batches.run(self.model, self.tokenizer, encodings, batches.softmax, tokens=tokens)
+        found = self._answers(encodings, tokens)
         if not np.isfinite(found).all():
             place = int(np.argmin(np.isfinite(found).all(axis=1)))
             raise BadInput(
@@ -98,6 +98,21 @@ class Classifier:
                 "load it in torch.float32 (without --half), and if that gives none either, train it anew"
             )
         return found
+
+    def _answers(self, encodings: Any, tokens: int) -> np.ndarray:
+        """What the model makes of tokenized texts. What it cannot take, such as a text without EOS, is a BadInput."""
+        import torch
+
+        try:
+            return batches.run(self.model, self.tokenizer, encodings, batches.softmax, tokens=tokens)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, IndexError) as problem:
+            reason = " ".join(str(problem).split())[:200]
+            raise BadInput(
+                f"a {type(self.model).__name__} cannot take what its tokenizer makes of these texts ({reason}); give "
+                "it the tokenizer that it was trained with"
+            ) from problem
 
     def __call__(self, texts: Sequence[str], *, unsure_below: float = 0.0) -> pd.DataFrame:
         """One line a text, in their order: text, label, probability (of that label), and `p_<label>` for each label.

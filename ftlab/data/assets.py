@@ -196,17 +196,13 @@ def _sweep(root: Path) -> None:
 
 
 def lock(folder: Path, *, doing: str = "") -> BaseFileLock:
-    """The lock of a folder of the cache, for `files.release`; it is waited for, aloud if `doing` says what others do.
-
-    Raises AssetError for a folder that cannot be written.
-    """
+    """The lock of a folder of the cache; waited for, aloud if `doing` says what others do. Raises AssetError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if taken := files.take(folder / LOCK):
-            return taken
-        if doing:
+        taken = files.take(folder / LOCK)
+        if taken is None and doing:
             print(f"ftlab: {files.holder(folder / LOCK)} is {doing}; waiting for it ...", file=sys.stderr, flush=True)
-        taken = files.take(folder / LOCK, wait=-1)
+        taken = taken or files.take(folder / LOCK, wait=-1)
     except OSError as problem:
         raise AssetError(f"{files.explain(problem, folder)}, and name it in FTLAB_HOME") from problem
     assert taken is not None  # it was waited for without end

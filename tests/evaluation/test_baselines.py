@@ -47,6 +47,14 @@ def test_word_counts_learn_their_rows_and_stand_in_the_order_of_those_asked(spli
     pd.testing.assert_frame_equal(back.iloc[::-1].reset_index(drop=True), forward)
 
 
+def test_texts_without_a_word_are_told_apart_by_their_characters():
+    train = labelled_rows(
+        ["\U0001f600" * (1 + row % 3) if row % 2 else "\U0001f621!" * (1 + row % 3) for row in range(40)],
+        [row % 2 for row in range(40)],
+    )
+    assert comparison.accuracy(baselines.tfidf(train, train)).value == 1
+
+
 def test_logistic_regression_on_vectors_finds_what_they_know_each_time(splits, vectors):
     arguments = (splits.train, vectors["train"], splits.validation, vectors["validation"])
     found = baselines.on_vectors(*arguments)

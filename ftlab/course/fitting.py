@@ -27,17 +27,18 @@ STEP = 8  # lengths are multiples of it
 NAMED = 3  # how many rows a refusal names
 
 
-def fitted(budget: profiles.Budget) -> profiles.Budget:
+def fitted(budget: profiles.Budget, *, rows: bool = True) -> profiles.Budget:
     """The budget with lengths that fit its model and its task, where nobody set them by hand; `fitted` names these.
 
     max_length shrinks to the positions of the model, and grows where another task or model than the profile's own has
     longer rows; max_new_tokens grows with the answers, and frozen_layers shrinks to two thirds of a model with fewer.
     Of a task of the course, `left_out` names the rows that are too long all the same. Fetches the model if it is not
-    there. Raises BadInput where `profiles.require_fitting` does, and names the rows of your own file that are too long.
+    there; without `rows` nothing else is read. Raises BadInput where `profiles.require_fitting` does, and names rows of
+    your own file that are too long.
     """
     budget = _within_depth(_within_positions(budget))
     profiles.require_fitting(budget)
-    return _holding_its_rows(budget) if "task" in budget.settings else budget
+    return _holding_its_rows(budget) if rows and "task" in budget.settings else budget
 
 
 def may_change(budget: profiles.Budget) -> bool:

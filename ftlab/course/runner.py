@@ -64,8 +64,7 @@ def plan(chosen: Sequence[LessonFile], profile: str, parameters: Mapping[str, An
     needed = dict.fromkeys(name for budget in budgets for name in budget.assets)
     assets.fetch(needed)
     for budget in budgets:
-        fit = fitting.fitted if fitting.may_change(budget) else profiles.require_fitting
-        fit(budget)  # the lesson does it again, and shows what has changed
+        fitting.fitted(budget, rows=fitting.may_change(budget))  # the lesson does it again, and shows what has changed
     return budgets
 
 

@@ -7,8 +7,7 @@ Only safetensors are accepted: a `.bin` or `.pt` checkpoint is a pickle, and ope
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +16,18 @@ from ftlab import files
 from ftlab.data import assets, hub
 from ftlab.errors import BadInput
 from ftlab.models import model_files, tiny
+from ftlab.models.devices import best_device as best_device
+from ftlab.models.devices import frozen_dtype as frozen_dtype
+from ftlab.models.devices import held_in as held_in
 from ftlab.models.loading_report import REPORTED, require_whole, start_fresh_head
-from ftlab.models.model_files import PICKLES as PICKLES
+from ftlab.models.padding import PAD_TOKEN as PAD_TOKEN
+from ftlab.models.padding import ensure_pad_token as ensure_pad_token
+from ftlab.models.padding import match_pad_token, prepare_padding
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PAD_TOKEN = "<|pad|>"
 TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]  # and the config, which tells what model it is for
 NO_LIMIT = 10**9  # tokens: what a model takes that has neither positions that end nor a tokenizer that says where
 
@@ -70,8 +73,8 @@ def folder(model: str) -> Path:
     if model in tiny.BUILDERS:
         return tiny.folder(model)
     if model not in HUB_MODELS and _is_folder_name(model):
-        return _checked(Path(model).expanduser())
-    return _checked(_fetched(model, ["*.safetensors", *TOKENIZER_FILES]), model)
+        return model_files.checked(Path(model).expanduser())
+    return model_files.checked(_fetched(model, ["*.safetensors", *TOKENIZER_FILES]), model)
 
 
 def tokenizer_folder(model: str) -> Path:
@@ -109,7 +112,7 @@ def check(model: str) -> None:
     if model in MODELS:
         return
     if _is_folder_name(model):
-        _checked(Path(model).expanduser())
+        model_files.checked(Path(model).expanduser())
     elif model.count("/") != 1:
         raise BadInput(
             f"there is no model {model!r}; there are {', '.join(MODELS)}, a hub id (namespace/name), or the path of "
@@ -198,25 +201,6 @@ def without_attention_dropout(model: str) -> dict[str, float]:
     written = model_files.read_json(folder(model) / "config.json")
     names = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
     return {name: 0.0 for name in names if name in written}
-
-
-def best_device() -> str:
-    """Where a model answers fastest on this machine: "cuda", "mps" or "cpu"."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def frozen_dtype(device: str | None = None) -> torch.dtype:
-    """The dtype in which to hold weights that do not train: on a GPU half precision, of the kind that it computes in.
-
-    fp32 elsewhere, in which a batch changes no answer. `device` is `best_device()` unless given.
-    """
-    import torch
-
-    if not (device or best_device()).startswith("cuda"):
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def weights_sha256(path: Path) -> str:
@@ -337,92 +321,6 @@ def _reason(problem: Exception) -> str:
     return " ".join(f"{type(problem).__name__}: {problem}".split())[:200]
 
 
-def prepare_padding(loaded: PreTrainedTokenizerBase, pad_token_id: int | None = None) -> None:
-    """Make the tokenizer pad as training and classifying need it: on the right, with a token of its own.
-
-    There, padding moves no token's position: many decoders count positions from the start of the row, padding
-    included. (Writing goes on from the last position, and pads on the left: `Generator` sees to that.) XLNet's head
-    reads the last position of a row, where its tokenizer puts CLS, so it is padded on the left. For the token see
-    `ensure_pad_token`; `pad_token_id` is one that a trained classifier finds the end of a text by, and stays.
-    """
-    known = None if pad_token_id is None else loaded.convert_ids_to_tokens(pad_token_id)
-    if known is None:
-        ensure_pad_token(loaded)
-    else:
-        loaded.pad_token = known
-    ids = loaded("a")["input_ids"]
-    reads_the_end = loaded.cls_token_id is not None and ids[-1:] == [loaded.cls_token_id] != ids[:1]
-    loaded.padding_side = "left" if reads_the_end else "right"
-
-
-def ensure_pad_token(loaded: PreTrainedTokenizerBase) -> None:
-    """Give the tokenizer a pad token that is not EOS, if it has none.
-
-    With pad equal to EOS, whatever masks padding out of the loss hides the real EOS as well, and the model never
-    learns to stop (transformers issue 23530). An unknown token that is not EOS serves where no text gives it, as with
-    a byte-level tokenizer; else PAD_TOKEN is added to the vocabulary.
-    """
-    if loaded.pad_token is not None and loaded.pad_token_id != loaded.eos_token_id:
-        return
-    unknown = loaded.unk_token_id
-    if (
-        unknown not in (None, loaded.eos_token_id)
-        and unknown not in loaded("\U0001faa9 \u1342 \U00012031")["input_ids"]
-    ):
-        loaded.pad_token = loaded.unk_token
-    else:
-        loaded.add_special_tokens({"pad_token": PAD_TOKEN})
-
-
-def match_pad_token(model: PreTrainedModel, loaded: PreTrainedTokenizerBase) -> None:
-    """Tell the model its tokenizer's pad id, and add a row to its embedding where that token is new.
-
-    A classifier on a decoder finds the end of a text by it. Raises BadInput for a tokenizer with other tokens that the
-    model has no rows for: they would be random ones.
-    """
-    rows = model.get_input_embeddings().num_embeddings
-    if len(loaded) > rows:
-        import torch
-
-        if without_row := sorted({*range(rows, len(loaded))} - {loaded.pad_token_id}):
-            named = ", ".join(map(repr, loaded.convert_ids_to_tokens(without_row[:3])))
-            raise BadInput(
-                f"the tokenizer has {len(loaded):,} tokens and the model's embedding {rows:,} rows, so {named} would "
-                "begin at random; give the tokenizer that the model was trained with, or train with the new tokens "
-                "(`model.resize_token_embeddings`) and save both"
-            )
-        with torch.random.fork_rng():  # the new row is drawn at random: the same one each time that a model is loaded
-            torch.manual_seed(0)
-            model.resize_token_embeddings(len(loaded))
-    model.config.pad_token_id = loaded.pad_token_id
-    if getattr(model, "generation_config", None) is not None:  # a body without a head has none
-        model.generation_config.pad_token_id = loaded.pad_token_id
-
-
-@contextmanager
-def held_in(model: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Inside the block the model's weights are in `dtype`; afterwards they are the very tensors that they were.
-
-    Half precision halves what a step of generation reads from memory, which is most of its time. Buffers stay as they
-    are (rotary frequencies would lose their accuracy), and so do weights in 4 bits. A weight that is written to inside
-    the block is not kept.
-    """
-    before = [(parameter, parameter.data) for parameter in model.parameters() if parameter.is_floating_point()]
-    try:
-        for parameter, data in before:
-            parameter.data = data.to(dtype)
-        yield
-    finally:
-        for parameter, data in before:
-            parameter.data = data
-
-
 def _is_folder_name(model: str) -> bool:
     path, there = files.look_at(model, "a model's name or folder")
     return there or path.is_absolute() or model.startswith((".", "~", os.sep)) or model.count("/") > 1
-
-
-def _checked(path: Path, name: str | None = None) -> Path:
-    """`path`, if it holds a model that may be loaded."""
-    model_files.require_model(path, name or str(path))
-    return path

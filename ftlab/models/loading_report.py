@@ -82,19 +82,15 @@ def _require(
     stored = model_files.tensors(folder, str(name)) if folder.is_dir() else {}
     unexpected = sorted(report["unexpected_keys"])
     if missing := sorted(report["missing_keys"] - may_be_fresh):
+        instead = f"its files hold {some(unexpected)} instead: {MEND_CONFIG}"
         raise BadInput(
             f"{name} lacks {len(missing)} of the {len(model.state_dict())} tensors of {type(model).__name__} "
             f"({some(missing)}), and transformers would draw them at random; "
-            + (
-                _way_out(unexpected)
-                or (f"its files hold {some(unexpected)} instead: {MEND_CONFIG}" if unexpected else SAVE)
-            )
+            f"{_way_out(unexpected) or (SAVE if len(unexpected) < len(missing) else instead)}"
         )
-    shapes = [
-        (key, tuple(has), tuple(wants)) for key, has, wants in report["mismatched_keys"] if key not in may_be_fresh
-    ]
-    shapes += list(_other_shapes_in_4_bits(model, stored))
-    if shapes:
+    other = [(key, tuple(has), tuple(wants)) for key, has, wants in report["mismatched_keys"]]
+    other += _other_shapes_in_4_bits(model, stored)
+    if shapes := [one for one in other if one[0] not in may_be_fresh]:
         key, has, wants = min(shapes)
         more = f" and {len(shapes) - 1} more" if len(shapes) > 1 else ""
         raise BadInput(
@@ -106,8 +102,7 @@ def _require(
             f"{name} holds {some(foreign)}, for which the {type(model).__name__} that its config.json describes has no "
             f"place, and without them it would be another model; {_way_out(foreign) or MEND_CONFIG}"
         )
-    quantized = getattr(model.config, "quantization_config", None) is not None
-    if not quantized and (integers := sorted(_integers(model, stored))):
+    if not _written(model).get("quantization_config") and (integers := sorted(_integers(model, stored))):
         raise BadInput(
             f"{name} stores {some(integers)} as {stored[integers[0]].dtype}, where a model has floats; a quantized "
             "model needs its quantization_config in config.json: save it again, or give what it was made from"
@@ -136,9 +131,13 @@ def _head(model: PreTrainedModel) -> dict[str, Any]:
 
 def _was_a_classifier(model: PreTrainedModel) -> bool:
     """Whether the files are those of a classifier, whose head knows its own labels."""
+    return any("SequenceClassification" in str(kind) for kind in _written(model).get("architectures") or ())
+
+
+def _written(model: PreTrainedModel) -> dict[str, Any]:
+    """The config.json that the model was loaded with; `from_pretrained` may have been told otherwise."""
     path = Path(model.name_or_path) / "config.json"
-    architectures = model_files.read_json(path).get("architectures") if path.is_file() else None
-    return any("SequenceClassification" in str(kind) for kind in architectures or ())
+    return model_files.read_json(path) if path.is_file() else {}
 
 
 def _draw_again(model: PreTrainedModel) -> None:
@@ -188,7 +187,7 @@ def _way_out(keys: list[str]) -> str | None:
 def _integers(model: PreTrainedModel, stored: Mapping[str, model_files.Stored]) -> Iterator[str]:
     """The names in the files of what is a float in the model and none there."""
     prefix = f"{model.base_model_prefix}."
-    floats = {name for name, parameter in model.named_parameters() if parameter.is_floating_point()}
+    floats = {n for n, p in model.named_parameters() if p.is_floating_point() or hasattr(p, "quant_state")}
     for name, one in stored.items():
         if one.dtype not in FLOATS and floats & {name, prefix + name, name.removeprefix(prefix)}:
             yield name

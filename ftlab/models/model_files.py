@@ -34,8 +34,9 @@ class Stored:
     dtype: str
 
 
-def require_model(path: Path, shown: str) -> None:
-    """Raise BadInput unless `path` holds a config, a tokenizer and safetensors that are all there; `shown` names it."""
+def checked(path: Path, shown: str = "") -> Path:
+    """`path`, if it holds a config, a tokenizer and safetensors that are all there; else BadInput. `shown` names it."""
+    shown = shown or str(path)
     _require_folder(path, f"the model folder {shown}", "config.json and safetensors")
     if not (path / "config.json").is_file():
         if (path / "adapter_config.json").is_file():
@@ -57,6 +58,7 @@ def require_model(path: Path, shown: str) -> None:
                 f"every tensor of {shown} has a name that begins with {prefix!r}, as {whose} wraps a model, so none is "
                 f"one of the model's own; save the model inside (`save_pretrained` of {inside}) and give that folder"
             )
+    return path
 
 
 def require_tokenizer(path: Path, shown: str) -> None:

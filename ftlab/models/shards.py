@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ftlab.errors import BadInput
-from ftlab.models import loading
+from ftlab.models import model_files
 from ftlab.models.adapter_config import some
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def read(folder: Path) -> Checkpoint:
         if outside := [shard for shard in shards if Path(shard).name != shard]:  # it would be written elsewhere, too
             raise BadInput(f"{folder / INDEX} names {some(outside)}, which is no file of its folder; fetch it again")
     else:
-        pickles = sorted(file.name for pattern in loading.PICKLES for file in folder.glob(pattern))
+        pickles = sorted(file.name for pattern in model_files.PICKLES for file in folder.glob(pattern))
         there = f"only a pickle ({pickles[0]}), which can run any code when it is opened" if pickles else "no weights"
         raise BadInput(
             f"the base {folder} holds {there}; expected {SINGLE}, or shards with {INDEX}: load it where you trust it, "

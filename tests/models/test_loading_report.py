@@ -215,12 +215,14 @@ def test_two_tensors_that_the_config_calls_one_are_refused_where_they_differ(tmp
     loading.causal_lm(str(tmp_path))
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.bool])
-def test_integers_where_floats_belong_are_refused(dtype, tmp_path):
+@pytest.mark.parametrize("four_bits", [False, True])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.bool, torch.float8_e4m3fn])
+def test_integers_where_floats_belong_are_refused(dtype, four_bits, tmp_path):
     save_lm(tmp_path)
+    options = {"quantization_config": adapters.four_bit_config()} if four_bits else {}
     name = "model.layers.1.mlp.down_proj.weight"
     rewrite(tmp_path, lambda tensors: tensors | {name: (tensors[name] * 40).to(dtype)})
-    said = refusal(AutoModelForCausalLM, tmp_path, dtype=torch.float32)
+    said = refusal(AutoModelForCausalLM, tmp_path, dtype=torch.float32, **options)
     assert name in said
     assert "where a model has floats" in said
 
@@ -238,6 +240,14 @@ def test_numbers_that_are_none_are_refused(value, four_bits, tmp_path):
 
     rewrite(tmp_path, spoil)
     assert f"NaN or infinite in {name}" in refusal(AutoModelForCausalLM, tmp_path, **options)
+
+
+def test_weights_that_were_saved_in_4_bits_are_whole(tmp_path):
+    save_lm(tmp_path / "full", hidden_size=64, intermediate_size=128)
+    four_bits = loading.causal_lm(str(tmp_path / "full"), quantization_config=adapters.four_bit_config())
+    four_bits.save_pretrained(tmp_path / "packed")
+    loading.tokenizer(str(tmp_path / "full")).save_pretrained(tmp_path / "packed")
+    torch.testing.assert_close(logits(loading.causal_lm(str(tmp_path / "packed"))), logits(four_bits))
 
 
 def test_numbers_too_large_for_half_precision_are_refused_there_alone(tmp_path):

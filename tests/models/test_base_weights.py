@@ -142,6 +142,16 @@ def test_quantized_weights_are_held_against_the_files_quantized_anew(bases, tmp_
     assert f"{part}.weight of the model in memory is not" in refusal(base_weights.require_same, model, base)
 
 
+def test_weights_that_were_packed_for_inference_are_the_base_s_too(tmp_path):
+    base = str(save_base(tmp_path / "base", "llama", hidden_size=64, intermediate_size=128))
+    few = adapters.four_bit_config("cpu")
+    model = AutoModelForCausalLM.from_pretrained(base, quantization_config=few, device_map="cpu", dtype=torch.float32)
+    logits(model)  # packs the weights, where the machine has AVX-512 BF16
+    base_weights.require_same(model, base)
+    model.model.layers[1].mlp.up_proj.weight.data.view(-1)[7] ^= 0x11
+    assert "layers.1.mlp.up_proj.weight" in refusal(base_weights.require_same, model, base)
+
+
 def test_files_that_name_the_tensors_without_the_body_s_name_are_read_as_well(bases, tmp_path):
     folder = tmp_path / "bare"
     shutil.copytree(bases["gpt2"], folder, ignore=shutil.ignore_patterns("*.safetensors*"))

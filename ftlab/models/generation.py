@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftlab.errors import BadInput
-from ftlab.models import batches
+from ftlab.models import batches, positions
 from ftlab.progress import Bar
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def require_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_n
             raise BadInput(f"prompt {number} is empty; give the model something to go on from")
     if not len(prompts):
         raise BadInput("there are no prompts to answer; give at least one")
-    most = getattr(model.config, "max_position_embeddings", None)
+    most = positions.most_tokens(model)
     longest = int(np.argmax([len(prompt) for prompt in prompts]))
     if most is not None and (wanted := len(prompts[longest]) + max_new_tokens) > most:
         raise BadInput(

@@ -29,6 +29,7 @@ from ftlab.models import loading
 from ftlab.progress import quiet
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
 
     from ftlab.data.splits import Splits
@@ -82,13 +83,15 @@ class Lesson:
         at_least: float | None = None,
         at_most: float | None = None,
         always: bool = False,
+        computed_in: torch.dtype | str | None = None,
     ) -> None:
         """State that `value` keeps to a bound; raise ClaimFailed when it does not.
 
         What is printed carries the bound and not the value, so that it is the same line on every machine; the
         value goes to metrics.json. A claim is held against the profile's own run. With parameters or a seed of your
         own, or in the smoke profile, the outcome is printed and the lesson goes on; `always=True` marks what must hold
-        whatever the budget, such as "equal runs are equal".
+        whatever the budget, such as "equal runs are equal". `computed_in` marks what is promised in fp32 alone: the
+        dtype, or bf16, fp16 or fp32, that the value was computed in. In half precision the line says that it was.
         """
         value = float(value)
         low_enough = at_most is None or value <= at_most
@@ -99,10 +102,14 @@ class Lesson:
             f"at most {at_most:g}" if at_most is not None else "",
         ]
         statement = f"{text}: {' and '.join(filter(None, bounds))}"
-        held = always or self.held_to_its_claims
+        half = "" if computed_in is None else str(computed_in).removeprefix("torch.")
+        half = "" if half in ("fp32", "float32") else half
+        held = (always or self.held_to_its_claims) and not half
         self._claims.append({"claim": statement, "value": _plain(value), "true": true, "held": held})
         if true:
-            print(f"✓ {statement}")
+            print(f"✓ {statement}{f' (in {half}, where it is not promised)' if half else ''}")
+        elif half:
+            print(f"✗ {statement} (not so in {half}, and promised in fp32 alone)")
         elif not held:
             print(f"✗ {statement} (not so here, and not promised for this run)")
         else:

@@ -4,6 +4,7 @@ import sys
 import threading
 
 import pytest
+import torch
 
 from ftlab.course import begin
 from ftlab.course import lesson as lesson_module
@@ -199,3 +200,20 @@ def test_the_garbage_collector_is_spared_the_imports_once_and_never_a_lesson_s_m
     first, again = map(int, done.stdout.split())
     assert first > 100_000
     assert again <= first  # what a lesson made before it was begun again can still go
+
+
+@pytest.mark.parametrize("computed_in", [None, "fp32", torch.float32])
+def test_a_claim_in_full_precision_is_held(held, computed_in):
+    with pytest.raises(ClaimFailed):
+        held.claim("answers that differ", 2, at_most=0, always=True, computed_in=computed_in)
+
+
+@pytest.mark.parametrize("computed_in", ["bf16", torch.bfloat16, torch.float16])
+def test_in_half_precision_what_is_promised_in_fp32_is_reported_and_the_line_says_so(held, computed_in, capsys):
+    name = str(computed_in).removeprefix("torch.")
+    held.claim("answers that differ", 2, at_most=0, always=True, computed_in=computed_in)
+    held.claim("answers that differ", 0, at_most=0, always=True, computed_in=computed_in)
+    false, true = capsys.readouterr().out.splitlines()
+    assert false == f"✗ answers that differ: at most 0 (not so in {name}, and promised in fp32 alone)"
+    assert true == f"✓ answers that differ: at most 0 (in {name}, where it is not promised)"
+    assert [claim["held"] for claim in held._claims] == [False, False]

@@ -107,7 +107,8 @@ def _lengths(table: pd.DataFrame, model: str) -> tuple[np.ndarray, np.ndarray]:
     """For each row the tokens of its prompt, and of its answer with EOS: what training reads."""
     tokenizer = loading.tokenizer(model)
     tokenizer.model_max_length = sys.maxsize  # or it warns of a long row, which is here to be counted
-    pieces = [prompts.pieces(row, tokenizer) for row in table.to_dict("records")]
+    rows = ({str(name): value for name, value in row.items()} for row in table.to_dict("records"))
+    pieces = [prompts.pieces(row, tokenizer) for row in rows]
     return np.array([len(prompt) for prompt, _ in pieces]), np.array([len(answer) for _, answer in pieces])
 
 

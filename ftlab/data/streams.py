@@ -148,7 +148,7 @@ def writer(out: Path | None) -> Iterator[Any]:
 
 def _as_cells(table: pd.DataFrame, header: bool, out: Path) -> str:
     """The rows of a CSV or TSV file, as `delimited` reads them back; lists and objects as JSON."""
-    for name in table.columns[table.dtypes == object]:
+    for name in filter(lambda name: pd.api.types.is_object_dtype(table[name]), table.columns):
         table[name] = table[name].map(values.text_of)
     tabs = out.suffix.lower() == ".tsv"
     options: Any = {"sep": "\t" if tabs else ",", "index": False, "header": header, "lineterminator": "\n"}

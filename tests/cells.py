@@ -4,8 +4,9 @@ import ast
 import contextlib
 import io
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def run(lesson: str, out: Path, parameters: Mapping[str, Any], *, profile: str =
     space: dict[str, Any] = {"__name__": "__main__", "display": _display}
     said = io.StringIO()
     settings = {runner.RUN_FOLDER: str(folder), runner.HEADLESS: "1"}
-    with runner._environment(settings), contextlib.chdir(NOTEBOOKS), contextlib.redirect_stdout(said):
+    with _as_it_was(), runner._environment(settings), contextlib.chdir(NOTEBOOKS), contextlib.redirect_stdout(said):
         for number, source in enumerate(source_of(chosen.path, given)):
             try:
                 _execute(source, f"<{chosen.name}, cell {number}>", space)
@@ -47,6 +48,17 @@ def run(lesson: str, out: Path, parameters: Mapping[str, Any], *, profile: str =
     lesson_module._give_back()
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return {**metrics, "said": said.getvalue(), "folder": folder}
+
+
+@contextlib.contextmanager
+def _as_it_was() -> Iterator[None]:
+    """The environment of this process stays: a lesson goes offline for good, and a kernel ends with it."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _execute(source: str, name: str, space: dict[str, Any]) -> None:

@@ -1,0 +1,379 @@
+"""Whatever the README, the notebooks and the exercises name runs: from one list, tests/promises.toml."""
+
+import ast
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+
+from ftlab import cli
+from ftlab.course import lessons, profiles
+from ftlab.data import sources, tasks
+from ftlab.errors import BadInput
+from ftlab.models import adapters, freezing, loading, tiny
+from tests import cells
+from tests import hub as stand_in
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent
+RUNS = tomllib.loads((HERE / "promises.toml").read_text(encoding="utf-8"))["run"]
+LESSONS = {lesson.number: lesson for lesson in lessons.lessons()}
+COMMAND = re.compile(r"`(ftlab [a-z][^`]*)`")
+# What a value is a value of, where a text names it alone.
+KINDS = {
+    "dataset": set(sources.SOURCES), "task": set(tasks.TASKS), "model": set(loading.MODELS),
+    "variant": set(adapters.VARIANTS), "policy": set(freezing.POLICIES), "profile": set(profiles.PROFILES),
+    "target_modules": {adapters.ALL_LINEAR},
+}  # fmt: skip
+Named = tuple[str, str, str]  # a lesson, a parameter and a value; "*" is any
+
+
+# --- what the texts name --------------------------------------------------------------------------------------------
+def plain(value: object) -> str:
+    """A value as the texts and the list write it: a path is <file>, and what a person brings is its placeholder."""
+    text = str(value).strip().strip("\"'")
+    if re.fullmatch(r"<(file|task)\.\w+>|<form>|[\w./-]+\.(csv|tsv|jsonl|parquet)", text):
+        return "<file>"
+    if text in ("<model>", "<adapter>", "<classifier>"):
+        return "<folder>"
+    return str(yaml.safe_load(text) if text else text)
+
+
+def in_command(line: str) -> Iterator[Named]:
+    """What an `ftlab run` line asks for, and what the remark behind it names."""
+    command, _, remark = line.partition("#")
+    words = shlex.split(command)
+    if words[:2] != ["ftlab", "run"]:
+        return
+    asked = [word for word in words[2:] if word in LESSONS] or ["*"]
+    for place, word in enumerate(words):
+        for number in asked:
+            if word == "-p":
+                yield number, words[place + 1], plain(words[place + 2])
+            if word == "--profile":
+                yield number, "profile", words[place + 1]
+    for number in asked:
+        yield from in_remark(number, remark) if number != "*" else ()
+
+
+def in_remark(number: str, remark: str, parameter: str = "*") -> Iterator[Named]:
+    """Known names and placeholders in the words beside a parameter or a command."""
+    takes = LESSONS[number].parameters()
+    for word in re.findall(r"[\w/-]+", remark):
+        for name, known in KINDS.items():
+            if word in known and name in takes and parameter in ("*", name):
+                yield number, name, word
+    for words, value in (("your own", "<file>"), ("a folder", "<folder>"), ("the folder", "<folder>"),
+                         ("a hub id", "<hub id>"), ("filled-in form", "<file>")):  # fmt: skip
+        # "the column of your own file" is a column, and no file
+        if parameter != "*" and words in remark and not parameter.endswith("_column"):
+            yield number, parameter, value
+
+
+def in_parameters(number: str) -> Iterator[Named]:
+    """Each parameter of a notebook, with what the comment beside it names."""
+    source = next(cell.source for cell in notebook(number).cells if cell.cell_type == "code")
+    lines = source.splitlines()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign):
+            yield number, node.target.id, "*"
+            remark = " ".join(line.partition("#")[2] for line in lines[node.lineno - 1 : node.end_lineno])
+            yield from in_remark(number, remark, node.target.id)
+
+
+def in_try(number: str) -> Iterator[Named]:
+    """What the last section asks to try: in its code, a value belongs to the parameter that was named before it."""
+    takes = ["profile", *LESSONS[number].parameters()]
+    for cell in notebook(number).cells:
+        if cell.cell_type != "markdown" or "**Try" not in cell.source:
+            continue
+        parameter = ""
+        for code in re.findall(r"`([^`]+)`", cell.source[cell.source.index("**Try") :]):
+            name, sign, value = (part.strip() for part in code.partition("="))
+            if code.startswith("ftlab "):
+                yield from in_command(code)
+            elif name in takes:
+                parameter = name
+                yield number, name, plain(value) if sign else "*"
+            elif re.fullmatch(r"\"[^\"]+\"|[\d.e-]+|True|False", code):
+                of_kind = [kind for kind, known in KINDS.items() if plain(code) in known and kind in takes]
+                yield number, of_kind[0] if of_kind else parameter, plain(code)
+
+
+def notebook(number: str) -> nbformat.NotebookNode:
+    return nbformat.read(LESSONS[number].path, as_version=4)
+
+
+def commands(text: str) -> list[str]:
+    """The `ftlab` lines of a text, in its code blocks and in its sentences."""
+    blocks = "\n".join(re.findall(r"```\n(.*?)```", text, re.DOTALL))
+    in_prose = [code for code in COMMAND.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)) if " " in code]
+    return [line for line in blocks.splitlines() if line.startswith("ftlab ")] + in_prose
+
+
+def texts(repository: Path) -> str:
+    prose = [cell.source for number in LESSONS for cell in notebook(number).cells if cell.cell_type == "markdown"]
+    files = [repository / "README.md", repository / "exercises" / "README.md"]
+    return "\n\n".join([*(file.read_text(encoding="utf-8") for file in files), *prose])
+
+
+def named(repository: Path) -> set[Named]:
+    found = {each for line in commands(texts(repository)) for each in in_command(line)}
+    for number in LESSONS:
+        found |= {*in_parameters(number), *in_try(number)}
+    return found
+
+
+def kept() -> set[Named]:
+    """What the list runs, and what the notebooks' own run of the cpu profile does."""
+    found = set()
+    for run in RUNS:
+        profile = run.get("profile", "smoke")
+        budget = profiles.table()[LESSONS[run["lesson"]].slug][profile]
+        given = {"profile": profile, **({"model": budget["model"], "dataset": budget.get("dataset", "")}
+                 if run.get("hub") else {}), **run.get("parameters", {})}  # fmt: skip
+        found |= {(run["lesson"], name, plain(value)) for name, value in given.items()}
+    for number, lesson in LESSONS.items():
+        budget = {"profile": "cpu", **profiles.table()[lesson.slug]["cpu"]}
+        found |= {(number, name, plain(value)) for name, value in budget.items()}
+        if budget.get("dataset") == "rotten_tomatoes":
+            found.add((number, "dataset", "reviews"))
+    return found
+
+
+def test_the_list_has_all_that_the_texts_name(repository):
+    keeps = kept()
+    run_by_hand = {(run["lesson"], name) for run in RUNS for name in run.get("parameters", {})}
+    missing = []
+    for number, name, value in sorted(named(repository)):
+        there = {(one, each, said) for one, each, said in keeps if number in ("*", one) and each == name}
+        if value == "*":  # a parameter by its name alone: some run sets it
+            good = name == "profile" or (number, name) in run_by_hand
+        else:
+            good = any(said == value for _, _, said in there)
+        if not good:
+            missing.append((number, name, value))
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("ftlab run 02 -p dataset moons", ("02", "dataset", "moons")),
+        ("ftlab run 02 -p rows 17  # others", ("02", "rows", "17")),
+        ("ftlab run 04 -p task tutor  # or summaries", ("04", "task", "summaries")),
+        ("ftlab run 05 -p variant dora # or pissa", ("05", "variant", "pissa")),
+        ("ftlab run --profile gpu", ("*", "profile", "gpu")),
+        ("ftlab run 01 -p dataset my.csv", ("01", "dataset", "<file>")),
+    ],
+)
+def test_a_name_in_a_text_is_noticed(text, found):
+    assert found in set(in_command(text))
+
+
+def test_what_the_notebooks_name_is_noticed():
+    found = {each for number in LESSONS for each in (*in_parameters(number), *in_try(number))}
+    assert {
+        ("02", "dataset", "domains"), ("03", "policy", "layerwise"), ("05", "model", "microsoft/phi-2"),
+        ("05", "target_modules", "all-linear"), ("06", "adapter", "<folder>"), ("04", "task", "<file>"),
+        ("04", "ratings", "<file>"), ("03", "frozen_layers", "7"), ("02", "learning_rate", "1.0"),
+        ("04", "task", "tutor"), ("06", "wanted_accuracy", "0.99"), ("02", "model", "<hub id>"), ("01", "seed", "*"),
+    } <= found  # fmt: skip
+
+
+# --- what a person brings -------------------------------------------------------------------------------------------
+@pytest.fixture(scope="session")
+def brought(tmp_path_factory) -> dict[str, str]:
+    """The files and folders that the placeholders of the list stand for."""
+    from peft import get_peft_model
+
+    root = tmp_path_factory.mktemp("brought")
+    found = {}
+    rows = sources.read("tickets", most=120).sample(frac=1, random_state=0)
+    for place, ending in enumerate(("csv", "tsv", "jsonl", "parquet")):
+        frame = rows.iloc[place % 2 :: 2][["text", "label"]].set_axis(["body", "verdict"], axis=1)
+        found[f"<file.{ending}>"] = _written(frame, root / f"rows.{ending}")
+    words = ["film", "story", "actor", "scene", "music", "camera", "ending", "script", "sound", "light"]
+    table = pd.DataFrame({"number": range(60)})
+    asked = "What about " + table["number"].map(lambda number: f"{words[number % 10]} {words[number // 10]}?")
+    said = table["number"].map(lambda number: " ".join([words[number % 7], words[number % 9], words[number % 5]] * 12))
+    for ending in ("jsonl", "csv"):
+        found[f"<task.{ending}>"] = _written(
+            pd.DataFrame({"instruction": asked, "input": "", "output": said}), root / f"task.{ending}"
+        )
+    wrapped = loading.causal_lm("tiny-llama")
+    wrapped = get_peft_model(wrapped, adapters.config(wrapped, rank=4, alpha=8))
+    found["<adapter>"] = str(adapters.save(wrapped, root / "adapter", "tiny-llama"))
+    classifier = loading.encoder("tiny-distilbert", sources.SOURCES["tickets"].label_names)
+    classifier.save_pretrained(root / "classifier")
+    loading.tokenizer("tiny-distilbert").save_pretrained(root / "classifier")
+    found["<classifier>"] = str(root / "classifier")
+    return found
+
+
+def _written(frame: pd.DataFrame, path: Path) -> str:
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    return str(path)
+
+
+def filled(run: dict, brought: dict[str, str]) -> dict:
+    """The parameters of a run, with what the placeholders stand for."""
+    encoder = run["lesson"] in ("01", "02", "03")
+    place = {**brought, "<model>": str(tiny.folder("tiny-distilbert" if encoder else "tiny-llama"))}
+    place["<hub id>"] = "somebody/encoder" if encoder else "somebody/writer"
+    return {name: place.get(value, value) for name, value in run.get("parameters", {}).items()}
+
+
+def called(run: dict) -> str:
+    given = " ".join(f"{name}={value}" for name, value in run.get("parameters", {}).items())
+    return f"{run['lesson']} {run.get('profile', '')} {given}".strip()
+
+
+def cases(hub: bool) -> list:
+    chosen = [run for run in RUNS if run.get("hub", False) == hub]
+    return [pytest.param(run, id=called(run), marks=[pytest.mark.assets] * bool(run.get("assets"))) for run in chosen]
+
+
+@pytest.fixture(scope="session")
+def form(tmp_path_factory) -> str:
+    """A filled-in form of the ratings that lesson 04 asks for."""
+    run = cells.run("04", tmp_path_factory.mktemp("rated"), {})
+    filled_in = pd.read_csv(run["folder"] / "ratings.csv", keep_default_na=False).assign(rating=3)
+    return _written(filled_in, run["folder"] / "form.csv")
+
+
+# --- the runs -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("run", cases(hub=False))
+def test_it_runs_in_smoke(run, brought, request, tmp_path, one_thread):
+    if "<form>" in run.get("parameters", {}).values():
+        brought = {**brought, "<form>": request.getfixturevalue("form")}
+    if "stops" in run:
+        with pytest.raises(BadInput, match=re.escape(run["stops"])):
+            cells.run(run["lesson"], tmp_path, filled(run, brought))
+        return
+    found = cells.run(run["lesson"], tmp_path, filled(run, brought))
+    assert found["headline"]
+    assert all(claim["true"] for claim in found["claims"] if claim["held"])
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory):
+    """A hub with tiny models of the real classes under the names that the course gives, and a few reviews."""
+    with stand_in.serve() as served:
+        for name, built in (("distilbert-base-uncased", "distilbert"), ("gpt2", "gpt2"), ("microsoft/phi-2", "phi")):
+            served.add(loading.HUB_MODELS[name].repo_id, tiny.folder(f"tiny-{built}"))
+        served.add("somebody/encoder", tiny.folder("tiny-distilbert"))
+        served.add("somebody/writer", tiny.folder("tiny-llama"))
+        data = tmp_path_factory.mktemp("hub") / "imdb"
+        (data / "plain_text").mkdir(parents=True)
+        reviews = sources.read("mini_reviews").sample(frac=1, random_state=0)
+        reviews["label"] = (reviews["label"] == "positive").astype(int)
+        for split, part in (("train", reviews[:140]), ("test", reviews[140:])):
+            part[["text", "label"]].to_parquet(data / "plain_text" / f"{split}-00000-of-00001.parquet")
+        served.add("stanfordnlp/imdb", data, kind="dataset")
+        yield served
+
+
+@pytest.mark.parametrize("some", [("01", "02", "03"), ("04", "06"), ("05",)], ids=" ".join)
+def test_it_runs_from_a_hub(some, brought, hub, tmp_path):
+    """In a process of its own: whether there is a hub is asked once, when its library is imported."""
+    chosen = [run for run in RUNS if run.get("hub") and run["lesson"] in some]
+    asked = [[run["lesson"], run.get("profile", "smoke"), filled(run, brought)] for run in chosen]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"no_proxy": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.cells", str(tmp_path / "runs"), json.dumps(asked)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=HERE.parent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    headlines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"lesson"')]
+    assert [line["lesson"] for line in headlines] == [run["lesson"] for run in chosen]
+
+
+# --- commands and code ----------------------------------------------------------------------------------------------
+# Lines that name no file and no model, or take long: `ftlab run` is above, and the others have tests of their own.
+NOT_RUN = ("ftlab run", "ftlab bench", "ftlab fetch", "ftlab doctor")
+INCOMPLETE = re.compile(r"^ftlab (audit|predict|generate|merge)( --\w+)?$")  # named in a sentence, and no line to copy
+
+
+@pytest.fixture
+def desk(brought, classifier_folder, tmp_path, monkeypatch) -> Path:
+    """A folder with the files and folders that the README's lines name."""
+    shutil.copytree(classifier_folder, tmp_path / "here" / "02_text_classification" / "model")
+    for name in ("MODEL", "tickets"):
+        (tmp_path / name).symlink_to(classifier_folder)
+    shutil.copytree(tiny.folder("tiny-llama"), tmp_path / "BASE")
+    for folder in ("ADAPTER", "here/05_lora_phi2/adapter", "adapters/notes"):
+        shutil.copytree(brought["<adapter>"], tmp_path / folder)
+    rows = sources.read("mini_reviews")[["text", "label"]]
+    for name, part in (("my.csv", rows), ("reviews.csv", rows), ("new.csv", rows[:20])):
+        part.rename(columns={"text": "body"}).assign(text=part["text"]).to_csv(tmp_path / name, index=False)
+    rows[::2].to_csv(tmp_path / "train.csv", index=False)
+    rows[1::2].to_csv(tmp_path / "test.csv", index=False)
+    shutil.copy(brought["<task.jsonl>"], tmp_path / "pairs.jsonl")
+    for name in ("unseen.txt", "questions.txt", "prompts.txt"):
+        (tmp_path / name).write_text("Is it a good film?\nWhat is a film?\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_other_command_that_a_text_shows_works(desk, repository, monkeypatch, capsys):
+    """Each line as it stands, in the order of the texts; a model's name means a tiny one."""
+    shown = [line.partition("#")[0].strip() for line in commands(texts(repository))]
+    shown = [line for line in dict.fromkeys(shown) if not line.startswith(NOT_RUN) and not INCOMPLETE.match(line)]
+    shown = [line for line in shown if "FILE" not in line]
+    assert len(shown) >= 8
+    for line in shown:
+        words = shlex.split(line)[1:]
+        with monkeypatch.context() as patched:
+            if "<" in words:
+                *words, _, given = words
+                patched.setattr(sys, "stdin", io.StringIO(Path(given).read_text(encoding="utf-8")))
+            code = cli.main([{"smollm2": "BASE", "minilm": "tiny-distilbert"}.get(word, word) for word in words])
+        said = capsys.readouterr()
+        expected = (0, 1) if "--fail-on" in words else (0,)
+        assert code in expected, (line, said.err)
+
+
+def test_the_python_that_the_readme_shows_runs(desk, repository):
+    """A block is run as it stands, with what its sentences speak of at hand; a model's name means a tiny one."""
+    from transformers import Trainer, TrainingArguments
+
+    from ftlab.models import features, footprint
+    from ftlab.training import classification
+    from ftlab.training.surroundings import answer_dtype
+
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    rows = sources.load("mini_reviews")["train"].select(range(32))
+    model, tokenizer = (
+        loading.encoder("tiny-distilbert", ["negative", "positive"]),
+        loading.tokenizer("tiny-distilbert"),
+    )
+    space = {
+        "model": model, "tokenizer": tokenizer, "tokenized": classification.tokenized(rows, tokenizer, 32),
+        "Trainer": Trainer, "TrainingArguments": TrainingArguments, "freezing": freezing, "features": features,
+        "footprint": footprint, "answer_dtype": answer_dtype, "folder": str(desk / "MODEL"),
+    }  # fmt: skip
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    inline = re.findall(r"`((?:footprint|Classifier)[.(][^`]+\))`", text)
+    assert (len(blocks), len(inline)) == (3, 2)
+    for code in (*blocks, *inline):
+        exec(code.replace('"smollm2"', '"BASE"'), space)
+    assert space["generator"].adapters

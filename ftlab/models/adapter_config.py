@@ -8,24 +8,21 @@ is refused: an adapter that is used without it would be another adapter.
 from __future__ import annotations
 
 import json
-import math
 import re
-import stat
 import subprocess
 import sys
-import types
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from ftlab.errors import BadInput
+from ftlab.models.adapter_values import fits, one_line, quoted, read_object, shown, some, words
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
-LARGEST = 2**24  # bytes of a JSON file; an adapter that names every module of a large model has a fraction of it
 MANY = 500  # entries of a list that are matched with each module's name; Python keeps as many expressions compiled
 PATIENCE = 2.0  # seconds for all regular expressions of a config; real ones take milliseconds
 # Settings of a LoRA adapter that are followed here, or that say nothing about its result. Any other setting that is in
@@ -73,7 +70,7 @@ def read(folder: Path) -> LoraConfig:
     folder = Path(folder)
     _require_files(folder)
     path = folder / CONFIG
-    settings = _object(path, "is no LoRA config", "save the adapter again")
+    settings = read_object(path, "is no LoRA config", "save the adapter again")
     if (kind := settings.get("peft_type")) != "LORA":
         raise BadInput(
             f"{path} is no LoRA config: it is of type {shown(kind)}, and only LORA (rsLoRA and DoRA too) can be used "
@@ -112,7 +109,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.exists() and not path.is_symlink():
         return None
     redo = "save the adapter again"
-    record = _object(path, "cannot be read", redo)
+    record = read_object(path, "cannot be read", redo)
     for name, wanted in (
         ("name", str),
         ("weights_sha256", str),
@@ -121,8 +118,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     ):
         if (value := record.get(name)) is None and name in ("name", "weights_sha256"):
             raise BadInput(f"{path} cannot be read: it has no {name}; {redo}")
-        if not _fits(value, wanted):
-            raise BadInput(f"{path} cannot be read: {name} is {quoted(value)}, expected {_words(wanted)}; {redo}")
+        if not fits(value, wanted):
+            raise BadInput(f"{path} cannot be read: {name} is {quoted(value)}, expected {words(wanted)}; {redo}")
     if not re.fullmatch("[0-9a-f]{64}", record["weights_sha256"]):
         raise BadInput(
             f"{path} cannot be read: weights_sha256 is {quoted(record['weights_sha256'])}, expected 64 hexadecimal "
@@ -261,46 +258,6 @@ def _require_files(folder: Path) -> None:
         raise BadInput(f"{told}; {redo}" if name == CONFIG else f"{told}; save the adapter again, or {redo}")
 
 
-def _object(path: Path, what: str, redo: str) -> dict[str, Any]:
-    """The JSON object in a file, read strictly: UTF-8 without a mark, no name twice, only finite numbers."""
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no regular file")
-        if found.st_size > LARGEST:
-            raise ValueError(f"it is {found.st_size:,} bytes long, and {LARGEST:,} are enough for any")
-        loaded = json.loads(
-            path.read_bytes().decode("utf-8"),
-            object_pairs_hook=_once,
-            parse_constant=_no_number,
-            parse_float=_finite,
-        )
-    except (OSError, RecursionError, ValueError) as problem:
-        reason = "it nests too deeply" if isinstance(problem, RecursionError) else one_line(problem)
-        raise BadInput(f"{path} {what}: it cannot be read as JSON ({reason}); {redo}") from problem
-    if not isinstance(loaded, dict):
-        raise BadInput(f"{path} {what}: it holds no JSON object but {_words(type(loaded))}; {redo}")
-    return loaded
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
-        raise ValueError(f"it names {quoted(twice)} twice")
-    return found
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{shown(text)} is beyond the range of a number")
-    return value
-
-
 def _typed(path: Path, settings: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that say something. Raises BadInput for a value of another type than its hint.
 
@@ -311,9 +268,9 @@ def _typed(path: Path, settings: Mapping[str, Any], hints: Mapping[str, Any]) ->
         value, hint = settings[name], hints.get(name, Any)
         if value is None and (hint in (bool, float) or name in SILENT) and name != "lora_alpha":
             continue
-        if not _fits(value, hint):
+        if not fits(value, hint):
             above = " above 0" if name in ("r", "lora_alpha") else ""
-            raise BadInput(f"{path} has {name}={quoted(value)}; expected {_words(hint)}{above}: save the adapter again")
+            raise BadInput(f"{path} has {name}={quoted(value)}; expected {words(hint)}{above}: save the adapter again")
         asked[name] = value
     return asked
 
@@ -332,69 +289,3 @@ def _require_numbers(path: Path, asked: Mapping[str, Any]) -> None:
 
 def _entries(asked: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {f"{name}[{shown(key)}]": value for key, value in (asked.get(name) or {}).items()}
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value out of JSON is of the type that `hint` says: a bool is no number here, and a tuple is a list."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
-    if origin is Literal:
-        return isinstance(value, str) and value in parts
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(one, parts[1]) for one in value.values())
-    if origin in (list, tuple):
-        return isinstance(value, list) and all(_fits(one, parts[0]) for one in value)
-    if hint in (None, type(None)):
-        return value is None
-    if hint in (bool, int, str):
-        return type(value) is hint
-    if hint is float:
-        return type(value) in (int, float)
-    if isinstance(hint, type) and issubclass(hint, str):  # PEFT's enumerations
-        return type(value) is str
-    return isinstance(value, dict)  # PEFT's configs within the config
-
-
-def _words(hint: Any) -> str:
-    """A type in words, for a sentence."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_words(part) for part in parts))
-    if origin is Literal:
-        return ", ".join(map(str, parts[:-1])) + f" or {parts[-1]}"
-    if origin in (list, tuple):
-        return {str: "a list of texts", int: "a list of whole numbers"}.get(parts[0], "a list")
-    if origin is dict:
-        return {int: "an object of whole numbers", float: "an object of numbers"}.get(parts[1], "an object")
-    if isinstance(hint, type) and issubclass(hint, str):
-        return "a text"
-    names = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", type(None): "null"}
-    return names.get(hint, "an object")
-
-
-def shown(name: Any) -> str:
-    """A name from somebody's file, for a sentence: on one line, and quoted if it is no plain one."""
-    if isinstance(name, str) and re.fullmatch(r"[\w.\-/]+", name, re.ASCII):
-        return name if len(name) <= 120 else f"{name[:120]}..."
-    return quoted(name)
-
-
-def quoted(value: Any) -> str:
-    """A value from somebody's file, for a sentence: short and on one line."""
-    text = repr(value) if isinstance(value, str) and value.isprintable() else ascii(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few of many names, for a sentence."""
-    names = list(names)
-    return ", ".join(map(shown, names[:3])) + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
-
-
-def one_line(problem: Exception | str) -> str:
-    """What an error says, on one line."""
-    text = " ".join(str(problem).split()) or type(problem).__name__
-    return text if text.isprintable() and len(text) <= 200 else ascii(text[:200])[1:-1]

@@ -8,22 +8,21 @@ device): the names and shapes that it would save are those that the file has to 
 from __future__ import annotations
 
 import copy
-import math
 import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ftlab.errors import BadInput
-from ftlab.models import adapter_config
-from ftlab.models.adapter_config import CONFIG, WEIGHTS, one_line, shown, some
+from ftlab.models import adapter_config, adapter_file
+from ftlab.models.adapter_config import CONFIG, WEIGHTS
+from ftlab.models.adapter_file import Adapter, rank_of
 from ftlab.models.adapter_targets import trained_in_full
+from ftlab.models.adapter_values import one_line, shown, some
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
 
 PREFIX = "base_model.model."  # what PEFT puts before a name
 PART = re.compile(
@@ -31,24 +30,6 @@ PART = re.compile(
     r"|lora_B\.(?P<bias>bias))"
 )
 COPIES = re.compile(r"(?P<module>.+)\.(?P<kind>modules_to_save|original_module)\.(?P<last>[^.]+)")
-LARGEST = 3.4e38  # of fp32
-FLOATS = {"F64", "F32", "F16", "BF16"}
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """A LoRA adapter in a folder: its config, and its tensors as its file names them: shape and largest number."""
-
-    folder: Path
-    config: LoraConfig
-    shapes: Mapping[str, tuple[int, ...]]
-    largest: Mapping[str, float]
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All of its tensors, on the CPU, by the file's keys."""
-        from safetensors.torch import load_file
-
-        return load_file(self.folder / WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -82,48 +63,6 @@ class Fit:
                 assert found is not None  # or it would be no part
                 named[f"{PREFIX}{module}{key.removeprefix(PREFIX + found['module'])}"] = held[key]
         return named
-
-
-def read(folder: Path) -> Adapter:
-    """The adapter in `folder`, whole and finite. Every tensor is read once, one at a time.
-
-    Raises BadInput as `adapter_config.read` does, for half a file, no tensors, NaN or infinity, and for numbers that
-    are no floats of at least 16 bits: rounded to fewer, or to whole numbers, it is another adapter.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    folder = Path(folder)
-    config = adapter_config.read(folder)
-    path = folder / WEIGHTS
-    shapes, largest, broken = {}, {}, []
-    try:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118  # safe_open is no dict
-                held = file.get_slice(key)
-                if (dtype := str(held.get_dtype())) not in FLOATS:
-                    raise BadInput(
-                        f"{shown(key)} in {path} is stored as {dtype}; expected floats of 16 bits or more "
-                        f"({', '.join(sorted(FLOATS))}): save the adapter again"
-                    )
-                shapes[key] = tuple(held.get_shape())
-                tensor = file.get_tensor(key)
-                largest[key] = float(tensor.abs().max()) if tensor.numel() else 0.0
-                if not math.isfinite(largest[key]):
-                    broken.append(key)
-    except (SafetensorError, OSError, ValueError) as problem:
-        size = path.stat().st_size if path.exists() else 0
-        raise BadInput(
-            f"{path} is not whole: its {size:,} bytes are not a whole safetensors file ({one_line(problem)}); copy or "
-            "save it again"
-        ) from problem
-    if broken:
-        raise BadInput(
-            f"the adapter in {folder} holds NaN or infinity in {len(broken)} of {len(shapes)} tensors "
-            f"({some(broken)}): its training failed; train it again, or train again from an earlier checkpoint"
-        )
-    if not shapes:
-        raise BadInput(f"{path} holds no tensors, so there is nothing to use; save the adapter again")
-    return Adapter(folder, config, shapes, largest)
 
 
 def fit(adapter: Adapter, model: Any, base: Any, *, tokens: Callable[[], int] = int) -> Fit:
@@ -167,7 +106,7 @@ def fit(adapter: Adapter, model: Any, base: Any, *, tokens: Callable[[], int] = 
         if adapter.shapes[key] != size:
             names.refuse_shape(key, size)
     names.require_copies(copies, whole)
-    _require_range(adapter, parts)
+    adapter_file.require_range(adapter, parts)
     return Fit(adapter, parts, whole, frozenset(unasked), vocabulary)
 
 
@@ -376,44 +315,8 @@ def _vocabulary(names: _Names, whole: Mapping[str, str], tokens: Callable[[], in
     return size[0]
 
 
-def _require_range(adapter: Adapter, parts: Mapping[str, Mapping[str, str]]) -> None:
-    """Raise BadInput when scale * B @ A could be beyond the range of fp32, in which it is computed."""
-    for module, keys in parts.items():
-        a, b = (adapter.largest[keys[part]] for part in "AB")
-        if scaling_of(adapter.config, module) * a * b * rank_of(adapter.config, module) > LARGEST:
-            raise BadInput(
-                f"the factors of {module} in {adapter.folder} are so large, up to {max(a, b):.2g} with lora_alpha="
-                f"{alpha_of(adapter.config, module):g}, that their product leaves the range of float32; train it again"
-            )
-
-
 def _can_be_adapted(module: Any) -> bool:
     import torch
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, torch.nn.Linear | torch.nn.Embedding | Conv1D)
-
-
-def rank_of(config: LoraConfig, module: str) -> int:
-    """The rank of a module's factors: that of the first pattern that matches its name, else r."""
-    return _of_pattern(config.rank_pattern, module, config.r)
-
-
-def alpha_of(config: LoraConfig, module: str) -> float:
-    """The alpha of a module: that of the first pattern that matches its name, else lora_alpha."""
-    return _of_pattern(config.alpha_pattern, module, config.lora_alpha)
-
-
-def scaling_of(config: LoraConfig, module: str) -> float:
-    """What the product of the factors is multiplied by: alpha / r (LoRA, arXiv 2106.09685), or alpha / sqrt(r).
-
-    The root is that of rank-stabilized LoRA (arXiv 2312.03732).
-    """
-    rank = rank_of(config, module)
-    return alpha_of(config, module) / (math.sqrt(rank) if config.use_rslora else rank)
-
-
-def _of_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    from peft.utils.other import get_pattern_key
-
-    return patterns.get(get_pattern_key(patterns, module), default)

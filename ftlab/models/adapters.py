@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab import files
 from ftlab.errors import BadInput, CourseError
-from ftlab.models import adapter_config, adapter_fit, base_weights, loading, shards
-from ftlab.models.adapter_config import BASE, CONFIG, INITS_THAT_LEAVE_THE_BASE, WEIGHTS, one_line, shown, some
+from ftlab.models import adapter_config, adapter_file, adapter_fit, base_weights, loading, shards
+from ftlab.models.adapter_base import record_base, require_base, require_loaded_from
+from ftlab.models.adapter_config import BASE, CONFIG, INITS_THAT_LEAVE_THE_BASE, WEIGHTS
 from ftlab.models.adapter_fit import Fit
 from ftlab.models.adapter_targets import (
     ALL_LINEAR,
@@ -34,6 +35,7 @@ from ftlab.models.adapter_targets import (
     resolve,
     trained_in_full,
 )
+from ftlab.models.adapter_values import one_line, some
 from ftlab.models.quantized import UNPACKED, four_bit_config, keep_trainable, require_amp
 
 if TYPE_CHECKING:
@@ -149,59 +151,13 @@ def same_as_base(peft_model: PeftModel, batch: Mapping[str, torch.Tensor]) -> fl
     return float((on.float() - off.float()).abs().max())
 
 
-def record_base(folder: Path, base: str) -> dict[str, str | None]:
-    """Write `base.json` into an adapter's folder: which base it belongs to. Returns what was written.
-
-    `base` is a name or folder as for `loading.folder`; of a folder only its own name is kept, not where it lies.
-    """
-    path = loading.folder(base)
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    name, _, revision = base.partition("@")
-    if base in loading.HUB_MODELS:
-        revision = loading.HUB_MODELS[base].revision
-    elif base not in loading.MODELS and not loading.comes_from_hub(base):
-        name, revision = path.resolve().name, ""
-    record = {
-        "name": name,
-        "revision": revision or None,
-        "weights_sha256": loading.weights_sha256(path),
-        "architecture": (config.get("architectures") or [config["model_type"]])[0],
-    }
-    files.write_json(Path(folder) / BASE, record)
-    return record
-
-
-def require_base(adapter_folder: Path, base: str) -> dict[str, Any]:
-    """The record of an adapter that is whole and belongs to `base`.
-
-    Raises BadInput when a file is missing or unreadable, a tensor holds NaN or infinity, nothing says which base the
-    adapter was trained on, or that base has other weights (by their hash).
-    """
-    folder = Path(adapter_folder).expanduser()
-    adapter_fit.read(folder)
-    record = adapter_config.read_record(folder)
-    if record is None:
-        raise BadInput(
-            f"{folder} has no {BASE}, so it cannot be proven that its adapter was trained on {base}; save it again "
-            "with `adapters.save`, or, if you know its base, write that down once: add --record-base to `ftlab "
-            "generate` or `ftlab merge`, or call `adapters.record_base`"
-        )
-    trained_on = record["weights_sha256"]
-    if (given := loading.weights_sha256(loading.folder(base))) != trained_on:
-        raise BadInput(
-            f"the adapter in {folder} was trained on {shown(record['name'])} (weights {trained_on[:12]}), and {base} "
-            f"has other weights ({given[:12]}); load it onto the base that it was trained on"
-        )
-    return record
-
-
 def record_fitting_base(adapter_folder: Path, base: str) -> dict[str, Any]:
     """`record_base` for an adapter that fits `base`: its tensors are those that its config asks of that model.
 
     A record that is there is not written over. Raises BadInput as `require_base` and `adapter_fit.fit` do.
     """
     folder = Path(adapter_folder).expanduser()
-    adapter = adapter_fit.read(folder)
+    adapter = adapter_file.read(folder)
     if adapter_config.read_record(folder) is not None:
         return require_base(folder, base)
     checkpoint = shards.read(loading.folder(base))
@@ -224,7 +180,7 @@ def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
         )
     if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= {CONFIG, WEIGHTS, BASE}):
         raise BadInput(f"{folder} holds other things than an adapter, and would be replaced; name a new folder")
-    _require_loaded_from(peft_model.get_base_model(), base)
+    require_loaded_from(peft_model.get_base_model(), base)
     base_weights.require_same(peft_model, base, brought=base_weights.brought_by(peft_model))
     with files.whole(folder, folder=True) as partial:
         peft_model.save_pretrained(str(partial), save_embedding_layers=False)
@@ -235,7 +191,7 @@ def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
         settings["base_model_name_or_path"] = pinned.repo_id if pinned else record["name"]
         files.write_json(partial / CONFIG, settings)
         try:
-            adapter_fit.read(partial)
+            adapter_file.read(partial)
         except BadInput as problem:
             raise BadInput(str(problem).replace(str(partial), str(folder))) from problem
     return folder
@@ -263,9 +219,9 @@ def require_fit(base_model: torch.nn.Module, adapter_folder: Path, base: str, *,
     loaded from another folder with other weights.
     """
     folder = Path(adapter_folder).expanduser()
-    adapter = adapter_fit.read(folder)
+    adapter = adapter_file.read(folder)
     require_unwrapped(base_model)
-    _require_loaded_from(base_model, base)
+    require_loaded_from(base_model, base)
     fitted = adapter_fit.fit(adapter, base_model, base, tokens=lambda: _tokens(folder, base))
     if trainable:
         resolve(base_model, adapter.config)
@@ -342,12 +298,3 @@ def tokenizer(adapter: Path, base: str) -> PreTrainedTokenizerBase:
         raise BadInput(f"the tokenizer in {adapter} cannot be loaded ({one_line(problem)}); save it again") from problem
     loading.prepare_padding(loaded)
     return loaded
-
-
-def _require_loaded_from(model: Any, base: str) -> None:
-    """Raise BadInput when the folder that `model` was loaded from, if there is one, has other weights than `base`."""
-    name = str(getattr(model, "name_or_path", "") or "")
-    if not name or not Path(name).is_dir() or Path(name).resolve() == loading.folder(base).resolve():
-        return
-    if loading.weights_sha256(Path(name)) != loading.weights_sha256(loading.folder(base)):
-        raise BadInput(f"the model was loaded from {name}, which has other weights than {base}; name its own base")

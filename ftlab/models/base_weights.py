@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import BadInput
 from ftlab.models import loading
-from ftlab.models.adapter_config import INITS_MADE_AGAIN, some
+from ftlab.models.adapter_config import INITS_MADE_AGAIN
+from ftlab.models.adapter_values import some
 from ftlab.models.loading_report import REPORTED
 from ftlab.models.model_files import INDEX, SINGLE, read_json
 

@@ -7,8 +7,7 @@ differs is the merge: its rounding, or its mistake. In bf16 the arithmetic of 30
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from ftlab import files
 from ftlab.errors import BadInput, CheckFailed
 from ftlab.models import adapters, loading, loading_report, merge_plan, merging
 from ftlab.models.adapter_config import BASE
+from ftlab.models.logits import logits_of_rows, mean_loss
 from ftlab.models.merging import Merged
 
 if TYPE_CHECKING:
@@ -238,21 +238,21 @@ class _Apart:
 
     def __init__(self, model: Any, rows: Sequence[Sequence[int]]) -> None:
         self.rows = rows
-        self.logits = list(_logits(model, rows))
+        self.logits = list(logits_of_rows(model, rows))
         self.largest = max(float(logits.abs().max()) for logits in self.logits)
         for logits in self.logits:
             adapters.require_answers(logits, "with the adapter apart")
-        self.loss = _loss(self.logits, rows)
+        self.loss = mean_loss(self.logits, rows)
         self.effect, self.effect_square = None, None
         if _can_be_turned_off(model):
             with model.disable_adapter():
-                self.effect, self.effect_square = self._distance(list(_logits(model, rows)))
+                self.effect, self.effect_square = self._distance(list(logits_of_rows(model, rows)))
 
     def hold(self, name: str, model: Any) -> Agreement:
         """How far another model is from this one."""
         import torch
 
-        others = list(_logits(model, self.rows))
+        others = list(logits_of_rows(model, self.rows))
         difference, square = self._distance(others)
         lost = None
         if self.effect_square is not None:
@@ -263,7 +263,7 @@ class _Apart:
             divergence += float(torch.nn.functional.kl_div(given, expected, log_target=True, reduction="sum"))
             equal += int((own.argmax(-1) == other.argmax(-1)).sum())
             positions += len(own)
-        loss = _loss(others, self.rows)
+        loss = mean_loss(others, self.rows)
         return Agreement(
             name, difference, difference / self.largest, lost, divergence / positions, equal / positions, loss
         )
@@ -288,47 +288,6 @@ def _can_be_turned_off(model: Any) -> bool:
     """Whether PEFT can give the base back: not where it trained the base's own biases."""
     configs = getattr(model, "peft_config", {}).values()
     return hasattr(model, "disable_adapter") and all(getattr(one, "bias", "none") == "none" for one in configs)
-
-
-def _logits(model: Any, rows: Sequence[Sequence[int]]) -> Iterator[torch.Tensor]:
-    """Of each row, alone: (tokens, vocabulary), in fp32 on the CPU."""
-    import torch
-
-    was_training = model.training
-    model.eval()
-    try:
-        with _in_fp32(model):
-            for row in rows:
-                with torch.inference_mode():
-                    yield model(input_ids=torch.tensor([row], device=model.device)).logits[0].float().cpu()
-    finally:
-        model.train(was_training)
-
-
-@contextmanager
-def _in_fp32(model: Any) -> Iterator[None]:
-    """Compute in fp32 for a while; back in half precision every weight is what it was, to the last bit."""
-    import torch
-
-    halves = [(tensor, tensor.dtype) for tensor in (*model.parameters(), *model.buffers())]
-    halves = [(tensor, dtype) for tensor, dtype in halves if dtype in (torch.float16, torch.bfloat16)]
-    try:
-        for tensor, _ in halves:
-            tensor.data = tensor.data.float()
-        yield
-    finally:
-        for tensor, dtype in halves:
-            tensor.data = tensor.data.to(dtype)
-
-
-def _loss(logits: Sequence[torch.Tensor], rows: Sequence[Sequence[int]]) -> float:
-    """The mean cross-entropy of a token, given those before it; nothing predicts the first of a row."""
-    import torch
-
-    total = 0.0
-    for found, row in zip(logits, rows, strict=True):
-        total += float(torch.nn.functional.cross_entropy(found[:-1].double(), torch.tensor(row[1:]), reduction="sum"))
-    return total / sum(len(row) - 1 for row in rows)
 
 
 def _card(base: Path, adapter: Path, merged: Merged, found: Certificate, hashes: dict[str, str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import BadInput
-from ftlab.models import adapter_config, adapter_fit, shards
+from ftlab.models import adapter_config, adapter_file, adapter_fit, shards
 from ftlab.models.adapter_config import (
     APART,
     CONFIG,
@@ -80,7 +80,7 @@ def read(base: Path, adapter: Path) -> Plan:
     Raises BadInput, in one sentence, for what is missing, damaged or of another base, and for what would not give
     what PEFT's `merge_and_unload` gives, or not what the adapter gave.
     """
-    held = adapter_fit.read(adapter)
+    held = adapter_file.read(adapter)
     _require_mergeable(held.config, adapter)
     checkpoint = shards.read(base)
     recorded = adapter_config.read_record(adapter) is not None  # the hash of the weights that it was trained on
@@ -105,7 +105,7 @@ def read(base: Path, adapter: Path) -> Plan:
         place = checkpoint.tensors[stored]
         change = changes.get(stored, Change(stored, place, target=place))
         kind = shards.layer_kind(model.get_submodule(module)) or ""
-        changes[stored] = replace(change, factors=keys, scaling=adapter_fit.scaling_of(held.config, module), kind=kind)
+        changes[stored] = replace(change, factors=keys, scaling=adapter_file.scaling_of(held.config, module), kind=kind)
     if fitted.vocabulary is None:
         return Plan(checkpoint, adapter, tuple(changes.values()), recorded=recorded)
     _require_vocabulary(checkpoint)

@@ -1,4 +1,4 @@
-"""What the rows and the model ask of a budget: lengths that fit them, where nobody set a length by hand.
+"""What the rows and the model ask of a budget: lengths and sizes that fit them, where nobody set them by hand.
 
 A profile's lengths were chosen for its own task and model. Another file's answers may be ten times as long, and would
 be refused by a `max_length` that its owner never set.
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ftlab.course import profiles
-from ftlab.data import prompts, tasks
+from ftlab.data import prompts, sources, tasks
 from ftlab.errors import BadInput
 from ftlab.models import loading
 
@@ -32,18 +32,21 @@ def fitted(budget: profiles.Budget, *, rows: bool = True) -> profiles.Budget:
 
     max_length shrinks to the positions of the model, and grows where another task or model than the profile's own has
     longer rows; max_new_tokens grows with the answers, and frozen_layers shrinks to two thirds of a model with fewer.
+    The sizes of the splits grow where a file of your own has more classes than they hold.
     Of a task of the course, `left_out` names the rows that are too long all the same. Fetches the model if it is not
     there; without `rows` nothing else is read. Raises BadInput where `profiles.require_fitting` does, and names rows of
     your own file that are too long.
     """
     budget = _within_depth(_within_positions(budget))
     profiles.require_fitting(budget)
-    return _holding_its_rows(budget) if rows and "task" in budget.settings else budget
+    if not rows:
+        return budget
+    return _holding_its_rows(budget) if "task" in budget.settings else _holding_its_classes(budget)
 
 
 def may_change(budget: profiles.Budget) -> bool:
     """Whether `fitted` has to look at the rows before a run: with the profile's own task and model it has been done."""
-    return bool({"task", "model", "max_length", "max_new_tokens"} & budget.overrides.keys())
+    return bool({"task", "dataset", "model", "max_length", "max_new_tokens"} & budget.overrides.keys())
 
 
 def _within_positions(budget: profiles.Budget) -> profiles.Budget:
@@ -58,6 +61,20 @@ def _within_depth(budget: profiles.Budget) -> profiles.Budget:
         return budget
     depth = loading.depth(budget.model)
     return budget if budget.frozen_layers <= depth else _with(budget, frozen_layers=max(1, 2 * depth // 3))
+
+
+def _holding_its_classes(budget: profiles.Budget) -> profiles.Budget:
+    """Splits large enough for each class of a file of your own to stand in them."""
+    if budget.dataset in sources.SOURCES:
+        return budget
+    labels = sources.read(budget.dataset, most=budget.source_rows, **budget.columns())["label"]
+    least = {"rows": 2 * labels.nunique(), "validation_rows": labels.nunique(), "test_rows": labels.nunique()}
+    asked = {
+        name: max(budget.settings[name], size)
+        for name, size in least.items()
+        if budget.settings.get(name) and name not in budget.overrides  # 0 stands for all, which is enough
+    }
+    return _with(budget, **asked)
 
 
 def _holding_its_rows(budget: profiles.Budget) -> profiles.Budget:

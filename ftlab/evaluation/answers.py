@@ -60,13 +60,14 @@ def by_word_counts(train: Dataset, rows: Dataset, *, seed: int = 0) -> pd.DataFr
     """
     from datasets import ClassLabel
 
-    names = ClassLabel(names=sorted(set(train["output"])))
+    names = ClassLabel(names=sorted({*train["output"], *rows["output"]}))
     labelled = [
         part.select_columns(["id", "input", "output"]).rename_columns({"input": "text", "output": "label"})
         .cast_column("label", names)
         for part in (train, rows)
     ]  # fmt: skip
-    found = baselines.tfidf(*labelled, seed=seed)
+    one_class = len(set(train["output"])) < 2  # nothing to tell apart
+    found = baselines.majority(*labelled) if one_class else baselines.tfidf(*labelled, seed=seed)
     table = rows.select_columns(["id", "kind", "instruction", "input", "output", "test"]).to_pandas()
     said = found.set_index("id").loc[table["id"], "prediction"].to_numpy()
     return table.assign(answer=said, tokens=0, stopped=True)

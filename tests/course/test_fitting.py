@@ -153,3 +153,30 @@ def test_the_course_s_tasks_fit_the_course_s_profile(lesson, task):
 def test_smoke_reads_a_part_of_the_source_unless_a_size_was_set_by_hand(overrides, read):
     assert profiles.resolve("text_classification", "smoke", {"dataset": "tickets", **overrides}).source_rows == read
     assert profiles.resolve("text_classification", "cpu", {"dataset": "tickets", **overrides}).source_rows == 0
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """A file of one's own with so many classes, ten rows each."""
+
+    def write(count):
+        path = tmp_path / "classes.csv"
+        rows = [f"film number {place} of its kind,class {place % count}" for place in range(10 * count)]
+        path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("lesson", ["text_classification", "freezing_comparison"])
+@pytest.mark.parametrize("count", [2, 6, 77])
+def test_each_split_holds_every_class_of_a_file_where_nobody_set_its_size(classes, lesson, count):
+    for profile in profiles.PROFILES:
+        plain = profiles.resolve(lesson, profile, {"dataset": classes(count), "model": "tiny-distilbert"})
+        budget = fitting.fitted(plain)
+        for name, least in (("rows", 2 * count), ("validation_rows", count), ("test_rows", count)):
+            before, after = plain.settings[name], budget.settings[name]
+            assert after == (max(before, least) if before else 0)  # 0 stands for all
+    by_hand = {"dataset": classes(count), "model": "tiny-distilbert", "test_rows": 2}
+    assert fitting.fitted(profiles.resolve(lesson, "smoke", by_hand)).test_rows == 2
+    assert fitting.may_change(plain)

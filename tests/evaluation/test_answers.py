@@ -383,3 +383,32 @@ def test_word_counts_answer_a_task_with_labels_and_no_other():
     table = answers.measured(answers.by_word_counts(train, test), ["exact match", "stopped"])
     assert table["id"].tolist() == test["id"][:]
     assert table["exact match"].tolist() == [1.0] * len(test)
+
+
+@pytest.mark.parametrize("kept", [["good"], ["good", "bad"]], ids=["one label", "two of three"])
+def test_word_counts_learn_from_rows_that_lack_a_label_of_the_test(kept):
+    """As it happens where few rows train: what was not seen cannot be said, and the rest is answered."""
+    words = {"good": "fine lovely", "bad": "dull tired", "mixed": "fine tired"}
+    rows = [
+        {"id": f"r{number}", "kind": kind, "instruction": "Which?", "input": f"{words[kind]} {number}", "output": kind,
+         "test": "", "group": ""}
+        for number, kind in enumerate(list(words) * 6)
+    ]  # fmt: skip
+    train = Dataset.from_list([row for row in rows[:9] if row["kind"] in kept])
+    found = answers.by_word_counts(train, Dataset.from_list(rows[9:]))
+    assert set(found["answer"]) <= set(kept)
+    assert found["id"].tolist() == [row["id"] for row in rows[9:]]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "names", "leading"),
+    [
+        (["yes", "no", "yes"], answers.OF_OWN, "exact match"),
+        (["The film is about a village by the sea.", "Yes."] * 3, answers.OF_OWN, "rouge-l"),
+        (["A sentence of several words."], answers.OF_TASK["summaries"], "rouge-l"),
+        (["symptom"], answers.OF_TASK["clinical_notes"], "exact match"),
+        (["symptom"], ("stopped", "format"), "stopped"),
+    ],
+)
+def test_the_measure_that_leads_fits_the_answers(outputs, names, leading):
+    assert answers.leading(names, Dataset.from_dict({"output": outputs})) == leading

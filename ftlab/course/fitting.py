@@ -67,7 +67,8 @@ def _holding_its_classes(budget: profiles.Budget) -> profiles.Budget:
     """Splits large enough for each class of a file of your own to stand in them."""
     if budget.dataset in sources.SOURCES:
         return budget
-    labels = sources.read(budget.dataset, most=budget.source_rows, **budget.columns())["label"]
+    columns: dict[str, Any] = budget.columns()
+    labels = sources.read(budget.dataset, most=budget.source_rows, **columns)["label"]
     least = {"rows": 2 * labels.nunique(), "validation_rows": labels.nunique(), "test_rows": labels.nunique()}
     asked = {
         name: max(budget.settings[name], size)

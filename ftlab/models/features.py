@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -198,17 +198,20 @@ def compute(
     identity = feature_folder.identity(model, plan, rows, lengths, _name(precision))
     temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="ftlab-features-")
     place = folder if folder is not None else Path(temporary.name) / "features"  # type: ignore[union-attr]
-    if not (place / feature_folder.INDEX).is_file():
-        feature_folder.require_empty(place)
-        with files.whole(place, folder=True) as unfinished:
-            with (unfinished / feature_folder.VALUES).open(
-                "wb"
-            ) as file:  # and not a memory map: writing to one kills on a full disk
-                dtype = _fill(
-                    model, plan, kept, tokenizer, lengths, precision, lambda _, found: file.write(found.tobytes())
-                )
-            files.write_json(unfinished / feature_folder.INDEX, {**identity, "dtype": str(dtype), "bytes": size})
-    dtype = feature_folder.require_same(place, identity, size)
+    with ExitStack() as on_failure:
+        if temporary is not None:
+            on_failure.callback(temporary.cleanup)  # at once, and not when the error that is told has been forgotten
+        if not (place / feature_folder.INDEX).is_file():
+            feature_folder.require_empty(place)
+            with files.whole(place, folder=True) as unfinished:
+                # A file and not a memory map: writing to one kills on a full disk.
+                with (unfinished / feature_folder.VALUES).open("wb") as file:
+                    dtype = _fill(
+                        model, plan, kept, tokenizer, lengths, precision, lambda _, found: file.write(found.tobytes())
+                    )
+                files.write_json(unfinished / feature_folder.INDEX, {**identity, "dtype": str(dtype), "bytes": size})
+        dtype = feature_folder.require_same(place, identity, size)
+        on_failure.pop_all()
     values = np.memmap(place / feature_folder.VALUES, dtype=np.float32, mode="r", shape=(int(lengths.sum()), width))
     return made(values, dtype, temporary)
 

@@ -186,6 +186,8 @@ def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -
     _take(folder, name)
     if "learning_rate" in budget.settings:
         import_once()
+    if profile == "smoke":
+        compute_on_one_thread()
     random.seed(budget.seed)
     np.random.seed(budget.seed)
     return Lesson(name, budget, folder)
@@ -245,6 +247,19 @@ def import_once() -> None:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def compute_on_one_thread() -> None:
+    """One thread for PyTorch and NumPy, for the rest of this process: tiny models gain nothing from a second one.
+
+    Threads that share so little work wait for each other, and where others compute too, seconds become minutes.
+    """
+    from threadpoolctl import threadpool_limits
+
+    os.environ["OMP_NUM_THREADS"] = "1"  # for what is imported later
+    threadpool_limits(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _beside_the_notebooks() -> Path:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -217,3 +218,23 @@ def test_in_half_precision_what_is_promised_in_fp32_is_reported_and_the_line_say
     assert false == f"✗ answers that differ: at most 0 (not so in {name}, and promised in fp32 alone)"
     assert true == f"✓ answers that differ: at most 0 (in {name}, where it is not promised)"
     assert [claim["held"] for claim in held._claims] == [False, False]
+
+
+def test_smoke_computes_on_one_thread_and_no_other_profile_does(tmp_path):
+    """In processes of their own: it is for the rest of the process."""
+    code = """
+import sys, torch, os
+from threadpoolctl import threadpool_info
+torch.set_num_threads(2)
+from ftlab.course import lesson
+lesson.begin("01_data_audit", profile="smoke") if sys.argv[1] == "smoke" else None
+import numpy
+print(torch.get_num_threads(), max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"))
+"""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "FTLAB_RUN_FOLDER": str(tmp_path / "run")}
+    environment.pop("OMP_NUM_THREADS", None)
+    for profile, threads in (("smoke", "1 1"), ("none", "2 2")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, profile], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == threads

@@ -279,7 +279,7 @@ def test_ratings_from_a_form_are_read_where_nobody_is_there_to_rate(smoke_run, t
     parameters = {"ratings": str(tmp_path / "mine.csv")}
     _, (result,) = runner.run(["04"], profile="smoke", parameters=parameters, out=tmp_path / "two", watch=False)
     said = str([cell.get("outputs") for cell in nbformat.read(result.notebook, as_version=4).cells])
-    assert "difference 0.000 [0.000, 0.000]; 2 of 2 repeated answers were rated the same again" in said
+    assert "difference 0.000 [-3.368, 3.368]; 2 of 2 repeated answers were rated the same again" in said
 
 
 def test_your_own_instructions_are_a_task(tmp_path):

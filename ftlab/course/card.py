@@ -144,8 +144,9 @@ COMMON = ("accuracy", "f1_macro", "f1_weighted", "mcc")
 
 
 def _without_path(origin: Mapping[str, str]) -> dict[str, str]:
-    own = origin["origin"].endswith(origin["name"]) and Path(origin["origin"]).is_absolute()
-    return {**origin, "origin": "a file" if own else origin["origin"]}
+    folder, name, rest = origin["origin"].rpartition(origin["name"])  # `rest` may say which of its rows
+    own = bool(name) and Path(folder).is_absolute()
+    return {**origin, "origin": f"a file{rest}" if own else origin["origin"]}
 
 
 def _plain(score: Interval) -> dict[str, Any]:

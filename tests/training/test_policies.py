@@ -208,6 +208,7 @@ def folder(tmp_path_factory):
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data.mul_(10)
+    model.config.initializer_range *= 10  # a fresh head is drawn as large
     path = tmp_path_factory.mktemp("pretrained") / "classifier"
     model.save_pretrained(path)
     tiny_classifiers.tokenizer().save_pretrained(path)

@@ -87,7 +87,8 @@ def words(hint: Any) -> str:
     """A type in words, for a sentence."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(words(part) for part in parts))
+        # Python keeps one Union for all orders of its parts, that of whoever wrote it first in this process.
+        return " or ".join(sorted({words(part) for part in parts}, key=lambda each: (each == "null", len(each), each)))
     if origin is Literal:
         return ", ".join(map(str, parts[:-1])) + f" or {parts[-1]}"
     if origin in (list, tuple):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from ftlab.errors import BadInput
 from ftlab.inference import Generator
-from ftlab.models import adapter_config, adapters, certificate, merging
+from ftlab.models import adapter_config, adapter_values, adapters, certificate, merging
 from ftlab.models.adapter_config import BASE, CONFIG, WEIGHTS
 from tests.models.merge_cases import load, save_adapter, save_base
 
@@ -192,6 +192,11 @@ def test_what_one_of_both_refuses_the_other_refuses_in_the_same_words(what, base
     assert words in (said["merged"] or "")
     assert said["apart"] == said["merged"]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_type_reads_the_same_whoever_wrote_it_first():
+    assert adapter_values.words(list[str] | None | str) == adapter_values.words(str | list[str] | None)
+    assert adapter_values.words(None | list[str] | str) == "a text or a list of texts or null"
 
 
 ACCEPTED = {

@@ -9,21 +9,11 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
-from ftlab import cli
 from ftlab.models import adapters
+from tests.command_line import ftlab
 from tests.models.merge_cases import save_adapter, save_base
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def ftlab(capsys, *arguments) -> tuple[int, str, list[str]]:
-    """Exit code, stdout, and the lines of stderr without those that a bar would be on a terminal."""
-    try:
-        code = cli.main(list(map(str, arguments)))
-    except SystemExit as stopped:
-        code = stopped.code
-    said = capsys.readouterr()
-    return code, said.out, [line for line in said.err.splitlines() if not line.endswith("...")]
 
 
 @pytest.fixture(scope="module")

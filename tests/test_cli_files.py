@@ -14,15 +14,9 @@ from ftlab import cli, files
 from ftlab.course import profiles, runner
 from ftlab.course.lessons import lessons
 from ftlab.data import streams, tables
+from tests.command_line import ftlab
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def ftlab(capsys, *arguments) -> tuple[int, str, list[str]]:
-    """Exit code, stdout, and the lines of stderr without those that a bar would be on a terminal."""
-    code = cli.main(list(map(str, arguments)))
-    said = capsys.readouterr()
-    return code, said.out, [line for line in said.err.splitlines() if not line.endswith("...")]
 
 
 def strict(text: str):

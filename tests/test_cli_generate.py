@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from ftlab import cli
 from ftlab.data.prompts import ALPACA
 from ftlab.inference import Generator
 from ftlab.models import adapters, certificate, generation, loading, merging
+from tests.command_line import ftlab
 from tests.models.merge_cases import adapted, save_base, tensors
 
 pytestmark = [
@@ -21,16 +21,6 @@ pytestmark = [
 ]
 PROMPTS = ["Rain.", 'A café "noir"', "The dragon looks like it was drawn by a committee", "A quiet film"]
 NEW = 8
-
-
-def ftlab(capsys, *arguments) -> tuple[int, str, list[str]]:
-    """Exit code, stdout, and the lines of stderr without those that a bar would be on a terminal."""
-    try:
-        code = cli.main(list(map(str, arguments)))
-    except SystemExit as stopped:
-        code = stopped.code
-    said = capsys.readouterr()
-    return code, said.out, [line for line in said.err.splitlines() if not line.endswith("...")]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import BadInput
 from ftlab.models import model_files
-from ftlab.models.model_files import WRAPPERS, some
+from ftlab.models.adapter_values import some
+from ftlab.models.model_files import WRAPPERS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab import files
 from ftlab.errors import BadInput
-from ftlab.models import merge_plan, shards
+from ftlab.models import merge_plan, model_files, shards
 from ftlab.models.merge_plan import TOKENIZER, Change, Plan
 from ftlab.models.shards import Place
 from ftlab.progress import Bar
@@ -191,7 +191,7 @@ def _say_vocabulary(plan: Plan, folder: Path) -> None:
     config = {**plan.base.config, "vocab_size": plan.vocabulary}
     (folder / UNFINISHED).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if (index := folder / shards.INDEX).is_file():
-        said = shards.read_json(index)
+        said = model_files.read_json(index)
         if isinstance(about := said.get("metadata"), dict) and "total_size" in about:
             about.pop("total_parameters", None)  # optional, and no longer right
             grown = sum(change.target.end - change.target.start for change in plan.changes)

@@ -7,12 +7,12 @@ Format: https://huggingface.co/docs/safetensors; the index: https://huggingface.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ftlab.errors import BadInput
+from ftlab.models.adapter_values import some
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -106,11 +106,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadInput(f"{path} holds no JSON object; save or fetch it again")
     return found
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few of many names, for a sentence."""
-    return ", ".join(names[:3]) + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
 
 
 def _shards(path: Path, shown: str) -> dict[str, str]:

@@ -82,7 +82,7 @@ def read(folder: Path) -> Checkpoint:
     if not (folder / "config.json").is_file():
         there = "has no config.json" if folder.is_dir() else "is no folder"
         raise BadInput(f"the base {folder} {there}; give the folder of the model that the adapter was trained on")
-    config = read_json(folder / "config.json")
+    config = model_files.read_json(folder / "config.json")
     if config.get("quantization_config"):
         raise BadInput(
             f"the base {folder} is quantized, says its config.json, and a delta added to rounded weights is lost in "
@@ -92,7 +92,7 @@ def read(folder: Path) -> Checkpoint:
     if (folder / SINGLE).is_file():
         shards = [SINGLE]
     elif (folder / INDEX).is_file():
-        by_name = read_json(folder / INDEX).get("weight_map", {})
+        by_name = model_files.read_json(folder / INDEX).get("weight_map", {})
         shards, named = sorted(set(map(str, by_name.values()))), set(by_name)
         if outside := [shard for shard in shards if Path(shard).name != shard]:  # it would be written elsewhere, too
             raise BadInput(f"{folder / INDEX} names {some(outside)}, which is no file of its folder; fetch it again")
@@ -271,14 +271,3 @@ def layer_kind(module: torch.nn.Module) -> str | None:
 
     kinds = {torch.nn.Linear: "linear", Conv1D: "conv1d", torch.nn.Embedding: "embedding"}
     return next((called for kind, called in kinds.items() if isinstance(module, kind)), None)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises BadInput for a file that holds none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise BadInput(f"{path} cannot be read as JSON ({problem}); save or fetch it again") from problem
-    if not isinstance(found, dict):
-        raise BadInput(f"{path} holds no JSON object; save or fetch it again")
-    return found

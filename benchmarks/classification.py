@@ -64,8 +64,8 @@ def _trainer(way: str, train: Any, max_length: int, seed: int, **options: Any) -
     """A Trainer in the tutorials' configuration ("padded") or ours ("ours"; "fp32" without bf16)."""
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments, set_seed
 
-    from ftlab.models import loading
-    from ftlab.training.surroundings import mixed_precision, pieces
+    from ftlab.models import devices, loading
+    from ftlab.training.cpu_speed import pieces
 
     set_seed(seed)
     tokenizer = loading.tokenizer("minilm")
@@ -74,7 +74,7 @@ def _trainer(way: str, train: Any, max_length: int, seed: int, **options: Any) -
         lambda rows: tokenizer(rows["text"], truncation=True, max_length=max_length, padding=padding), batched=True
     )
     dropout = {} if way == "padded" else loading.without_attention_dropout("minilm")
-    precision = mixed_precision() if way == "ours" else {}
+    precision = devices.mixed_precision() if way == "ours" else {}
     accumulation = 1 if way == "padded" else pieces(BATCH, length=max_length, precision=precision)
     if way != "padded":
         options |= {"train_sampling_strategy": "group_by_length", **precision}
@@ -105,7 +105,7 @@ def _train(trainer: Any, way: str) -> float:
     """Seconds that training takes."""
     from contextlib import nullcontext
 
-    from ftlab.models.dropout import quick_dropout
+    from ftlab.training.cpu_speed import quick_dropout
 
     with nullcontext() if way == "padded" else quick_dropout(trainer.model):
         return _timed(trainer.train)[1]
@@ -155,8 +155,7 @@ def _step(tokens: int, precision: dict[str, bool]) -> tuple[Any, int]:
     import torch
 
     from ftlab.models import loading
-    from ftlab.models.dropout import quick_dropout
-    from ftlab.training.surroundings import pieces, quick_attention
+    from ftlab.training.cpu_speed import pieces, quick_attention, quick_dropout
 
     model = loading.encoder("minilm", ["a", "b"], **loading.without_attention_dropout("minilm")).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
@@ -208,8 +207,8 @@ def _inference() -> dict[str, Any]:
     from transformers import pipeline
 
     from ftlab.inference import Classifier
+    from ftlab.models import devices
     from ftlab.training import classification
-    from ftlab.training.surroundings import answer_dtype
 
     drawn = _draw("reviews", 500, 2000, 0)
     with tempfile.TemporaryDirectory() as folder:
@@ -220,7 +219,7 @@ def _inference() -> dict[str, Any]:
         singly = pipeline("text-classification", model=folder, device="cpu")
         ways = {
             "full": Classifier(folder, device="cpu"),
-            "half": Classifier(folder, device="cpu", dtype=answer_dtype()),
+            "half": Classifier(folder, device="cpu", dtype=devices.answer_dtype()),
         }
     texts = list(drawn.open_test("time three ways to predict, and choose nothing")["text"])
     few = texts[:400]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.course.bench import alone
-from ftlab.models import footprint
+from ftlab.memory import footprint
 
 MODEL, RANK, TARGETS = "smollm2", 16, ["q_proj", "v_proj"]
 SHAPES = ((8, 64), (8, 160), (4, 256))  # rows, tokens

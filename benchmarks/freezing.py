@@ -48,9 +48,9 @@ RATIOS = {  # slower, faster, bar
 
 def measure() -> dict[str, Any]:
     """Seconds and peak memory of each way to train, their ratios, and which bars they meet."""
-    from ftlab.training.surroundings import mixed_precision
+    from ftlab.models import devices
 
-    has_bf16 = mixed_precision().get("use_cpu")  # set where the CPU has it, and there is no GPU
+    has_bf16 = devices.mixed_precision().get("use_cpu")  # set where the CPU has it, and there is no GPU
     there = list(PRECISIONS) if has_bf16 else ["fp32"]
     cases = {
         f"{dataset}, {precision}": (dataset, precision)
@@ -91,7 +91,8 @@ def measure() -> dict[str, Any]:
 def _timed(dataset: str, precision: str, name: str) -> dict[str, Any]:
     """Seconds of a training, a pass through frozen layers included, and the memory that it took at its peak."""
     from ftlab.data import sources, splits
-    from ftlab.models import features, freezing, loading
+    from ftlab.freezing import features, plans
+    from ftlab.models import loading
     from ftlab.training import classification
 
     policy, frozen_layers, epochs, cached = TIMED[name]
@@ -110,7 +111,7 @@ def _timed(dataset: str, precision: str, name: str) -> dict[str, Any]:
     of_rows = None
     if cached:
         encoder = loading.encoder(MODEL, drawn.train.features["label"].names)
-        plan = freezing.freeze(encoder, policy, frozen_layers)
+        plan = plans.freeze(encoder, policy, frozen_layers)
         tokenized = classification.tokenized(drawn.train, tokenizer, max_length)
         of_rows = features.compute(encoder, plan, tokenized, tokenizer, precision=PRECISIONS[precision])
         del encoder

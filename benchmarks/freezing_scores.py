@@ -109,7 +109,7 @@ def require_sealed(test: set[str]) -> None:
 
 def measure() -> dict[str, Any]:
     """Scores, seconds and sizes by policy, rows and seed; and the learning rates that were chosen."""
-    from ftlab.training.surroundings import mixed_precision
+    from ftlab.models import devices
 
     rows = draw()
     require_apart(rows.uses)
@@ -120,7 +120,7 @@ def measure() -> dict[str, Any]:
         "settings": {
             "model": MODEL, "dataset": DATASET, "max_length": MAX_LENGTH, "batch_size": BATCH_SIZE,
             "rows": {use: len(part) for use, part in rows.uses.items()}, "split_seed": SPLIT_SEED,
-            "precision": "bf16" if mixed_precision()["bf16"] else "fp32",
+            "precision": "bf16" if devices.mixed_precision()["bf16"] else "fp32",
         },
         "chosen": {name: entry["chosen"] | memory[name] for name, entry in found.items()},
         "runs": [run for entry in (*found.values(), alone(__file__, "baselines")) for run in entry["runs"]],
@@ -131,7 +131,7 @@ def _policy(name: str) -> dict[str, Any]:
     """The learning rate of a policy, chosen on validation rows; then its runs, the largest number of rows first."""
     from ftlab.data import splits
     from ftlab.evaluation import comparison
-    from ftlab.evaluation.policies import Contest, Recipe
+    from ftlab.evaluation.seeds import Contest, Recipe
 
     policy, frozen_layers, epochs, rates = POLICIES[name]
     drawn = draw()
@@ -156,7 +156,7 @@ def _policy(name: str) -> dict[str, Any]:
 def _memory(name: str) -> dict[str, int]:
     """The peak memory of an epoch on the largest number of rows, and what the process held before."""
     from ftlab.data import splits
-    from ftlab.evaluation.policies import Contest, Recipe
+    from ftlab.evaluation.seeds import Contest, Recipe
 
     policy, frozen_layers, _, rates = POLICIES[name]
     training = draw().training[0]

@@ -75,17 +75,19 @@ def _generators(model: str, folder: Path) -> dict[str, tuple[Any, str | None]]:
     import torch
     from peft import get_peft_model
 
+    from ftlab.adapters import lora
     from ftlab.inference import Generator
-    from ftlab.models import adapters, generation, loading, merging
+    from ftlab.merging import merge as merging
+    from ftlab.models import generation, loading
 
     torch.manual_seed(0)
     base = loading.causal_lm(model)
-    wrapped = get_peft_model(base, adapters.config(base, rank=RANK, alpha=ALPHA))
+    wrapped = get_peft_model(base, lora.config(base, rank=RANK, alpha=ALPHA))
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:  # zero in a new adapter
                 parameter.normal_(std=SIZE)
-    adapter = adapters.save(wrapped, folder / "adapter", model)
+    adapter = lora.save(wrapped, folder / "adapter", model)
     merging.merge(loading.folder(model), adapter, folder / "merged")
     both, merged = Generator.load(model, {"apart": adapter}), Generator.load(folder / "merged")
     generation.end_tokens = lambda *_: []  # so that nothing stops an answer

@@ -57,9 +57,9 @@ def _timed(way: str, precision: str) -> dict[str, Any]:
     from trl import SFTConfig, SFTTrainer
 
     from ftlab.data import prompts, tasks
-    from ftlab.models import loading
+    from ftlab.models import devices, loading
+    from ftlab.training.cpu_speed import quick_attention
     from ftlab.training.instruction import SupervisedTrainer
-    from ftlab.training.surroundings import mixed_precision, quick_attention
 
     disable_progress_bars()
     set_seed(0)
@@ -74,7 +74,7 @@ def _timed(way: str, precision: str) -> dict[str, Any]:
         "trl": (SFTTrainer, SFTConfig),
     }[way]
     options: dict[str, Any] = (
-        {"fp16": False, "bf16": False, "use_cpu": True} if precision == "fp32" else mixed_precision()
+        {"fp16": False, "bf16": False, "use_cpu": True} if precision == "fp32" else devices.mixed_precision()
     )
     if way == "trl":
         options |= {"max_length": MAX_LENGTH, "activation_checkpointing": False}

@@ -59,11 +59,12 @@ def measure() -> dict[str, Any]:
 
 def counts() -> dict[str, Any]:
     """Parameters of the hub's models, and of LoRA (rank 16, its preset) on each: exact, without weights."""
-    from ftlab.models import adapters, outlines
+    from ftlab.adapters import lora as adapters
+    from ftlab.memory import meta_models
 
     found = {}
     for name in ("distilbert-base-uncased", "gpt2", "microsoft/phi-2"):
-        model = outlines.build(outlines.config_of(name), "float32")
+        model = meta_models.build(meta_models.config_of(name), "float32")
         targets = adapters.resolve(model, adapters.config(model, rank=RANK, alpha=2 * RANK))
         found[name] = {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -81,11 +82,12 @@ def _timed(way: str, precision: str) -> dict[str, Any]:
     from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainingArguments, set_seed
     from trl import SFTConfig, SFTTrainer
 
+    from ftlab.adapters import lora as adapters
     from ftlab.data import prompts, tasks
-    from ftlab.models import adapters, loading
+    from ftlab.models import devices, loading
+    from ftlab.training.cpu_speed import quick_attention
     from ftlab.training.instruction import SupervisedTrainer
     from ftlab.training.sft import SupervisedSFTTrainer
-    from ftlab.training.surroundings import mixed_precision, quick_attention
 
     disable_progress_bars()
     set_seed(0)
@@ -94,7 +96,7 @@ def _timed(way: str, precision: str) -> dict[str, Any]:
     rows, _ = prompts.encode(drawn.train, tokenizer, max_length=MAX_LENGTH)
     share = prompts.supervised_share(rows["labels"])
     before = psutil.Process().memory_info().rss
-    options: dict[str, Any] = {"use_cpu": True, "bf16": False} if precision == "fp32" else mixed_precision()
+    options: dict[str, Any] = {"use_cpu": True, "bf16": False} if precision == "fp32" else devices.mixed_precision()
     quantized = {"quantization_config": adapters.four_bit_config()} if way == "qlora" else {}
     model = loading.causal_lm(MODEL, **quantized)
     if way == "qlora":

@@ -84,10 +84,12 @@ def _run(task: str, targets: str, rank: int, seed: int, rate: float) -> dict[str
     from peft import get_peft_model
     from transformers import set_seed
 
+    from ftlab.adapters import lora
     from ftlab.course import profiles
     from ftlab.data import prompts
     from ftlab.evaluation import forgetting, losses
-    from ftlab.models import adapters, footprint, loading
+    from ftlab.memory import footprint
+    from ftlab.models import loading
     from ftlab.training import sft
 
     budget = profiles.resolve("lora_phi2", "cpu")
@@ -102,8 +104,8 @@ def _run(task: str, targets: str, rank: int, seed: int, rate: float) -> dict[str
     before = losses.row_losses(model, tokenizer, unseen), forgetting.passage_losses(model, tokenizer, passages)
     set_seed(seed)
     if targets != FULL:
-        names = {"target_modules": adapters.ALL_LINEAR} if targets == ALL_LINEAR else {}
-        model = get_peft_model(model, adapters.config(model, rank=rank, alpha=budget.alpha, **names))
+        names = {"target_modules": lora.ALL_LINEAR} if targets == ALL_LINEAR else {}
+        model = get_peft_model(model, lora.config(model, rank=rank, alpha=budget.alpha, **names))
     with tempfile.TemporaryDirectory() as folder, footprint.measured(model.device) as took:
         trainer = sft.fine_tune(
             model, tokenizer, train, Path(folder), max_length=budget.max_length, epochs=budget.epochs,

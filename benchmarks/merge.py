@@ -158,7 +158,8 @@ def _copy(folder: Path) -> dict[str, Any]:
 
 
 def _merge(folder: Path) -> dict[str, Any]:
-    from ftlab.models import merge_plan, merging
+    from ftlab.merging import merge as merging
+    from ftlab.merging import plan as merge_plan
 
     merge_plan.read(folder / "base", folder / "adapter")  # for its imports; it reads no weights of the base
     out = folder / "merged"
@@ -189,7 +190,7 @@ def _compare(folder: Path) -> dict[str, Any]:
     from safetensors import safe_open
     from transformers import PhiForCausalLM
 
-    from ftlab.models import merging
+    from ftlab.merging import merge as merging
 
     merged = merging.merge(folder / "base", folder / "adapter", folder / "merged")
     base = PhiForCausalLM.from_pretrained(folder / "base", dtype="auto")

@@ -177,7 +177,7 @@ def _audit(options: argparse.Namespace) -> int:
             lengths["hidden_size"] = loading.hidden_size(options.tokenizer)
     report = examine(rows, **others, **lengths)
     if options.html:
-        with files.whole(options.html) as temporary:
+        with files.atomic(options.html) as temporary:
             temporary.write_text(report.html(f"Audit of {options.file}"), encoding="utf-8")
     print(files.to_json(report.to_dict(), ascii_only=True) if options.json else report)
     if options.html and not options.json:

@@ -30,7 +30,7 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system that cannot lock
 
 
 @contextmanager
-def whole(
+def atomic(
     path: Path, *, folder: bool = False, replace: bool = True, error: type[CourseError] = CourseError
 ) -> Iterator[Path]:
     """Give a temporary path beside `path`, and put it in place of `path` only if the block succeeds.
@@ -38,8 +38,8 @@ def whole(
     With `folder=True` the temporary path is an empty folder. A reader finds the old one or the new one and never a
     half. A file is replaced in one step; an older folder is moved aside, the new one takes its place, and then the old
     one goes. A process killed on the way leaves hidden files beside `path` (the temporary path, perhaps the old folder,
-    and a lock that nobody holds any more), which the next `whole` or `sweep` there puts right. A link is followed. With
-    `replace=False` a folder that is not empty stays, also if another process has made it meanwhile.
+    and a lock that nobody holds any more), which the next `atomic` or `sweep` there puts right. A link is followed.
+    With `replace=False` a folder that is not empty stays, also if another process has made it meanwhile.
 
     Raises `error`, in one sentence, for a full disk, a place that cannot be written, and what is there and cannot be
     replaced. Other errors of the block are not about writing `path`, and pass as they are.
@@ -77,7 +77,7 @@ def whole(
             with suppress(OSError):  # what stays is swept later
                 _clear(temporary, aside)
         finally:
-            release(lock)
+            release_lock(lock)
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def _about_writing(problem: Exception, temporary: Path, path: Path) -> str | Non
     if isinstance(problem, CourseError):
         return None
     if not isinstance(problem, OSError) or problem.errno is None:
-        return explain(OSError(errno.ENOSPC, NO_SPACE), path) if is_full(problem) else None
+        return explain(OSError(errno.ENOSPC, NO_SPACE), path) if says_disk_is_full(problem) else None
     names = [os.fspath(name) for name in (problem.filename, problem.filename2) if isinstance(name, str | os.PathLike)]
     elsewhere = bool(names) and not any(Path(name).absolute().is_relative_to(temporary) for name in names)
     if problem.errno in FULL:  # of another disk, if a file of another place is named
@@ -119,7 +119,7 @@ def _about_writing(problem: Exception, temporary: Path, path: Path) -> str | Non
     return explain(problem, path) if problem.errno in (*CLOSED, errno.EIO) else None
 
 
-def is_full(problem: Exception | str) -> bool:
+def says_disk_is_full(problem: Exception | str) -> bool:
     """Whether an error, or its text, says that a disk is full."""
     return getattr(problem, "errno", None) in FULL or any(words in str(problem) for words in SAY_FULL)
 
@@ -177,7 +177,7 @@ def sweep(folder: Path) -> None:
 
 
 def _settle(folder: Path, *, ours: bool) -> None:
-    """As `sweep`; with `ours`, only what has a lock of `whole` beside it: in any folder a name alone proves nothing."""
+    """As `sweep`; with `ours`, only what `atomic` has locked: in any folder a name alone proves nothing."""
     names = []
     with suppress(OSError), os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
@@ -186,7 +186,7 @@ def _settle(folder: Path, *, ours: bool) -> None:
         tokens |= {name.removeprefix(kind) for kind in (PARTIAL, ASIDE) for name in names if name.startswith(kind)}
     for token in tokens:
         try:
-            lock = take(folder / (LOCK + token))
+            lock = acquire_lock(folder / (LOCK + token))
         except OSError:  # of another user
             continue
         if lock is not None:
@@ -194,21 +194,21 @@ def _settle(folder: Path, *, ours: bool) -> None:
                 with suppress(OSError):
                     _clear(folder / (PARTIAL + token), folder / (ASIDE + token))
             finally:
-                release(lock)
+                release_lock(lock)
 
 
 def _fresh_token(folder: Path) -> tuple[str, BaseFileLock]:
     while True:
         token = secrets.token_hex(6)
-        if lock := take(folder / (LOCK + token)):  # else another process has just swept it
+        if lock := acquire_lock(folder / (LOCK + token)):  # else another process has just swept it
             return token, lock
 
 
-def take(path: Path, *, wait: float = 0) -> BaseFileLock | None:
+def acquire_lock(path: Path, *, wait: float = 0) -> BaseFileLock | None:
     """Lock the file `path` for this process, or return None if another lock holds it after `wait` seconds.
 
     A negative `wait` has no end. The system frees the lock when the process ends, however it ends; the file, with the
-    number of the process in it, goes with `release`. Raises OSError where the file cannot be written.
+    number of the process in it, goes with `unlock`. Raises OSError where the file cannot be written.
     """
     lock: BaseFileLock = FileLock(path, thread_local=False)
     try:
@@ -229,8 +229,8 @@ def take(path: Path, *, wait: float = 0) -> BaseFileLock | None:
     return lock
 
 
-def release(lock: BaseFileLock) -> None:
-    """Give a lock of `take` back, and delete its file."""
+def release_lock(lock: BaseFileLock) -> None:
+    """Give a lock of `acquire_lock` back, and delete its file."""
     path = Path(lock.lock_file)
     if sys.platform != "win32" and not isinstance(lock, SoftFileLock):
         with suppress(OSError):  # while it is held: afterwards the file may be the next holder's
@@ -248,7 +248,7 @@ def holder(path: Path) -> str:
     return "another process"
 
 
-def look_at(name: str, instead: str) -> tuple[Path, bool]:
+def named_path(name: str, instead: str) -> tuple[Path, bool]:
     """The path that a person named, and whether anything is there; BadInput says what to give instead."""
     try:
         path = Path(name).expanduser()
@@ -268,7 +268,7 @@ def remove(path: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all. NaN and infinity, which JSON does not have, become null."""
     text = to_json(value, indent=2)
-    with whole(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 

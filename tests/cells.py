@@ -13,9 +13,9 @@ from typing import Any
 import nbformat
 
 from ftlab.course import lesson as lesson_module
-from ftlab.course import lessons, runner
+from ftlab.course import notebooks, runner
 
-NOTEBOOKS = lessons.lessons()[0].path.parent
+NOTEBOOKS = notebooks.lessons()[0].path.parent
 
 
 def source_of(path: Path, parameters: Mapping[str, Any]) -> list[str]:
@@ -30,7 +30,7 @@ def run(lesson: str, out: Path, parameters: Mapping[str, Any], *, profile: str =
 
     The parameters are checked as `ftlab run` checks them. An error of a cell carries the cell.
     """
-    (chosen,) = lessons.lessons([lesson])
+    (chosen,) = notebooks.lessons([lesson])
     (budget,) = runner.plan([chosen], profile, parameters)
     folder = out / chosen.name
     out.mkdir(parents=True, exist_ok=True)

@@ -443,9 +443,9 @@ def test_predictions_are_one_json_object_on_request_and_nothing_else(capsys, tmp
 def test_half_precision_answers_all_but_the_same(capsys, monkeypatch, tmp_path, model, expected):
     import torch
 
-    from ftlab.training import surroundings
+    from ftlab.models import devices
 
-    monkeypatch.setattr(surroundings, "answer_dtype", lambda: torch.bfloat16)
+    monkeypatch.setattr(devices, "answer_dtype", lambda: torch.bfloat16)
     code, said, err = ftlab(capsys, "predict", model, str(write_rows(tmp_path / "rows.csv")), "--half")
     assert (code, lines_of(err)) == (0, [TOLD])
     sure = [(row["prediction"], row["probability"]) for row in map(json.loads, said.splitlines()) if row["prediction"]]
@@ -460,9 +460,9 @@ def test_half_precision_answers_all_but_the_same(capsys, monkeypatch, tmp_path, 
 def test_a_machine_without_half_precision_says_that_it_changes_nothing(capsys, monkeypatch, tmp_path, model, expected):
     import torch
 
-    from ftlab.training import surroundings
+    from ftlab.models import devices
 
-    monkeypatch.setattr(surroundings, "answer_dtype", lambda: torch.float32)
+    monkeypatch.setattr(devices, "answer_dtype", lambda: torch.float32)
     code, said, err = ftlab(capsys, "predict", model, str(write_rows(tmp_path / "rows.csv")), "--half")
     assert code == 0
     assert lines_of(err) == ["ftlab: half precision is no faster on this machine, so --half changes nothing", TOLD]

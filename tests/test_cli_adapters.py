@@ -9,9 +9,9 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
-from ftlab.models import adapters
+from ftlab.adapters import lora as adapters
 from tests.command_line import ftlab
-from tests.models.merge_cases import save_adapter, save_base
+from tests.merging.merge_cases import save_adapter, save_base
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

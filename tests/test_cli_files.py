@@ -12,7 +12,7 @@ import pytest
 import ftlab as package
 from ftlab import cli, files
 from ftlab.course import profiles, runner
-from ftlab.course.lessons import lessons
+from ftlab.course.notebooks import lessons
 from ftlab.data import streams, tables
 from tests.command_line import ftlab
 

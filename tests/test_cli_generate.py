@@ -9,11 +9,14 @@ import sys
 
 import pytest
 
+from ftlab.adapters import lora
 from ftlab.data.prompts import ALPACA
 from ftlab.inference import Generator
-from ftlab.models import adapters, certificate, generation, loading, merging
+from ftlab.merging import certificate
+from ftlab.merging import merge as merging
+from ftlab.models import generation, loading
 from tests.command_line import ftlab
-from tests.models.merge_cases import adapted, save_base, tensors
+from tests.merging.merge_cases import adapted, save_base, tensors
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -30,7 +33,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def adapter(base, tmp_path_factory):
-    return adapters.save(adapted(base, size=0.3), tmp_path_factory.mktemp("adapters") / "adapter", str(base))
+    return lora.save(adapted(base, size=0.3), tmp_path_factory.mktemp("adapters") / "adapter", str(base))
 
 
 @pytest.fixture
@@ -281,7 +284,7 @@ def test_texts_of_ones_own_are_measured_and_the_record_is_one_json_object(capsys
 
 def test_a_model_of_the_course_is_merged_by_name(capsys, tmp_path):
     model = adapted(loading.folder("tiny-phi"))
-    adapter = adapters.save(model, tmp_path / "adapter", "tiny-phi")
+    adapter = lora.save(model, tmp_path / "adapter", "tiny-phi")
     assert ftlab(capsys, "merge", "tiny-phi", adapter, tmp_path / "out")[0] == 0
     assert len(tensors(tmp_path / "out")) == len(tensors(loading.folder("tiny-phi")))
 

@@ -27,7 +27,7 @@ def old(tmp_path) -> Path:
 
 
 def replace(folder: Path) -> None:
-    with files.whole(folder, folder=True) as partial:
+    with files.atomic(folder, folder=True) as partial:
         (partial / "weights").write_text("new")
 
 
@@ -42,7 +42,7 @@ def test_a_file_and_a_folder_appear_whole_and_leave_nothing_beside_them(old, tmp
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, ValueError])
 def test_what_stops_the_block_leaves_the_old_one(old, tmp_path, stop):
     def stopped():
-        with files.whole(old, folder=True) as partial:
+        with files.atomic(old, folder=True) as partial:
             (partial / "weights").write_text("half")
             raise stop
 
@@ -88,7 +88,7 @@ def killed(function):
     return instead
 
 Path.rename, shutil.rmtree, Path.mkdir = killed(Path.rename), killed(shutil.rmtree), killed(Path.mkdir)
-with files.whole(Path(sys.argv[1]), folder=True) as partial:
+with files.atomic(Path(sys.argv[1]), folder=True) as partial:
     (partial / "weights").write_text("new")
 """
 
@@ -129,7 +129,7 @@ import sys
 from pathlib import Path
 from ftlab import files
 
-with files.whole(Path(sys.argv[1]), folder=sys.argv[2] == "folder"):
+with files.atomic(Path(sys.argv[1]), folder=sys.argv[2] == "folder"):
     print("writing", flush=True)
     sys.stdin.read()
 """
@@ -151,7 +151,7 @@ def test_what_a_living_process_writes_is_not_swept(tmp_path, kind):
 def test_a_sweep_takes_what_no_process_holds_and_leaves_what_is_a_person_s(tmp_path):
     for name in (".partial-old", ".partial-1", ".ftlab-lock-notes", "partial-a", ".lock-waf"):
         (tmp_path / name).write_text("")
-    with files.whole(tmp_path / "a"):
+    with files.atomic(tmp_path / "a"):
         pass
     assert len(left(tmp_path)) == 6  # in a folder of anybody's a name alone proves nothing
     files.sweep(tmp_path)
@@ -165,7 +165,7 @@ from pathlib import Path
 from ftlab import files
 
 for number in range(25):
-    with files.whole(Path(sys.argv[1]), folder=True) as partial:
+    with files.atomic(Path(sys.argv[1]), folder=True) as partial:
         for part in "abc":
             (partial / part).write_text(f"{sys.argv[2]} {number}")
     files.write_json(Path(sys.argv[1] + ".json"), [sys.argv[2]] * 1000)
@@ -183,7 +183,7 @@ def test_processes_that_write_one_folder_at_once_leave_one_of_theirs_and_nothing
 
 def block_raises(problem, path, **more):
     def run():
-        with files.whole(path, error=BadInput, **more) as partial:
+        with files.atomic(path, error=BadInput, **more) as partial:
             raise problem(partial) if callable(problem) else problem
 
     return run
@@ -211,7 +211,7 @@ def test_an_error_that_is_not_about_writing_passes_as_it_is(tmp_path, problem):
 
 def test_a_file_that_the_block_does_not_find_in_its_own_folder_passes_as_it_is(tmp_path):
     def run():
-        with files.whole(tmp_path / "model", folder=True) as partial:
+        with files.atomic(tmp_path / "model", folder=True) as partial:
             (partial / "metrics.json").read_text()
 
     with pytest.raises(FileNotFoundError):
@@ -249,7 +249,7 @@ def test_a_relative_path_is_explained_as_an_absolute_one(tmp_path, monkeypatch):
 
 def test_a_folder_removed_while_it_is_written_is_told(tmp_path):
     def run():
-        with files.whole(tmp_path / "model", folder=True) as partial:
+        with files.atomic(tmp_path / "model", folder=True) as partial:
             partial.rmdir()
             (partial / "weights").write_text("new")
 
@@ -277,11 +277,11 @@ def test_what_cannot_be_replaced_is_refused_and_stays(old, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     refused = [("file", True, "is a file, and a folder"), ("model", False, "is a folder"), ("pipe", False, "a pipe")]
     for name, folder, sentence in refused:
-        with pytest.raises(BadInput, match=sentence), files.whole(tmp_path / name, folder=folder, error=BadInput):
+        with pytest.raises(BadInput, match=sentence), files.atomic(tmp_path / name, folder=folder, error=BadInput):
             raise AssertionError("the block was entered")
-    with pytest.raises(BadInput, match="cannot be written"), files.whole(tmp_path / "file" / "a", error=BadInput):
+    with pytest.raises(BadInput, match="cannot be written"), files.atomic(tmp_path / "file" / "a", error=BadInput):
         pass
-    with pytest.raises(BadInput, match="another name"), files.whole(tmp_path / ("a" * 300), error=BadInput):
+    with pytest.raises(BadInput, match="another name"), files.atomic(tmp_path / ("a" * 300), error=BadInput):
         pass
     assert left(tmp_path) == ["file", "model", "pipe"]
     assert (tmp_path / "file").read_text() == "mine"
@@ -289,7 +289,7 @@ def test_what_cannot_be_replaced_is_refused_and_stays(old, tmp_path):
 
 def test_what_another_process_made_meanwhile_stays_where_nothing_is_to_be_replaced(old, tmp_path):
     def write(meanwhile):
-        with files.whole(tmp_path / "merged", folder=True, replace=False, error=BadInput) as partial:
+        with files.atomic(tmp_path / "merged", folder=True, replace=False, error=BadInput) as partial:
             (partial / "weights").write_text("mine")
             meanwhile()
 
@@ -308,7 +308,7 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(old, tmp_path):
     (tmp_path / "link").symlink_to(old)
     (tmp_path / "elsewhere" / "report.html").symlink_to(tmp_path / "report.html")
     replace(tmp_path / "link")
-    with files.whole(tmp_path / "elsewhere" / "report.html") as partial:
+    with files.atomic(tmp_path / "elsewhere" / "report.html") as partial:
         partial.write_text("new")
     assert (tmp_path / "link").is_symlink()
     assert (old / "weights").read_text() == "new"
@@ -316,26 +316,26 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(old, tmp_path):
 
 
 def test_a_lock_is_held_by_one_and_freed_by_a_kill(tmp_path):
-    lock = files.take(tmp_path / ".lock")
-    assert files.take(tmp_path / ".lock") is None
+    lock = files.acquire_lock(tmp_path / ".lock")
+    assert files.acquire_lock(tmp_path / ".lock") is None
     assert files.holder(tmp_path / ".lock") == f"process {os.getpid()}"
-    files.release(lock)
+    files.release_lock(lock)
     assert left(tmp_path) == []
     script = (
         "import os, sys; from pathlib import Path; from ftlab import files\n"
-        "files.take(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+        "files.acquire_lock(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / ".lock")], check=False)
     assert left(tmp_path) == [".lock"]
-    files.release(files.take(tmp_path / ".lock"))
+    files.release_lock(files.acquire_lock(tmp_path / ".lock"))
     assert left(tmp_path) == []
     assert files.holder(tmp_path / ".lock") == "another process"
 
 
 def test_a_lock_may_be_waited_for(tmp_path):
-    lock = files.take(tmp_path / ".lock")
-    threading.Timer(0.2, files.release, [lock]).start()
-    assert files.take(tmp_path / ".lock", wait=10) is not None
+    lock = files.acquire_lock(tmp_path / ".lock")
+    threading.Timer(0.2, files.release_lock, [lock]).start()
+    assert files.acquire_lock(tmp_path / ".lock", wait=10) is not None
 
 
 def test_json_is_strict(tmp_path):

@@ -9,12 +9,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from ftlab.adapters import lora
 from ftlab.data.prompts import ALPACA, Template
 from ftlab.errors import BadInput
 from ftlab.inference import Generator
-from ftlab.models import adapters, certificate, generation, loading
+from ftlab.merging import certificate
+from ftlab.models import generation, loading
 from ftlab.models.generation import Sampling
-from tests.models.merge_cases import NAMES, TARGETS, adapted, save_base
+from tests.merging.merge_cases import NAMES, TARGETS, adapted, save_base
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -57,7 +59,7 @@ def saved(bases, tmp_path_factory):
         path = folder / f"{name}-{kind}"
         if not path.exists():
             model = adapted(bases[name], seed=list(KINDS).index(kind), size=0.3, **KINDS[kind])
-            adapters.save(model, path, str(bases[name]))
+            lora.save(model, path, str(bases[name]))
         return path
 
     return make
@@ -92,7 +94,7 @@ def alone(base, folder=None):
     """What the base answers with this one adapter, or without any, by `adapters.load` and one prompt at a time."""
     model, tokenizer = loading.causal_lm(str(base)), loading.tokenizer(str(base))
     if folder is not None:
-        model = adapters.load(model, folder, str(base))
+        model = lora.load(model, folder, str(base))
     rows = [tokenizer(text)["input_ids"] for text in PROMPTS]
     return [generation.generate(model, tokenizer, [row], max_new_tokens=NEW)[0].text for row in rows]
 
@@ -329,7 +331,7 @@ def test_a_mixture_adds_what_each_adapter_adds_times_its_weight(bases, saved, na
     by_hand = loading.causal_lm(str(bases[name]))
     with torch.no_grad():
         for kind, weight in weights.items():
-            one = adapters.load(loading.causal_lm(str(bases[name])), saved(name, kind), str(bases[name]))
+            one = lora.load(loading.causal_lm(str(bases[name])), saved(name, kind), str(bases[name]))
             for where, module in one.get_base_model().named_modules():
                 if hasattr(module, "get_delta_weight"):
                     by_hand.get_submodule(where).weight += weight * module.get_delta_weight("default")
@@ -436,7 +438,7 @@ def test_an_adapter_that_is_not_whole_is_refused(bases, saved, tmp_path, missing
 
 def test_an_adapter_of_a_model_with_more_tokens_is_refused(bases, tmp_path):
     base = save_base(tmp_path / "base", "llama")  # has no row for the pad token, which `loading.causal_lm` adds
-    adapters.save(adapted(base, modules_to_save=["lm_head"]), tmp_path / "adapter", str(base))
+    lora.save(adapted(base, modules_to_save=["lm_head"]), tmp_path / "adapter", str(base))
     said = refusal(Generator.load, base, tmp_path / "adapter")
     assert f"the adapter in {tmp_path / 'adapter'} has other shapes than the model (size mismatch for" in said
 

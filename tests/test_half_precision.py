@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ftlab.models import loading
+from ftlab.models import devices
 from tests import cells
 
 pytestmark = pytest.mark.slow
@@ -16,9 +16,8 @@ BATCHES = "answers that a batch changes, in fp32: at most 0"
 def in_bf16(monkeypatch, one_thread):
     """This machine, as if it held frozen weights and trained in bf16."""
     precision = {"fp16": False, "bf16": True, "use_cpu": True}
-    monkeypatch.setattr(loading, "frozen_dtype", lambda device=None: torch.bfloat16)
-    for module in ("training.surroundings", "training.sft", "evaluation.policies"):
-        monkeypatch.setattr(f"ftlab.{module}.mixed_precision", lambda: dict(precision))
+    monkeypatch.setattr(devices, "frozen_dtype", lambda device=None: torch.bfloat16)
+    monkeypatch.setattr(devices, "mixed_precision", lambda: dict(precision))
 
 
 def claims(run) -> dict[str, bool]:

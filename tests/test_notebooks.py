@@ -13,11 +13,11 @@ import nbformat
 import pandas as pd
 import pytest
 
-from ftlab.course import lessons, profiles, runner
+from ftlab.course import notebooks, profiles, runner
 from ftlab.data import sources
 
 IGNORED = "nbval-ignore-output"
-LESSONS = lessons.lessons()
+LESSONS = notebooks.lessons()
 
 
 @pytest.fixture(params=LESSONS, ids=lambda lesson: lesson.name)

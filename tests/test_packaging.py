@@ -76,11 +76,6 @@ def test_no_room_imports_a_later_one(repository):
     assert done.returncode == 0, done.stdout
 
 
-def test_no_module_is_two(repository):
-    lengths = {path: len(path.read_text().splitlines()) for path in (repository / "ftlab").rglob("*.py")}
-    assert {path.name: length for path, length in lengths.items() if length > 330} == {}
-
-
 def test_the_repository_names_no_registry_and_no_folder_of_a_machine(repository):
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=repository, capture_output=True, check=False)
     if listed.returncode != 0:

@@ -19,10 +19,12 @@ import pytest
 import yaml
 
 from ftlab import cli
-from ftlab.course import lessons, profiles
+from ftlab.adapters import lora
+from ftlab.course import notebooks, profiles
 from ftlab.data import sources, tasks
 from ftlab.errors import BadInput
-from ftlab.models import adapters, freezing, loading, tiny
+from ftlab.freezing import plans
+from ftlab.models import loading, tiny
 from tests import cells
 from tests import hub as stand_in
 
@@ -30,13 +32,13 @@ pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 RUNS = tomllib.loads((HERE / "promises.toml").read_text(encoding="utf-8"))["run"]
-LESSONS = {lesson.number: lesson for lesson in lessons.lessons()}
+LESSONS = {lesson.number: lesson for lesson in notebooks.lessons()}
 COMMAND = re.compile(r"`(ftlab [a-z][^`]*)`")
 # What a value is a value of, where a text names it alone.
 KINDS = {
     "dataset": set(sources.SOURCES), "task": set(tasks.TASKS), "model": set(loading.MODELS),
-    "variant": set(adapters.VARIANTS), "policy": set(freezing.POLICIES), "profile": set(profiles.PROFILES),
-    "target_modules": {adapters.ALL_LINEAR},
+    "variant": set(lora.VARIANTS), "policy": set(plans.POLICIES), "profile": set(profiles.PROFILES),
+    "target_modules": {lora.ALL_LINEAR},
 }  # fmt: skip
 Named = tuple[str, str, str]  # a lesson, a parameter and a value; "*" is any
 
@@ -215,8 +217,8 @@ def brought(tmp_path_factory) -> dict[str, str]:
             pd.DataFrame({"instruction": asked, "input": "", "output": said}), root / f"task.{ending}"
         )
     wrapped = loading.causal_lm("tiny-llama")
-    wrapped = get_peft_model(wrapped, adapters.config(wrapped, rank=4, alpha=8))
-    found["<adapter>"] = str(adapters.save(wrapped, root / "adapter", "tiny-llama"))
+    wrapped = get_peft_model(wrapped, lora.config(wrapped, rank=4, alpha=8))
+    found["<adapter>"] = str(lora.save(wrapped, root / "adapter", "tiny-llama"))
     classifier = loading.encoder("tiny-distilbert", sources.SOURCES["tickets"].label_names)
     classifier.save_pretrained(root / "classifier")
     loading.tokenizer("tiny-distilbert").save_pretrained(root / "classifier")
@@ -356,9 +358,10 @@ def test_the_python_that_the_readme_shows_runs(desk, repository):
     """A block is run as it stands, with what its sentences speak of at hand; a model's name means a tiny one."""
     from transformers import Trainer, TrainingArguments
 
-    from ftlab.models import features, footprint
+    from ftlab.freezing import features
+    from ftlab.memory import footprint
+    from ftlab.models import devices
     from ftlab.training import classification
-    from ftlab.training.surroundings import answer_dtype
 
     text = (repository / "README.md").read_text(encoding="utf-8")
     rows = sources.load("mini_reviews")["train"].select(range(32))
@@ -368,8 +371,8 @@ def test_the_python_that_the_readme_shows_runs(desk, repository):
     )
     space = {
         "model": model, "tokenizer": tokenizer, "tokenized": classification.tokenized(rows, tokenizer, 32),
-        "Trainer": Trainer, "TrainingArguments": TrainingArguments, "freezing": freezing, "features": features,
-        "footprint": footprint, "answer_dtype": answer_dtype, "folder": str(desk / "MODEL"),
+        "Trainer": Trainer, "TrainingArguments": TrainingArguments, "plans": plans, "features": features,
+        "footprint": footprint, "devices": devices, "folder": str(desk / "MODEL"),
     }  # fmt: skip
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     inline = re.findall(r"`((?:footprint|Classifier)[.(][^`]+\))`", text)

@@ -62,9 +62,9 @@ def run(options: argparse.Namespace) -> int:
     source, unit = _source(options.file)
     require_prompts(given, where=lambda place: f"{source}, {unit} {place + 1}: prompt {place}")
     if options.record_base:
-        from ftlab.models import adapters
+        from ftlab.adapters import lora
 
-        adapters.record_fitting_base(options.adapter, options.model)
+        lora.record_fitting_base(options.adapter, options.model)
     generator = Generator.load(options.model, options.adapter)
     _say_what_is_left_aside(generator, options)
     prompts = [generator.prompt(text) for text in given] if options.instruct else given

@@ -31,10 +31,12 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Merge, measure, and print the certificate. Returns the exit code; without a good certificate nothing is kept."""
+    from ftlab.adapters import lora
     from ftlab.data import streams
     from ftlab.evaluation import forgetting
     from ftlab.inference.generator import require_language_model
-    from ftlab.models import adapters, certificate, loading
+    from ftlab.merging import certificate
+    from ftlab.models import loading
 
     require_language_model(options.base)
     texts = [" ".join(passage.split()[:WORDS]) for passage in forgetting.general_passages()[:PASSAGES]]
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         )
         texts = [text for part in parts for text in streams.texts(part, options.prompt)]
     if options.record_base:
-        adapters.record_fitting_base(options.adapter, options.base)
+        lora.record_fitting_base(options.adapter, options.base)
     found = certificate.merge_with_certificate(loading.folder(options.base), options.adapter, options.out, texts)
     if options.json:
         print(files.to_json({"out": str(options.out), **found.record()}, ascii_only=True))

@@ -80,9 +80,9 @@ def _half() -> torch.dtype | None:
     """Half precision where this machine computes in it; None, with a word to the user, where it does not."""
     import torch
 
-    from ftlab.training.surroundings import answer_dtype
+    from ftlab.models import devices
 
-    if (dtype := answer_dtype()) != torch.float32:
+    if (dtype := devices.answer_dtype()) != torch.float32:
         return dtype
     print("ftlab: half precision is no faster on this machine, so --half changes nothing", file=sys.stderr)
     return None

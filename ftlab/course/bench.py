@@ -13,7 +13,7 @@ from typing import Any
 
 from ftlab import files
 from ftlab.course import records
-from ftlab.course.lessons import notebooks_folder
+from ftlab.course.notebooks import notebooks_folder
 from ftlab.errors import BadInput
 
 

@@ -106,7 +106,7 @@ def write_card(
         difference=difference,
         limits=_limits(scores, table, difference, cut, budget.max_length),
     )
-    with files.whole(folder / "README.md") as temporary:
+    with files.atomic(folder / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from filelock import BaseFileLock
 
 from ftlab import files
-from ftlab.course import fitting, profiles, records
+from ftlab.course import auto_budget, profiles, records
 from ftlab.data import sources
 from ftlab.errors import BadInput, ClaimFailed
 from ftlab.models import loading
@@ -181,7 +181,7 @@ def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", **{WENT_OFFLINE: "1"})
     elif os.environ.get(WENT_OFFLINE):
         raise BadInput("this kernel went offline for another profile, for good; restart the kernel and run it again")
-    budget = fitting.fitted(budget)
+    budget = auto_budget.fitted(budget)
     folder = Path(os.environ.get(RUN_FOLDER) or _beside_the_notebooks() / "runs" / "notebook" / name).absolute()
     _take(folder, name)
     if "learning_rate" in budget.settings:
@@ -215,7 +215,7 @@ def _take(folder: Path, name: str) -> None:
     with files.explained(folder, BadInput):
         folder.parent.mkdir(parents=True, exist_ok=True)
         if lock not in _taken:
-            taken = files.take(lock, wait=PATIENCE)
+            taken = files.acquire_lock(lock, wait=PATIENCE)
             if taken is None:
                 raise BadInput(
                     f"another kernel ({files.holder(lock)}) has begun lesson {name} and writes into {folder.parent}; "
@@ -229,7 +229,7 @@ def _take(folder: Path, name: str) -> None:
 def _give_back(*locks: Path) -> None:
     for lock in locks or tuple(_taken):
         if taken := _taken.pop(lock, None):
-            files.release(taken)
+            files.release_lock(taken)
 
 
 def import_once() -> None:

@@ -14,9 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ftlab.adapters import lora
 from ftlab.data import sources, tasks
 from ftlab.errors import BadInput
-from ftlab.models import adapters, freezing, loading
+from ftlab.freezing import plans
+from ftlab.models import loading
 
 PROFILES = ("smoke", "cpu", "gpu")
 
@@ -97,7 +99,7 @@ PARAMETERS: dict[str, Parameter] = {
     "batch_size": Parameter(int, "rows in a step", low=1, high=4096),
     "learning_rate": Parameter(float, "the highest learning rate, after warm-up", above=0, high=1),
     "weight_decay": Parameter(float, "AdamW's pull of the weights towards zero", low=0, high=1),
-    "policy": Parameter(str, f"what trains, one of {', '.join(freezing.POLICIES)}"),
+    "policy": Parameter(str, f"what trains, one of {', '.join(plans.POLICIES)}"),
     "frozen_layers": Parameter(int, "the first so many layers that stay as they are, with the embeddings", low=1),
     "seeds": Parameter(int, "how many times each way is trained, on rows of its own", low=2, high=100),
     "policy_learning_rate": Parameter(float, "the highest learning rate of the policy set beside", above=0, high=1),
@@ -112,7 +114,7 @@ PARAMETERS: dict[str, Parameter] = {
     "rank": Parameter(int, "the rank of LoRA's two matrices", low=1),
     "alpha": Parameter(float, "LoRA's product is scaled by alpha / rank", above=0, high=10_000),
     "target_modules": Parameter(str, "names of linear modules with spaces between, or all-linear; empty: the usual"),
-    "variant": Parameter(str, f"one of {', '.join(adapters.VARIANTS)}"),
+    "variant": Parameter(str, f"one of {', '.join(lora.VARIANTS)}"),
     "quantize": Parameter(bool, "whether the base model's weights are held in 4 bits"),
     "accumulation": Parameter(int, "batches whose gradients make one step", low=1, high=4096),
     "full_learning_rate": Parameter(float, "the highest learning rate where every weight trains", above=0, high=1),
@@ -281,10 +283,10 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
     for model in ("model", "classifier_model", "classifier"):
         if values.get(model):
             loading.check(values[model])
-    if values.get("policy") not in (None, *freezing.POLICIES):
-        raise BadInput(f"there is no policy {values['policy']!r}; there are {', '.join(freezing.POLICIES)}")
-    if values.get("variant") not in (None, *adapters.VARIANTS):
-        raise BadInput(f"there is no variant {values['variant']!r}; there are {', '.join(adapters.VARIANTS)}")
+    if values.get("policy") not in (None, *plans.POLICIES):
+        raise BadInput(f"there is no policy {values['policy']!r}; there are {', '.join(plans.POLICIES)}")
+    if values.get("variant") not in (None, *lora.VARIANTS):
+        raise BadInput(f"there is no variant {values['variant']!r}; there are {', '.join(lora.VARIANTS)}")
     return Budget(lesson, profile, seed, values, given)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 
 from ftlab import files
-from ftlab.course.lessons import notebooks_folder
+from ftlab.course.notebooks import notebooks_folder
 from ftlab.course.runner import LOCK, Result, run
 from ftlab.errors import BadInput, CourseError
 from ftlab.progress import quiet
@@ -24,7 +24,7 @@ def refresh(wanted: Sequence[str] = ()) -> list[Result]:
     """
     folder = notebooks_folder()
     with files.explained(folder, BadInput):
-        lock = files.take(folder / LOCK)
+        lock = files.acquire_lock(folder / LOCK)
     if lock is None:
         who = files.holder(folder / LOCK)
         raise BadInput(f"the notebooks in {folder} are being stored anew ({who}); wait until that has ended")
@@ -33,10 +33,10 @@ def refresh(wanted: Sequence[str] = ()) -> list[Result]:
         _, results = run(wanted)
         for result in results:
             executed = nbformat.read(result.notebook, as_version=4)
-            with files.whole(folder / f"{result.lesson}.ipynb", error=BadInput) as temporary:
+            with files.atomic(folder / f"{result.lesson}.ipynb", error=BadInput) as temporary:
                 nbformat.write(strip_noise(executed), temporary)
     finally:
-        files.release(lock)
+        files.release_lock(lock)
     return results
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ftlab import files
-from ftlab.course import fitting, profiles
-from ftlab.course.display import Display, display
+from ftlab.course import auto_budget, profiles
 from ftlab.course.lesson import RUN_FOLDER, checkpoints_folder, lock_of
-from ftlab.course.lessons import LessonFile, lessons
+from ftlab.course.live_status import Display, display
+from ftlab.course.notebooks import LessonFile, lessons
 from ftlab.data import assets, sources, tasks
 from ftlab.errors import BadInput, ClaimFailed, LessonFailed
 from ftlab.models import loading
@@ -64,7 +64,9 @@ def plan(chosen: Sequence[LessonFile], profile: str, parameters: Mapping[str, An
     needed = dict.fromkeys(name for budget in budgets for name in budget.assets)
     assets.fetch(needed)
     for budget in budgets:
-        fitting.fitted(budget, rows=fitting.may_change(budget))  # the lesson does it again, and shows what has changed
+        auto_budget.fitted(
+            budget, rows=auto_budget.may_change(budget)
+        )  # the lesson does it again, and shows what has changed
     return budgets
 
 
@@ -107,7 +109,7 @@ def _folder_of_its_own(out: Path | None, profile: str) -> Iterator[Path]:
     with files.explained(wanted, BadInput):
         folder = wanted if out else _fresh_folder(wanted, profile)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = files.take(folder / LOCK)
+        lock = files.acquire_lock(folder / LOCK)
     if lock is None:
         raise BadInput(
             f"a run is going on in {folder} ({files.holder(folder / LOCK)}); wait until it has ended, or choose "
@@ -118,9 +120,9 @@ def _folder_of_its_own(out: Path | None, profile: str) -> Iterator[Path]:
         yield folder
     finally:
         for left in folder.glob(lock_of(folder, "*").name):  # by a kernel that was killed
-            if taken := files.take(left):
-                files.release(taken)
-        files.release(lock)
+            if taken := files.acquire_lock(left):
+                files.release_lock(taken)
+        files.release_lock(lock)
         with suppress(OSError):  # it holds something
             folder.rmdir()
 
@@ -140,7 +142,7 @@ def _fresh_folder(runs: Path, profile: str) -> Path:
 def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live: Display) -> Result:
     """Run one lesson into `folder/<lesson>`, which appears when the lesson is done and not before."""
     began = time.monotonic()
-    with files.whole(folder / lesson.name, folder=True, error=BadInput) as partial:
+    with files.atomic(folder / lesson.name, folder=True, error=BadInput) as partial:
         live.begin(lesson.name, partial / LIVE)
         notebook = partial / f"{lesson.name}.ipynb"
         try:
@@ -190,7 +192,7 @@ def _papermill(lesson: LessonFile, notebook: Path, parameters: dict[str, Any], l
             )
     except papermill.PapermillExecutionError as problem:
         said = _ANSI.sub("", f"{problem.evalue}").strip().splitlines() or [problem.ename]
-        if files.is_full(f"{problem.evalue}"):
+        if files.says_disk_is_full(f"{problem.evalue}"):
             raise BadInput(files.explain(OSError(errno.ENOSPC, files.NO_SPACE), notebook.parent.parent)) from problem
         if problem.ename == ClaimFailed.__name__:
             raise ClaimFailed(f"{lesson.name}: {said[0]}; {failed}") from problem

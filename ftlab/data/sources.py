@@ -17,8 +17,8 @@ import pandas as pd
 
 from ftlab import files
 from ftlab.data import assets, hub, values
-from ftlab.data.named import SOURCES
-from ftlab.data.spread import spread
+from ftlab.data.course_datasets import SOURCES
+from ftlab.data.subsets import spread
 from ftlab.data.tables import COLUMNS_ADVICE, FILE_TYPES, read_table
 from ftlab.errors import BadInput
 
@@ -236,7 +236,7 @@ def check(dataset: str, *, text_column: str = "text", label_column: str = "label
 
 
 def _as_path(dataset: str) -> Path:
-    path, there = files.look_at(dataset, "the path of a file")
+    path, there = files.named_path(dataset, "the path of a file")
     if there or path.suffix or "/" in dataset:
         return path
     raise BadInput(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftlab.data import drawing, duplicates
+from ftlab.data import duplicates, stratified
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -82,18 +82,18 @@ def split(
             raise BadInput("test_rows is 0 (all), and this data set has no test split of its own; give a number")
         clusters, kept = duplicates.together(list(everything["text"])), _distinct(everything)
         sizes = [rows, validation_rows, test_rows]
-        train, validation, test = drawing.draw(everything.select(kept), clusters[kept], sizes, seed, at_most)
+        train, validation, test = stratified.draw(everything.select(kept), clusters[kept], sizes, seed, at_most)
         return Splits(train, validation, test, len(everything) - len(kept))
     judging, size = dataset["test"], len(everything)
     clusters = duplicates.together([*everything["text"], *judging["text"]])
     candidates = _distinct(judging)
     # The judges are drawn from rows that are given; whether two of them are alike is for their makers to say.
-    (test,) = drawing.draw(judging.select(candidates), np.arange(len(candidates)), [test_rows], seed, at_most)
+    (test,) = stratified.draw(judging.select(candidates), np.arange(len(candidates)), [test_rows], seed, at_most)
     drawn = clusters[size:][np.isin(list(judging["id"]), list(test["id"]))]
     unseen = np.flatnonzero(~np.isin(clusters[:size], drawn))
     kept = unseen[_distinct(everything.select(unseen))]
     _require_left(everything, everything.select(kept))
-    train, validation = drawing.draw(everything.select(kept), clusters[kept], [rows, validation_rows], seed, at_most)
+    train, validation = stratified.draw(everything.select(kept), clusters[kept], [rows, validation_rows], seed, at_most)
     return Splits(train, validation, test, len(judging) - len(candidates) + size - len(kept))
 
 
@@ -109,7 +109,7 @@ def part(dataset: Dataset, rows: int) -> Dataset:
             f"a part of {rows:,} rows is asked for; expected from {len(by_class)}, one of each class, to "
             f"{len(dataset):,}, the rows that there are"
         )
-    take = drawing.shares(np.array([len(indices) for indices in by_class]), rows, keep=0)
+    take = stratified.shares(np.array([len(indices) for indices in by_class]), rows, keep=0)
     chosen = [indices[:count] for indices, count in zip(by_class, take, strict=True)]
     return dataset.select(np.sort(np.concatenate(chosen)))
 
@@ -119,7 +119,7 @@ def disjoint(dataset: Dataset, sizes: Sequence[int], *, seed: int = 0) -> list[D
 
     So that several trainings, say one a seed, have nothing in common. Raises BadInput as `split` does.
     """
-    return drawing.draw(dataset, duplicates.together(list(dataset["text"])), list(sizes), seed)
+    return stratified.draw(dataset, duplicates.together(list(dataset["text"])), list(sizes), seed)
 
 
 def _distinct(dataset: Dataset) -> np.ndarray:

@@ -46,7 +46,7 @@ def chunks(
 
 
 def _as_path(file: str) -> Path:
-    path, there = files.look_at(file, "the path of a file")
+    path, there = files.named_path(file, "the path of a file")
     if not path.is_file():
         what = "is a folder" if there else "does not exist"
         raise BadInput(f"{file} {what}; give a {', '.join(INPUT_TYPES)} file, or - for one text a line on stdin")
@@ -130,7 +130,7 @@ def writer(out: Path | None) -> Iterator[Any]:
         return
     require_writable(out)
     suffix = out.suffix.lower()
-    with files.whole(out, error=BadInput) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with files.atomic(out, error=BadInput) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         columns: list[str] = []
 
         def write(part: pd.DataFrame) -> None:

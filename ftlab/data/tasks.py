@@ -13,7 +13,7 @@ import pandas as pd
 from ftlab import files
 from ftlab.data import docstrings, duplicates, sources, tables, values
 from ftlab.data.splits import Splits
-from ftlab.data.spread import spread
+from ftlab.data.subsets import spread
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _shipped(name: str) -> pd.DataFrame:
 
 
 def _own(task: str) -> pd.DataFrame:
-    path, there = files.look_at(task, "a task's name or the path of a file")
+    path, there = files.named_path(task, "a task's name or the path of a file")
     if not (there or path.suffix or "/" in task):
         raise BadInput(f"there is no task {task!r}; there are {', '.join(TASKS)}, or give the path of a file")
     rows = tables.read_table(path, ["instruction", "output"], advice=ADVICE)
@@ -238,7 +238,7 @@ def _dataset(rows: pd.DataFrame, provenance: sources.Provenance) -> Dataset:
 
 def _provenance(task: str) -> sources.Provenance:
     if task not in TASKS:
-        path = files.look_at(task, "the path of a file")[0]
+        path = files.named_path(task, "the path of a file")[0]
         return sources.Provenance(path.name, str(path), "your own", files.sha256(path))
     shipped = sources.ROWS / f"{task}.{'csv' if task in sources.SOURCES else 'jsonl'}"
     if task != "tutor":

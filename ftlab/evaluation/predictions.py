@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ftlab.errors import BadInput
+from ftlab.freezing.features import Features
 from ftlab.models import batches
-from ftlab.models.features import Features
 from ftlab.models.label_names import UNNAMED
 
 if TYPE_CHECKING:

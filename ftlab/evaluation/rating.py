@@ -56,7 +56,7 @@ class Sheet:
             (number, _cell(item.id), _cell(item.prompt), _cell(item.answer), value)
             for number, (item, value) in enumerate(zip(self.items, given, strict=True), start=1)
         ]
-        with files.whole(path) as temporary:
+        with files.atomic(path) as temporary:
             # Excel takes a file that does not begin with a byte order mark for something other than UTF-8.
             pd.DataFrame(lines, columns=list(COLUMNS)).to_csv(temporary, index=False, encoding="utf-8-sig")
 
@@ -65,7 +65,7 @@ class Sheet:
 
         Raises BadInput for a form of other prompts or answers, and for a rating that is missing or not 1 to 5.
         """
-        path, _ = files.look_at(str(path), "the path of a filled-in form")
+        path, _ = files.named_path(str(path), "the path of a filled-in form")
         frame = tables.read_table(path, []).dropna(how="all").fillna("")  # spreadsheets add empty lines
         if lacking := [name for name in COLUMNS if name not in frame]:
             raise BadInput(

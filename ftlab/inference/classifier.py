@@ -10,7 +10,7 @@ import pandas as pd
 
 from ftlab.data import streams
 from ftlab.errors import BadInput
-from ftlab.models import batches, label_names, loading, model_files
+from ftlab.models import batches, devices, label_names, loading, model_files
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ class Classifier:
     tokens are cut; by default that is the length that the folder's tokenizer names, which is the one that the model was
     trained with, or as many as the model has positions. It runs on the GPU if there is one, in `dtype`: by default the
     one that it was saved in, in which it answers what `pipeline` does. Half precision is faster where the machine
-    computes in it (`surroundings.answer_dtype`); it moves probabilities by hundredths (0.04 at most in
+    computes in it (`devices.answer_dtype`); it moves probabilities by hundredths (0.04 at most in
     `benchmarks/classification.py`) and a little with the other texts of the batch. Special tokens in a text are text
     to what a lesson saved, and to any other model what its tokenizer makes of them, as in `pipeline`. Raises BadInput
     when the folder holds no classifier, one that gives several labels at once or a number, or one whose weights or
@@ -74,7 +74,7 @@ class Classifier:
         self.max_length = max_length or most
         self.model = loading.load(AutoModelForSequenceClassification, model, dtype=dtype or "auto", **named)
         loading.match_pad_token(self.model, self.tokenizer)  # by which a decoder finds the end of a text
-        self.model.to(device or loading.best_device()).eval()
+        self.model.to(device or devices.best_device()).eval()
 
     def probabilities(self, texts: Sequence[str], *, tokens: int = batches.TOKENS) -> np.ndarray:
         """The probability of each label for each text: (texts, labels), in the order of the texts.

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from ftlab.adapters import lora as adapter_files
+from ftlab.adapters import switching
 from ftlab.data import chat as chats
 from ftlab.data import prompts as formats
 from ftlab.errors import BadInput
-from ftlab.models import adapters as adapter_files
-from ftlab.models import batches, certificate, generation, loading, switching
+from ftlab.merging import certificate
+from ftlab.models import batches, devices, generation, loading
 from ftlab.models.generation import Answer, Sampling
 
 if TYPE_CHECKING:
@@ -71,8 +73,8 @@ class Generator:
                 f"{base} is a merged model (it has a {certificate.RECORD}), whose weights hold an adapter already; "
                 "load it without adapters, or give the base that it was merged from"
             )
-        device = device or loading.best_device()
-        dtype = dtype or loading.frozen_dtype(str(device))
+        device = device or devices.best_device()
+        dtype = dtype or devices.frozen_dtype(str(device))
         if folders:
             loaded: Any = switching.load(base, folders, dtype=dtype)
         else:

@@ -16,9 +16,6 @@ from ftlab import files
 from ftlab.data import assets, hub
 from ftlab.errors import BadInput
 from ftlab.models import model_files, tiny
-from ftlab.models.devices import best_device as best_device
-from ftlab.models.devices import frozen_dtype as frozen_dtype
-from ftlab.models.devices import held_in as held_in
 from ftlab.models.loading_report import REPORTED, require_whole, start_fresh_head
 from ftlab.models.padding import PAD_TOKEN as PAD_TOKEN
 from ftlab.models.padding import ensure_pad_token as ensure_pad_token
@@ -322,5 +319,5 @@ def _reason(problem: Exception) -> str:
 
 
 def _is_folder_name(model: str) -> bool:
-    path, there = files.look_at(model, "a model's name or folder")
+    path, there = files.named_path(model, "a model's name or folder")
     return there or path.is_absolute() or model.startswith((".", "~", os.sep)) or model.count("/") > 1

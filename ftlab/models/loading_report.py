@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import BadInput
 from ftlab.models import model_files
-from ftlab.models.adapter_values import some
 from ftlab.models.model_files import WRAPPERS
+from ftlab.wording import some
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

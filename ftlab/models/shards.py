@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ftlab.errors import BadInput
 from ftlab.models import model_files
-from ftlab.models.adapter_values import some
+from ftlab.wording import some
 
 if TYPE_CHECKING:
     from io import FileIO

@@ -142,11 +142,11 @@ def folder(name: str) -> Path:
         lock = assets.lock(path.parent)
         try:
             if not (path / "config.json").is_file():  # another process may have been faster
-                with torch.random.fork_rng(devices=[]), files.whole(path, folder=True, error=AssetError) as partial:
+                with torch.random.fork_rng(devices=[]), files.atomic(path, folder=True, error=AssetError) as partial:
                     torch.manual_seed(0)
                     model, tokenizer = BUILDERS[name]()
                     model.save_pretrained(partial)
                     tokenizer.save_pretrained(partial)
         finally:
-            files.release(lock)
+            files.release_lock(lock)
     return path

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase, Trainer
 
-    from ftlab.models.features import Features
-    from ftlab.models.freezing import Plan
+    from ftlab.freezing.features import Features
+    from ftlab.freezing.plans import Plan
 
 LEAST_STEPS = 60  # fewer leave a fresh head where it began
 
@@ -48,23 +48,24 @@ def fine_tune(
     import torch
     from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments, set_seed
 
-    from ftlab.models import freezing, loading
-    from ftlab.models.dropout import quick_dropout
-    from ftlab.training import policies
-    from ftlab.training.surroundings import StopWhenNotFinite, mixed_precision, pieces, quick_attention
+    from ftlab.freezing import plans
+    from ftlab.models import devices, loading
+    from ftlab.training import layerwise
+    from ftlab.training.callbacks import StopWhenNotFinite
+    from ftlab.training.cpu_speed import pieces, quick_attention, quick_dropout
 
     batch_size = min(batch_size, len(train))
-    precision = mixed_precision() if precision is None else precision
+    precision = devices.mixed_precision() if precision is None else precision
     set_seed(seed)
     encoder = loading.encoder(model, train.features["label"].names, **loading.without_attention_dropout(model))
     encoder.accepts_loss_kwargs = False  # see `invariants.accumulation`
-    plan = freezing.freeze(encoder, policy, frozen_layers)
+    plan = plans.freeze(encoder, policy, frozen_layers)
     if features is not None:
         _require_features_of(features, plan, train)
     tokenizer = loading.tokenizer(model, split_special_tokens=True)
     optimizer = None
     if policy == "layerwise":
-        groups = policies.layerwise_groups(encoder, learning_rate=learning_rate, weight_decay=weight_decay)
+        groups = layerwise.layerwise_groups(encoder, learning_rate=learning_rate, weight_decay=weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)  # as Trainer's own
     rows = tokenized(train, tokenizer, max_length) if features is None else features.rows
     accumulation = 1  # features are small
@@ -94,7 +95,7 @@ def fine_tune(
             train_dataset=rows,
             processing_class=tokenizer,
             data_collator=DataCollatorWithPadding(tokenizer) if features is None else features.collate,
-            callbacks=[StopWhenNotFinite(), *([policies.GradualUnfreezing()] if policy == "gradual" else [])],
+            callbacks=[StopWhenNotFinite(), *([layerwise.GradualUnfreezing()] if policy == "gradual" else [])],
             optimizers=(optimizer, None),
         )
         trainer.remove_callback(PrinterCallback)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from transformers import PrinterCallback, Trainer, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from ftlab.adapters.quantized import require_amp
 from ftlab.data.prompts import IGNORED
 from ftlab.errors import BadInput
-from ftlab.models.quantized import require_amp
+from ftlab.models import devices
+from ftlab.training.callbacks import StopWhenNotFinite
+from ftlab.training.cpu_speed import quick_attention
 from ftlab.training.instruction import supervised_only
-from ftlab.training.surroundings import StopWhenNotFinite, mixed_precision, quick_attention
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +98,7 @@ def fine_tune(
     `model` is wrapped already, or trains in full; `rows` are those of `prompts.encode`. No validation rows and no
     choice of a checkpoint: the last weights count. `folder` is for Trainer's files; none is written.
     """
-    precision: dict[str, Any] = dict(mixed_precision())
+    precision: dict[str, Any] = dict(devices.mixed_precision())
     require_amp(model, precision["fp16"])
     set_seed(seed)
     trainer = SupervisedSFTTrainer(

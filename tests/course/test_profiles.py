@@ -1,6 +1,6 @@
 import pytest
 
-from ftlab.course import lessons, profiles
+from ftlab.course import notebooks, profiles
 from ftlab.data import sources, tasks
 from ftlab.errors import BadInput
 from ftlab.models import loading
@@ -23,7 +23,7 @@ def refusal(lesson="text_classification", profile="smoke", **overrides) -> str:
 
 
 def test_every_lesson_has_a_budget_in_every_profile_with_the_same_names():
-    assert sorted(profiles.table()) == sorted(lesson.slug for lesson in lessons.lessons()) == sorted(LESSONS)
+    assert sorted(profiles.table()) == sorted(lesson.slug for lesson in notebooks.lessons()) == sorted(LESSONS)
     for lesson, budgets in profiles.table().items():
         assert list(budgets) == list(profiles.PROFILES), lesson
         assert len({tuple(budget) for budget in budgets.values()}) == 1, lesson

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from ftlab import files
-from ftlab.course import lessons, refresh, runner
+from ftlab.course import notebooks, refresh, runner
 from ftlab.errors import BadInput, ClaimFailed, LessonFailed
 
 METADATA = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
@@ -35,7 +35,7 @@ def course(tmp_path, monkeypatch):
         nbformat.write(
             nbformat.v4.new_notebook(cells=cells, metadata=METADATA), folder / "02_text_classification.ipynb"
         )
-        monkeypatch.setattr(lessons, "notebooks_folder", lambda: folder)
+        monkeypatch.setattr(notebooks, "notebooks_folder", lambda: folder)
         return tmp_path / "out"
 
     return make
@@ -135,14 +135,14 @@ def test_a_second_run_into_a_folder_is_refused_in_one_sentence_and_touches_nothi
     out = course("lesson.finish('x')")
     (out / ".partial-1").mkdir(parents=True)
     (out / ".partial-1" / "half").write_text("of the first run")
-    first = files.take(out / runner.LOCK)
+    first = files.acquire_lock(out / runner.LOCK)
     before = everything(out)
     with pytest.raises(
         BadInput, match=rf"a run is going on in {out} \(process {os.getpid()}\); .* choose another folder"
     ):
         runner.run(["02"], profile="smoke", out=out)
     assert everything(out) == before
-    files.release(first)
+    files.release_lock(first)
     runner.run(["02"], profile="smoke", out=out)
     assert sorted(path.name for path in out.iterdir()) == ["02_text_classification"]
 
@@ -231,31 +231,31 @@ def test_checkpoints_stay_until_the_results_stand_under_their_name(course, monke
 def test_the_notebooks_are_stored_by_one_process_at_a_time(course, tmp_path, monkeypatch):
     course("lesson.finish('x')")
     monkeypatch.setattr(refresh, "notebooks_folder", lambda: tmp_path / "notebooks")
-    lock = files.take(tmp_path / "notebooks" / runner.LOCK)
+    lock = files.acquire_lock(tmp_path / "notebooks" / runner.LOCK)
     before = everything(tmp_path)
     with pytest.raises(BadInput, match=rf"are being stored anew \(process {os.getpid()}\); wait until"):
         refresh.refresh(["02"])
     assert everything(tmp_path) == before
-    files.release(lock)
+    files.release_lock(lock)
 
 
 @pytest.mark.parametrize(
     "name", ["02", "2", "02_text_classification", "text_classification", "notebooks/02_text_classification.ipynb"]
 )
 def test_a_lesson_is_found_by_number_name_or_path(name):
-    assert [lesson.name for lesson in lessons.lessons([name])] == ["02_text_classification"]
+    assert [lesson.name for lesson in notebooks.lessons([name])] == ["02_text_classification"]
 
 
 def test_lessons_run_in_the_order_of_the_course():
-    assert [lesson.number for lesson in lessons.lessons(["02", "01"])] == ["01", "02"]
+    assert [lesson.number for lesson in notebooks.lessons(["02", "01"])] == ["01", "02"]
     with pytest.raises(BadInput, match="there is no lesson '17'; there are 01_data_audit"):
-        lessons.lessons(["17"])
+        notebooks.lessons(["17"])
 
 
 def test_papermill_reads_the_types_of_every_parameter():
     from papermill.inspection import inspect_notebook
 
-    for lesson in lessons.lessons():
+    for lesson in notebooks.lessons():
         types = {name: entry["inferred_type_name"] for name, entry in inspect_notebook(lesson.path).items()}
         assert list(types)[:2] == ["profile", "seed"]
         assert all(kind in ("str", "int") or kind.startswith("Optional[") for kind in types.values()), types

@@ -227,7 +227,7 @@ def test_what_a_killed_process_left_is_swept_though_nothing_is_missing(tiny_asse
 def test_a_second_fetch_waits_aloud_and_leaves_the_first_ones_download_alone(tiny_asset, capfd):
     root = assets.home() / "assets"
     (root / ".partial-download").mkdir(parents=True)
-    first = files.take(root / assets.LOCK)
+    first = files.acquire_lock(root / assets.LOCK)
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(assets.fetch)
         said = ""
@@ -235,7 +235,7 @@ def test_a_second_fetch_waits_aloud_and_leaves_the_first_ones_download_alone(tin
             said += capfd.readouterr().err
         assert said == f"ftlab: process {os.getpid()} is fetching into {root}; waiting for it ...\n"
         assert (root / ".partial-download").exists()
-        files.release(first)
+        files.release_lock(first)
         assert second.result() == ["tiny"]
     assert not (root / ".partial-download").exists()  # nobody's any more
 
@@ -243,7 +243,7 @@ def test_a_second_fetch_waits_aloud_and_leaves_the_first_ones_download_alone(tin
 def test_a_fetch_killed_half_way_leaves_no_asset(tiny_asset, tmp_path):
     script = (
         "import os, signal; from pathlib import Path; from ftlab import files\n"
-        f"with files.whole(Path({str(tmp_path / 'asset')!r}), folder=True) as partial:\n"
+        f"with files.atomic(Path({str(tmp_path / 'asset')!r}), folder=True) as partial:\n"
         "    (partial / 'data').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9

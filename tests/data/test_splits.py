@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from ftlab.data import drawing, duplicates, sources
+from ftlab.data import duplicates, sources, stratified
 from ftlab.data import splits as splitting
 from ftlab.data.splits import disjoint, split
 from ftlab.data.words import normalise
@@ -467,7 +467,7 @@ def test_every_class_is_dealt_out_to_every_split_wherever_that_can_be_done(seed)
     holds = rng.random((count, classes)) < 0.5
     holds[np.arange(count), rng.integers(0, classes, count)] = True
     clusters, labels = np.nonzero(holds)
-    rows = drawing.Rows(labels, clusters, drawing.members_of(clusters), ["a", "b", "c"][:classes])
+    rows = stratified.Rows(labels, clusters, stratified.members_of(clusters), ["a", "b", "c"][:classes])
     ways = (np.array(way) for way in itertools.product(range(3), repeat=count))
     possible = any(all(holds[way == split].any(axis=0).all() for split in range(3)) for way in ways)
     covers = rows.covers(np.ones(len(labels), dtype=bool), 3, rng)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ftlab.errors import BadInput
-from ftlab.models import loading, tiny
+from ftlab.models import devices, loading, tiny
 
 TINY = {
     "tiny-distilbert": "DistilBertForSequenceClassification",
@@ -172,7 +172,7 @@ def test_weights_are_held_in_another_dtype_for_a_while_and_are_then_the_same_ten
     ids = torch.arange(9)[None]
     with torch.no_grad():
         expected = model(input_ids=ids).logits
-        with loading.held_in(model, torch.bfloat16):
+        with devices.in_dtype(model, torch.bfloat16):
             assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
             assert {buffer.dtype for name, buffer in model.named_buffers() if "inv_freq" in name} <= {torch.float32}
             rough = model(input_ids=ids).logits
@@ -186,7 +186,7 @@ def test_weights_are_held_in_another_dtype_for_a_while_and_are_then_the_same_ten
 
 def test_weights_come_back_after_an_error_too():
     model = loading.causal_lm("tiny-gpt2")
-    with pytest.raises(ZeroDivisionError), loading.held_in(model, torch.bfloat16):
+    with pytest.raises(ZeroDivisionError), devices.in_dtype(model, torch.bfloat16):
         raise ZeroDivisionError
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 

@@ -6,8 +6,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
+from ftlab.adapters import lora
 from ftlab.errors import BadInput
-from ftlab.models import adapters, freezing, loading
+from ftlab.freezing import plans
+from ftlab.models import loading
 from ftlab.models.loading_report import REPORTED
 from tests.models.saved_models import edit, rewrite, save, save_lm, without
 
@@ -143,7 +145,7 @@ def test_a_matrix_of_another_shape_is_refused_whatever_it_is_loaded_into(four_bi
     save_lm(tmp_path)
     name = "model.layers.0.mlp.up_proj.weight"
     rewrite(tmp_path, lambda tensors: tensors | {name: tensors[name][:30]})
-    options = {"quantization_config": adapters.four_bit_config()} if four_bits else {}
+    options = {"quantization_config": lora.four_bit_config()} if four_bits else {}
     said = refusal(AutoModelForCausalLM, tmp_path, **options)
     assert name in said
     assert "(30, 16) for (32, 16)" in said
@@ -219,7 +221,7 @@ def test_two_tensors_that_the_config_calls_one_are_refused_where_they_differ(tmp
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.bool, torch.float8_e4m3fn])
 def test_integers_where_floats_belong_are_refused(dtype, four_bits, tmp_path):
     save_lm(tmp_path)
-    options = {"quantization_config": adapters.four_bit_config()} if four_bits else {}
+    options = {"quantization_config": lora.four_bit_config()} if four_bits else {}
     name = "model.layers.1.mlp.down_proj.weight"
     rewrite(tmp_path, lambda tensors: tensors | {name: (tensors[name] * 40).to(dtype)})
     said = refusal(AutoModelForCausalLM, tmp_path, dtype=torch.float32, **options)
@@ -231,7 +233,7 @@ def test_integers_where_floats_belong_are_refused(dtype, four_bits, tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_none_are_refused(value, four_bits, tmp_path):
     save_lm(tmp_path)
-    options = {"quantization_config": adapters.four_bit_config()} if four_bits else {}
+    options = {"quantization_config": lora.four_bit_config()} if four_bits else {}
     name = "model.layers.1.mlp.down_proj.weight"
 
     def spoil(tensors):
@@ -244,7 +246,7 @@ def test_numbers_that_are_none_are_refused(value, four_bits, tmp_path):
 
 def test_weights_that_were_saved_in_4_bits_are_whole(tmp_path):
     save_lm(tmp_path / "full", hidden_size=64, intermediate_size=128)
-    four_bits = loading.causal_lm(str(tmp_path / "full"), quantization_config=adapters.four_bit_config())
+    four_bits = loading.causal_lm(str(tmp_path / "full"), quantization_config=lora.four_bit_config())
     four_bits.save_pretrained(tmp_path / "packed")
     loading.tokenizer(str(tmp_path / "full")).save_pretrained(tmp_path / "packed")
     torch.testing.assert_close(logits(loading.causal_lm(str(tmp_path / "packed"))), logits(four_bits))
@@ -293,7 +295,7 @@ def test_a_pooler_that_pretraining_had_not_is_fresh_and_trains_with_the_head(tmp
     model = loading.encoder(str(tmp_path), ["no", "yes"])
     pooler = {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
     assert model.fresh_tensors == pooler | {"classifier.weight", "classifier.bias"}
-    plan = freezing.freeze(model, "head")
+    plan = plans.freeze(model, "head")
     assert pooler <= plan.trained
     assert all(model.get_parameter(name).requires_grad for name in model.fresh_tensors)
     assert plan.frozen == {name for name, _ in model.named_parameters()} - model.fresh_tensors
@@ -303,13 +305,13 @@ def test_a_pooler_that_pretraining_had_not_is_fresh_and_trains_with_the_head(tmp
 def test_no_policy_leaves_a_fresh_tensor_frozen(policy, tmp_path):
     save(tmp_path, "bert", AutoModelForMaskedLM)
     model = loading.encoder(str(tmp_path), ["no", "yes"])
-    plan = freezing.freeze(model, policy, 2 if policy == "first_layers" else None)
+    plan = plans.freeze(model, policy, 2 if policy == "first_layers" else None)
     assert model.fresh_tensors <= plan.trained
 
 
 def test_a_pooler_that_was_pretrained_stays_frozen_with_the_body(tmp_path):
     save(tmp_path, "bert", AutoModel)
-    plan = freezing.freeze(loading.encoder(str(tmp_path), ["no", "yes"]), "head")
+    plan = plans.freeze(loading.encoder(str(tmp_path), ["no", "yes"]), "head")
     assert "bert.pooler.dense.weight" in plan.frozen
 
 

@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from ftlab.data import sources
-from ftlab.models import freezing, loading
+from ftlab.freezing import plans
+from ftlab.models import loading
 from ftlab.training import classification
 
 DEPTH, WIDTH = 3, 16
@@ -66,4 +67,4 @@ def reviews(rows, max_length=32, start=0):
 
 def parts_of(model):
     """{parameter's name: its part}, as the plan sees it."""
-    return {name: part for part, tensors in freezing.structure(model).parts.items() for name in tensors}
+    return {name: part for part, tensors in plans.structure(model).parts.items() for name in tensors}

@@ -17,10 +17,10 @@ from transformers import (
 )
 
 from ftlab.data import sources
-from ftlab.models import loading
-from ftlab.models.dropout import quick_dropout
+from ftlab.models import devices, loading
 from ftlab.training import checkpoints
-from ftlab.training.surroundings import StopWhenNotFinite, mixed_precision
+from ftlab.training.callbacks import StopWhenNotFinite
+from ftlab.training.cpu_speed import quick_dropout
 
 ROWS, BATCH_SIZE = 64, 8
 STEPS = ROWS // BATCH_SIZE  # in an epoch
@@ -45,7 +45,7 @@ def train(folder, *, resume=False, scores=SCORES, patience=3, callbacks=()):
             eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True, save_total_limit=1,
             metric_for_best_model="score", logging_steps=5,
             restore_callback_states_from_checkpoint=True, seed=0, report_to="none", disable_tqdm=True,
-            **mixed_precision(),
+            **devices.mixed_precision(),
         ),
         train_dataset=tokenized.select(range(ROWS)),
         eval_dataset=tokenized.select(range(ROWS, ROWS + 40)),

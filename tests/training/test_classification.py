@@ -16,8 +16,9 @@ from transformers import (
 
 from ftlab.data import sources
 from ftlab.errors import BadInput
+from ftlab.freezing import features, plans
 from ftlab.inference import Classifier
-from ftlab.models import batches, features, freezing, loading
+from ftlab.models import batches, loading
 from ftlab.training import classification
 from ftlab.training.classification import class_weights, require_batches, weighted_cross_entropy
 
@@ -220,10 +221,10 @@ def test_a_decoder_that_was_fine_tuned_answers_alike_in_its_folder_and_in_a_pipe
 def test_a_decoder_trains_what_a_policy_says(model, policy, tmp_path):
     frozen = 1 if policy == "first_layers" else None
     torch.manual_seed(0)
-    before = freezing.fingerprints(loading.encoder(model, ["negative", "positive"]))
-    plan = freezing.freeze(loading.encoder(model, ["negative", "positive"]), policy, frozen)
+    before = plans.fingerprints(loading.encoder(model, ["negative", "positive"]))
+    plan = plans.freeze(loading.encoder(model, ["negative", "positive"]), policy, frozen)
     trainer = fine_tuned(model, tmp_path, policy=policy, frozen_layers=frozen, epochs=2)
-    after = freezing.fingerprints(trainer.model)
+    after = plans.fingerprints(trainer.model)
     assert {name for name in plan.frozen if before[name] != after[name]} == set()
     assert "score.weight" in plan.trained
     assert before["score.weight"] != after["score.weight"]
@@ -233,7 +234,7 @@ def test_a_decoder_trains_what_a_policy_says(model, policy, tmp_path):
 def test_a_decoder_trains_from_stored_features_as_it_does_without_them(model, tmp_path):
     rows = sources.load("mini_reviews")["train"].select(range(24))
     tokenizer, encoder = loading.tokenizer(model), loading.encoder(model, ["negative", "positive"])
-    plan = freezing.freeze(encoder, "first_layers", 1)
+    plan = plans.freeze(encoder, "first_layers", 1)
     stored = features.compute(encoder, plan, classification.tokenized(rows, tokenizer, 48), tokenizer)
     options = {"policy": "first_layers", "frozen_layers": 1}
     plain, cached = (fine_tuned(model, tmp_path, **options, **given) for given in ({}, {"features": stored}))

@@ -9,9 +9,10 @@ from peft import get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from ftlab.adapters import lora
 from ftlab.data import prompts
 from ftlab.errors import BadInput
-from ftlab.models import adapters, loading
+from ftlab.models import loading
 from ftlab.training import sft
 from ftlab.training.checkpoints import checkpoint
 from ftlab.training.sft import SupervisedSFTTrainer
@@ -54,7 +55,7 @@ def base(request, tokenizer):
 def adapted(base):
     torch.manual_seed(0)
     model = copy.deepcopy(base)
-    return get_peft_model(model, adapters.config(model, rank=2, alpha=4))
+    return get_peft_model(model, lora.config(model, rank=2, alpha=4))
 
 
 def trainer_of(kind, model, rows, tokenizer, folder, *, callbacks=(), **options):

@@ -1,4 +1,4 @@
-"""What is wrong with these rows? Findings, each with its rows, why it matters, what it costs and how to mend it.
+"""What is wrong with these rows? Findings, each with its rows, why it matters, what it costs and how to repair it.
 
 Good data beats a good model, and looking costs seconds.
 """
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ftlab.data import sources
-from ftlab.data.audit import basics, debris, learned, lengths, placeholders, repeats, tokens
+from ftlab.data.audit import basics, lengths, model_checks, placeholders, repeats, text_noise, tokens
 from ftlab.data.audit.basics import first_rows
+from ftlab.data.audit.findings import SEVERITIES, Finding
 from ftlab.data.audit.instructions import audit_instructions
-from ftlab.data.audit.report import SEVERITIES, AuditReport, Finding
+from ftlab.data.audit.report import AuditReport
 from ftlab.data.audit.table import Table, prepare
 from ftlab.errors import BadInput
 from ftlab.progress import bar
@@ -60,8 +61,8 @@ def audit(
             raise BadInput(f"{name}: no row has both a text and a label; expected some of each class")
         # The tokenizer is not Python and needs no lock, so it counts beside the rest.
         counting = beside.submit(lengths.measure, table, tokenizer, progress.update)
-        findings = [*basics.check(table), *debris.check(table), *placeholders.check(table), *repeats.check(table)]
-        opinion = learned.check(table)
+        findings = [*basics.check(table), *text_noise.check(table), *placeholders.check(table), *repeats.check(table)]
+        opinion = model_checks.check(table)
         measured = counting.result()
         findings += [*opinion.findings, *lengths.check(measured, max_length), *tokens.special(table, tokenizer)]
     if tokenizer is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ftlab.data import sources
-from ftlab.data.audit.report import Finding, finding
+from ftlab.data.audit.findings import Finding, finding
 from ftlab.data.audit.table import Table
 
 IMBALANCE_WARNS_ABOVE = 5.0

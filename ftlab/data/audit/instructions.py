@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from ftlab.data import prompts, sources, special_tokens
-from ftlab.data.audit import debris, lengths, placeholders, repeats, tokens
-from ftlab.data.audit.report import SEVERITIES, AuditReport, Finding, finding
+from ftlab.data.audit import lengths, placeholders, repeats, text_noise, tokens
+from ftlab.data.audit.findings import SEVERITIES, Finding, finding
+from ftlab.data.audit.report import AuditReport
 from ftlab.data.audit.table import Table, prepare
 from ftlab.data.words import normalise
 from ftlab.errors import BadInput
@@ -55,7 +56,7 @@ def audit_instructions(
     with bar("auditing", total=size * 2 + len(frame) * bool(tokenizer), unit="rows") as progress:
         table = Table(frame, others, progress, ("prompt", "completion"))
         _require_parts(name, table)
-        found = [*_completions(table), *_prompts(table), *debris.check(table), *repeats.check(table)]
+        found = [*_completions(table), *_prompts(table), *text_noise.check(table), *repeats.check(table)]
         found += [*placeholders.check(table), *tokens.special(table, tokenizer), *_headings(table, template)]
         measured = _measure(table, tokenizer, template, progress.update)
     if tokenizer is not None:

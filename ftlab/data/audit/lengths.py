@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ftlab.data import special_tokens
-from ftlab.data.audit.report import Finding, finding, share
+from ftlab.data.audit.findings import Finding, finding, share
 from ftlab.data.audit.table import Table
 from ftlab.errors import BadInput
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ftlab.data import sources
-from ftlab.data.audit.report import Finding, finding
+from ftlab.data.audit.findings import Finding, finding
 from ftlab.data.audit.table import Table
 
 MISSING = frozenset({"nan", "<na>", "#n/a"})  # what pandas, R and spreadsheets write, and nobody else

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftlab.data.audit import linear, mending
-from ftlab.data.audit.experiments import EXPERIMENTS, rows_to_price
+from ftlab.data.audit import linear_model, repairs
+from ftlab.data.audit.ablations import EXPERIMENTS, rows_to_price
 from ftlab.data.audit.table import Table
 from ftlab.errors import BadInput
 from ftlab.intervals import Interval, mean_interval, paired
 from ftlab.progress import bar
 
 if TYPE_CHECKING:
-    from ftlab.data.audit.report import AuditReport, Finding
+    from ftlab.data.audit.findings import AuditResult, Finding
 
 LEVEL = 0.95
 _INFLATE = ("exact_duplicates", "normalised_duplicates", "near_duplicates", "leakage", "near_leakage", "token_shortcut")
@@ -63,7 +63,7 @@ class Price:
     __repr__ = __str__
 
 
-def price(report: AuditReport, finding_id: str, *, seed: int = 0) -> Price:
+def price(report: AuditResult, finding_id: str, *, seed: int = 0) -> Price:
     """Train the cheap baseline with and without a finding's defect. Raises BadInput where that cannot be done."""
     found = report[finding_id]
     if finding_id not in priceable(report):
@@ -101,14 +101,14 @@ def price(report: AuditReport, finding_id: str, *, seed: int = 0) -> Price:
     )
 
 
-def priceable(report: AuditReport) -> tuple[str, ...]:
+def priceable(report: AuditResult) -> tuple[str, ...]:
     """The ids of the findings whose cost can be measured: there is an experiment, and rows enough."""
     return report.table.kept("priceable", lambda: _priceable(report))
 
 
-def _priceable(report: AuditReport) -> tuple[str, ...]:
+def _priceable(report: AuditResult) -> tuple[str, ...]:
     table = report.table
-    if table.pairs or linear.refusal(table, linear.FOLDS):
+    if table.pairs or linear_model.refusal(table, linear_model.FOLDS):
         return ()
     return tuple(found.id for found in report.findings if found.id in EXPERIMENTS and _judgeable(table, found))
 
@@ -116,7 +116,7 @@ def _priceable(report: AuditReport) -> tuple[str, ...]:
 def _judgeable(table: Table, found: Finding) -> bool:
     """Whether a leak has labelled rows to judge, and what a defect leaves has two classes to train on."""
     without: set[str] = set()
-    if found.id in mending.COPIES_IN_TRAINING:
+    if found.id in repairs.COPIES_IN_TRAINING:
         without = table.copies_in_training(found.rows, near=found.id == "near_leakage")
         if not without or not (~table.train & (table.codes >= 0)).any():
             return False
@@ -124,4 +124,4 @@ def _judgeable(table: Table, found: Finding) -> bool:
         without = set(found.rows)
     labels = table.codes[table.labelled & ~table.texts["id"].isin(without).to_numpy()]
     counts = np.bincount(labels, minlength=len(table.label_names))
-    return bool((counts > 0).sum() > 1 and np.sort(counts)[-2] >= linear.FOLDS)
+    return bool((counts > 0).sum() > 1 and np.sort(counts)[-2] >= linear_model.FOLDS)

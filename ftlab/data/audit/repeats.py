@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ftlab.data import duplicates
-from ftlab.data.audit.report import Finding, finding
+from ftlab.data.audit.findings import Finding, finding
 from ftlab.data.audit.table import Table
 
 Fits = Callable[[np.ndarray, int], np.ndarray]  # (others, row) -> which of the others may stand beside the row

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ftlab.data import special_tokens
-from ftlab.data.audit.debris import ENDS, STRUCK_OUT
-from ftlab.data.audit.report import Finding, finding, share
+from ftlab.data.audit.findings import Finding, finding, share
 from ftlab.data.audit.table import Table
+from ftlab.data.audit.text_noise import ENDS, STRUCK_OUT
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:

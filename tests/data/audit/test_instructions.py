@@ -330,10 +330,10 @@ def test_a_prompt_that_is_not_its_parts_is_one_sentence():
 def test_repairs_reach_the_parts_of_a_prompt():
     frame = changed(parted(pairs()), "input", {4: "a <b>bold</b> note"})
     frame = changed(frame, "prompt", {4: f"{frame['instruction'][4]}\na <b>bold</b> note"})
-    mended = audit_instructions(frame).mend("markup").rows
-    assert mended["input"][4] == "a bold note"
-    assert mended["prompt"][4] == f"{frame['instruction'][4]}\na bold note"
-    assert "markup" not in audit_instructions(mended)
+    repaired = audit_instructions(frame).repair("markup").rows
+    assert repaired["input"][4] == "a bold note"
+    assert repaired["prompt"][4] == f"{frame['instruction'][4]}\na bold note"
+    assert "markup" not in audit_instructions(repaired)
 
 
 # --- files ---

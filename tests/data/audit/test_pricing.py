@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ftlab.data.audit import audit, audit_instructions, experiments, pricing
+from ftlab.data.audit import ablations, audit, audit_instructions, pricing
 from ftlab.errors import BadInput
 from ftlab.intervals import paired
 
@@ -127,8 +127,8 @@ def test_a_price_is_said_in_lines_that_name_scores_rows_and_verdict():
 @pytest.mark.parametrize("finding_id", PRICED)
 def test_a_price_is_judged_by_clusters_of_copies_and_not_by_rows(finding_id):
     found = report(finding_id)
-    rows = experiments.rows_to_price(found.table, 0)
-    judged = experiments.EXPERIMENTS[finding_id][1](found, rows, found[finding_id])
+    rows = ablations.rows_to_price(found.table, 0)
+    judged = ablations.EXPERIMENTS[finding_id][1](found, rows, found[finding_id])
     assert len(judged.clusters) == len(judged.before) == len(judged.after)
     if judged.weight is None:
         compared = paired(judged.before, judged.after, groups=judged.clusters)
@@ -140,8 +140,8 @@ def test_copies_of_rows_do_not_make_a_price_surer():
     frame = opinions().head(40)
     five = pd.concat([frame.assign(id=f"{copy}-" + frame["id"]) for copy in range(5)], ignore_index=True)
     price = audit(five).price("exact_duplicates")
-    rows = experiments.rows_to_price(audit(five).table, 0)
-    judged = experiments.EXPERIMENTS["exact_duplicates"][1](audit(five), rows, audit(five)["exact_duplicates"])
+    rows = ablations.rows_to_price(audit(five).table, 0)
+    judged = ablations.EXPERIMENTS["exact_duplicates"][1](audit(five), rows, audit(five)["exact_duplicates"])
     assert price.rows == 200
     assert len(np.unique(judged.clusters)) == frame["text"].nunique()
     as_rows = paired(judged.before, judged.after).difference
@@ -271,7 +271,7 @@ def test_no_price_of_conflicts_where_all_rows_conflict():
 
 
 def test_a_large_set_is_priced_on_a_part_that_has_all_classes(monkeypatch):
-    monkeypatch.setattr(experiments, "MOST_ROWS", 60)
+    monkeypatch.setattr(ablations, "MOST_ROWS", 60)
     rare = dict.fromkeys(range(0, 60, 10), "mixed")
     frame = changed(changed(opinions(), "label", rare), "text", {5: "a <b>bold</b> film"})
     price = audit(frame).price("markup")

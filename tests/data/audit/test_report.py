@@ -7,7 +7,7 @@ import pytest
 
 from ftlab.data import sources
 from ftlab.data.audit import audit, audit_instructions
-from ftlab.data.audit.report import SEVERITIES, catalogue
+from ftlab.data.audit.findings import SEVERITIES, catalogue
 from ftlab.errors import BadInput
 
 from .planted import EXAMPLES, changed, copied, edited, example, pairs, report, reviews, table, tokenizer

@@ -57,8 +57,8 @@ def test_special_tokens_are_found_in_either_part_of_a_pair(column):
 def test_the_end_of_a_sequence_alone_is_no_markup():
     report = audit(changed(reviews(), "text", {5: "A film about the sea.</s>", 6: "A <s>bad</s> good film."}))
     assert (report["special_tokens"].rows, report["markup"].rows) == (("r5",), ("r6",))
-    mended = report.mend("markup").rows["text"]
-    assert (mended[5], mended[6]) == ("A film about the sea.</s>", "A bad good film.")
+    repaired = report.repair("markup").rows["text"]
+    assert (repaired[5], repaired[6]) == ("A film about the sea.</s>", "A bad good film.")
 
 
 # --- unknown tokens ---

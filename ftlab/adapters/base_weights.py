@@ -1,0 +1,246 @@
+"""Whether the weights of a model in memory are still those of a folder, which is what an adapter's base is known by.
+
+A hash says which files an adapter belongs to, and nothing of what was wrapped: a base that was trained or edited in
+memory still has its folder's name. So the model is held against the files, one tensor at a time, in the precision that
+it was loaded in.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from collections.abc import Mapping, Set
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlab.adapters.config import INITS_MADE_AGAIN
+from ftlab.errors import BadInput
+from ftlab.models import loading
+from ftlab.models.loading_report import REPORTED
+from ftlab.models.model_files import INDEX, SINGLE, read_json
+from ftlab.wording import some
+
+if TYPE_CHECKING:
+    import torch
+
+WRAPPED = re.compile(r"\.(base_layer|original_module)(?=\.)")  # PEFT's names for what was there before
+ADDED = re.compile(r"\.(lora_\w+|modules_to_save|token_adapter)\.")  # and for what it adds
+ROUNDED = 1e-3  # of a weight's largest number: what taking that weight apart anew may differ by
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A tensor of the base in memory, the layer that holds it, and PEFT's layer around that one, if there is any."""
+
+    tensor: torch.Tensor
+    layer: Any
+    wrapper: Any
+
+    def is_of(self, layers: list[Any]) -> bool:
+        """Whether it is a tensor of one of these layers."""
+        return any(self.layer is layer or self.wrapper is layer for layer in layers)
+
+
+def require_same(model: Any, base: str, *, brought: Set[str] = frozenset()) -> None:
+    """Raise BadInput unless the weights of `model`, wrapped by PEFT or not, are those of the folder of `base`.
+
+    They may be in the files' dtype or in another one that they were loaded in, and a model in half precision that is
+    back in fp32 counts as well. Weights in few bits are held against the files', quantized anew. `brought` are the
+    names of tensors that the adapter has of its own. Of an embedding the rows count that the files have, and one more
+    may be there for the pad token; a vocabulary that was enlarged further has to be brought, or it would be lost.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    init = next((str(config.init_lora_weights) for config in getattr(model, "peft_config", {}).values()), "True")
+    folder = loading.folder(base)
+    ends = [layer for layer in (inner.get_input_embeddings(), inner.get_output_embeddings()) if layer is not None]
+    differ: list[str] = []
+    unknown: dict[str, _Own] = {}
+    with _Files(folder, f"{inner.base_model_prefix}.") as files:
+        for name, one in _own(inner).items():
+            if name in brought:
+                continue
+            stored = files.get(name)
+            if stored is None:
+                unknown[name] = one
+            elif one.is_of(ends) and one.tensor.shape[1:] == stored.shape[1:] and len(one.tensor) > len(stored):
+                _require_pad_row(inner, name, len(one.tensor), len(stored), base)
+                if not _is(one.tensor[: len(stored)], stored):
+                    differ.append(name)
+            elif not _is_loaded_from(one, stored, init):
+                differ.append(name)
+    differ += _unlike_a_load(inner, folder, unknown, init)
+    if differ:
+        raise BadInput(
+            f"{some(sorted(differ))} of the model in memory {'is' if len(differ) == 1 else 'are'} not what {base} "
+            "holds, so the base was changed after it was loaded, and an adapter belongs to the weights that it was "
+            "trained on; save the changed base (`save_pretrained`, with its tokenizer) and name that folder, or start "
+            "from the base as it is"
+        )
+
+
+def brought_by(peft_model: Any) -> set[str]:
+    """The names of the base's tensors that PEFT saves with a wrapped model's adapter: whole modules, trained biases."""
+    inner, config = peft_model.get_base_model(), peft_model.peft_config["default"]
+    found = {
+        name.replace(".modules_to_save.default.", ".")
+        for name, _ in inner.named_parameters()
+        if ".modules_to_save.default." in name
+    }
+    for name, one in _own(inner).items():
+        if name.endswith("bias") and (config.bias == "all" or (config.bias == "lora_only" and one.wrapper is not None)):
+            found.add(name)
+    return found
+
+
+def _require_pad_row(inner: Any, name: str, rows: int, there: int, base: str) -> None:
+    """Raise BadInput unless the only token more than the base's is the one that pads, whose row nothing reads."""
+    if rows == there + 1 and getattr(inner.config, "pad_token_id", None) == there:
+        return
+    raise BadInput(
+        f"{name} of the model in memory has {rows:,} rows and {base} has {there:,}: tokens were added, and the adapter "
+        "does not hold them; train them with it (modules_to_save with the embedding and the output layer), or save the "
+        "enlarged base (`save_pretrained`, with its tokenizer) and name that folder"
+    )
+
+
+class _Files:
+    """The tensors in a model's folder, read one at a time; the body's own name may stand before a name or not."""
+
+    def __init__(self, folder: Path, body: str) -> None:
+        self.folder, self.body = folder, body
+
+    def __enter__(self) -> _Files:
+        from safetensors import safe_open
+
+        self.open = ExitStack()
+        shards = [SINGLE]
+        if not (self.folder / SINGLE).is_file():
+            shards = sorted(set(read_json(self.folder / INDEX)["weight_map"].values()))
+        self.found: dict[str, Any] = {}
+        for shard in shards:
+            file = self.open.enter_context(safe_open(self.folder / shard, framework="pt"))
+            self.found |= dict.fromkeys(file.keys(), file)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open.close()
+
+    def get(self, name: str) -> torch.Tensor | None:
+        """The tensor of the model's name, in the dtype that it is stored in; None where the files name none so."""
+        for each in (name, name.removeprefix(self.body), self.body + name):
+            if each in self.found:
+                return self.found[each].get_tensor(each)
+        return None
+
+
+def _own(inner: Any) -> dict[str, _Own]:
+    """The tensors of the base by the name that they had before PEFT wrapped it; of tied ones the first."""
+    found: dict[str, _Own] = {}
+    seen: set[int] = set()
+    for where, layer in inner.named_modules():
+        for last, tensor in layer.named_parameters(recurse=False):
+            name = f".{where}.{last}"
+            if id(tensor) in seen or ADDED.search(name):
+                continue
+            seen.add(id(tensor))
+            parent = WRAPPED.sub("", f".{where}.")[1:-1]
+            wrapper = inner.get_submodule(parent) if parent != where else None
+            found[WRAPPED.sub("", name)[1:]] = _Own(tensor, layer, wrapper)
+    return found
+
+
+def _is_loaded_from(one: _Own, stored: torch.Tensor, init: str) -> bool:
+    """Whether a tensor in memory is what loading makes of the stored one, and PEFT's start where that changes it."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    if getattr(one.tensor, "quant_state", None) is not None:
+        return _is_in_4_bits(one, stored)
+    if one.tensor.dtype == torch.int8:
+        return _is_in_8_bits(one, stored)
+    adapted = hasattr(one.wrapper, f"{init}_init") and isinstance(one.layer, torch.nn.Linear | Conv1D)
+    if init in INITS_MADE_AGAIN and adapted and one.tensor is one.layer.weight and one.tensor.shape == stored.shape:
+        return _is_what_is_left(one, stored, init)
+    return _is(one.tensor, stored)
+
+
+def _is(tensor: torch.Tensor, stored: torch.Tensor) -> bool:
+    """Whether a tensor is the stored one in its own dtype, or that one after it was in half precision."""
+    import torch
+
+    tensor = tensor.detach()
+    if tensor.shape != stored.shape:
+        return False
+    stored = stored.to(tensor.device)
+    ways = [stored.dtype, torch.bfloat16, torch.float16] if tensor.dtype == torch.float32 else [stored.dtype]
+    return any(torch.equal(stored.to(way).to(tensor.dtype), tensor) for way in ways)
+
+
+def _is_what_is_left(one: _Own, stored: torch.Tensor, init: str) -> bool:
+    """Whether a weight is the stored one without the part that PiSSA or OLoRA has put into the factors."""
+    import torch
+
+    fresh = copy.deepcopy(one.wrapper)
+    with torch.no_grad():
+        fresh.get_base_layer().weight.data = stored.to(one.tensor.device, one.tensor.dtype).clone()
+        getattr(fresh, f"{init}_init")(*(["default", init] if init == "pissa" else ["default"]))
+        gap = (fresh.get_base_layer().weight - one.tensor).abs().max()
+    return bool(gap <= ROUNDED * stored.abs().max())
+
+
+def _is_in_4_bits(one: _Own, stored: torch.Tensor) -> bool:
+    """Whether a weight in 4 bits is the stored one, quantized as bitsandbytes quantizes it while it is loaded."""
+    import torch
+    from bitsandbytes import functional
+
+    weight: Any = one.tensor
+    state, packed = weight.quant_state, bool(getattr(weight.quant_state, "packing_format_for_cpu", False))
+    if getattr(one.layer, "source_cls", None) is not None and one.layer.source_cls.__name__ == "Conv1D":
+        stored = stored.T  # quantized, a Conv1D is a linear layer
+    if stored.shape != (one.layer.out_features, one.layer.in_features):
+        return False
+    data, made = functional.quantize_4bit(
+        stored.to(weight.device, state.original_dtype if packed else state.dtype).contiguous(),
+        blocksize=weight.blocksize,
+        compress_statistics=weight.compress_statistics,
+        quant_type=weight.quant_type,
+        quant_storage=weight.quant_storage,
+    )
+    if packed:
+        data, made = functional._convert_weight_packed_for_cpu(data, made)
+    return torch.equal(data, weight.data) and torch.equal(made.absmax, state.absmax)
+
+
+def _is_in_8_bits(one: _Own, stored: torch.Tensor) -> bool:
+    """Whether a weight in 8 bits is the stored one, quantized as bitsandbytes quantizes it while it is loaded."""
+    import torch
+    from bitsandbytes import functional
+
+    weight: Any = one.tensor
+    if getattr(one.layer, "source_cls", None) is not None and one.layer.source_cls.__name__ == "Conv1D":
+        stored = stored.T
+    if stored.shape != weight.shape:
+        return False
+    data, scales, _ = functional.int8_vectorwise_quant(stored.to(weight.device, torch.float16).contiguous())
+    known = weight.SCB if getattr(weight, "SCB", None) is not None else one.layer.state.SCB
+    return torch.equal(data, weight.data) and (known is None or torch.equal(scales, known.to(scales.device)))
+
+
+def _unlike_a_load(inner: Any, folder: Path, unknown: Mapping[str, _Own], init: str) -> list[str]:
+    """The names of those tensors that loading the folder once more does not give; the files name them otherwise."""
+    if not unknown:
+        return []
+    dtype = inner.dtype if inner.dtype.is_floating_point else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again, report = type(inner).from_pretrained(folder, dtype=dtype, use_safetensors=True, **REPORTED)
+    drawn = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    there = again.state_dict()
+    return [
+        name
+        for name, one in unknown.items()
+        if name in drawn or name not in there or not _is_loaded_from(one, there[name], init)
+    ]

@@ -1,0 +1,292 @@
+"""An adapter's settings, read once and by one rule, whoever uses them: what they may say, and what they may not.
+
+PEFT passes over a setting that it does not know with a warning, and takes a text where a number belongs until something
+breaks. Here each setting has the type that PEFT's own dataclass gives it, and one that is in force and not understood
+is refused: an adapter that is used without it would be another adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
+
+from ftlab.adapters.json_values import fits, read_object, words
+from ftlab.errors import BadInput
+from ftlab.wording import one_line, quoted, shown, some
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
+MANY = 500  # entries of a list that are matched with each module's name; Python keeps as many expressions compiled
+PATIENCE = 2.0  # seconds for all regular expressions of a config; real ones take milliseconds
+# Settings of a LoRA adapter that are followed here, or that say nothing about its result. Any other setting that is in
+# force makes another kind of adapter (aLoRA, VeLoRA, trained token rows, ...), today's or one of a later PEFT.
+FOLLOWED = {
+    "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "target_modules", "modules_to_save",
+    "bias", "fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights",
+}  # fmt: skip
+APART = {"lora_bias"}  # followed where the adapter stays apart, and in no merge from file to file
+SILENT = {
+    "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "lora_dropout", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "megatron_core", "runtime_config",
+    "qalora_group_size", "ensure_weight_tying",
+}  # fmt: skip
+# The others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA, MiCA) change the base's weights too, whenever the adapter is loaded.
+INITS_THAT_LEAVE_THE_BASE = {"True", "False", "gaussian", "eva", "orthogonal"}
+INITS_MADE_AGAIN = {"pissa", "olora"}  # from the base's weights alone, the same each time
+TASKS_OF = {
+    "ForCausalLM": {"CAUSAL_LM"}, "LMHeadModel": {"CAUSAL_LM"}, "ForConditionalGeneration": {"SEQ_2_SEQ_LM"},
+    "ForSequenceClassification": {"SEQ_CLS"}, "ForTokenClassification": {"TOKEN_CLS"},
+    "ForQuestionAnswering": {"QUESTION_ANS"},
+}  # fmt: skip
+KINDS = {
+    "SEQ_CLS": "a classifier", "TOKEN_CLS": "a token classifier", "QUESTION_ANS": "a question answerer",
+    "SEQ_2_SEQ_LM": "a sequence-to-sequence model", "CAUSAL_LM": "a causal language model",
+    "FEATURE_EXTRACTION": "a model that gives features",
+}  # fmt: skip
+# Where PEFT's own hints are too narrow or too wide: alpha may be a fraction, and of the patterns a dict is not enough.
+TYPES: dict[str, Any] = {
+    "lora_alpha": float, "rank_pattern": dict[str, int] | None, "alpha_pattern": dict[str, float] | None,
+    "init_lora_weights": bool | str,
+}  # fmt: skip
+USED = FOLLOWED | APART | {"task_type", "base_model_name_or_path", "revision", "lora_dropout", "ensure_weight_tying"}
+BACKTRACKS = re.compile(r"[*+?{|]")  # without these a regular expression is as quick as a comparison
+
+
+def read(folder: Path) -> LoraConfig:
+    """The config of the LoRA adapter in `folder`. Of the folder's other files only the names are looked at.
+
+    Raises BadInput when the folder is no adapter, and when its config is no JSON object with values of the right types
+    (strictly: no NaN, no name twice), is not of a LoRA, or sets something that is followed neither apart nor merged.
+    """
+    from peft import LoraConfig
+
+    folder = Path(folder)
+    _require_files(folder)
+    path = folder / CONFIG
+    settings = read_object(path, "is no LoRA config", "save the adapter again")
+    if (kind := settings.get("peft_type")) != "LORA":
+        raise BadInput(
+            f"{path} is no LoRA config: it is of type {shown(kind)}, and only LORA (rsLoRA and DoRA too) can be used "
+            "here; use PEFT itself (`PeftModel.from_pretrained`, `merge_and_unload`)"
+        )
+    if strange := sorted(name for name, value in settings.items() if value and name not in FOLLOWED | APART | SILENT):
+        raise BadInput(
+            f"{path} sets {some(strange)}, which ftlab does not support, neither apart nor merged; use PEFT itself "
+            "(`PeftModel.from_pretrained`, `merge_and_unload`), in the release that wrote the adapter"
+        )
+    asked = _typed(path, settings, get_type_hints(LoraConfig) | TYPES)
+    _require_numbers(path, asked)
+    init = str(asked.get("init_lora_weights", True))
+    if init not in INITS_THAT_LEAVE_THE_BASE | INITS_MADE_AGAIN:
+        raise BadInput(
+            f"{path} has init_lora_weights={shown(init)}, which also changes the base's weights, in a way that cannot "
+            "be made again; convert the adapter to plain LoRA (path_initial_model_for_weight_conversion of PEFT's "
+            "`save_pretrained`)"
+        )
+    if init in INITS_THAT_LEAVE_THE_BASE:
+        asked["init_lora_weights"] = True  # whatever the factors began as, those of the file take their place
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return LoraConfig(**{name: value for name, value in asked.items() if name in USED})
+    except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        raise BadInput(f"{path} is no LoRA config ({one_line(problem)}); save the adapter again") from problem
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What `base.json` says of an adapter's base: name, revision, weights_sha256, architecture. None without that file.
+
+    Raises BadInput for a file that cannot be read, and for values of other types than `adapters.record_base` writes.
+    """
+    path = Path(folder) / BASE
+    if not path.exists() and not path.is_symlink():
+        return None
+    redo = "save the adapter again"
+    record = read_object(path, "cannot be read", redo)
+    for name, wanted in (
+        ("name", str),
+        ("weights_sha256", str),
+        ("revision", str | None),
+        ("architecture", str | None),
+    ):
+        if (value := record.get(name)) is None and name in ("name", "weights_sha256"):
+            raise BadInput(f"{path} cannot be read: it has no {name}; {redo}")
+        if not fits(value, wanted):
+            raise BadInput(f"{path} cannot be read: {name} is {quoted(value)}, expected {words(wanted)}; {redo}")
+    if not re.fullmatch("[0-9a-f]{64}", record["weights_sha256"]):
+        raise BadInput(
+            f"{path} cannot be read: weights_sha256 is {quoted(record['weights_sha256'])}, expected 64 hexadecimal "
+            f"digits; {redo}"
+        )
+    return record
+
+
+def brings_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer was saved beside the adapter, as trainers do."""
+    known = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+    return (folder / "tokenizer_config.json").is_file() and any((folder / name).is_file() for name in known)
+
+
+def require_task(config: LoraConfig, architecture: str, folder: Path, base: Any) -> None:
+    """Raise BadInput when the adapter was made for another kind of model (`task_type`) than `architecture`."""
+    if kind := other_kind(config, architecture):
+        raise BadInput(
+            f"{folder} is the adapter of {kind}, and {base} is a {architecture}; give the model that the adapter was "
+            "trained on"
+        )
+
+
+def other_kind(config: LoraConfig, architecture: str) -> str | None:
+    """What kind of model the adapter was made for, if that is another one than `architecture`."""
+    task = None if config.task_type is None else str(getattr(config.task_type, "value", config.task_type))
+    fitting = next((tasks for ending, tasks in TASKS_OF.items() if architecture.endswith(ending)), None)
+    if task is None or fitting is None or task in fitting:
+        return None
+    return f"{KINDS.get(task, 'another kind of model')} (task_type {task})"
+
+
+def require_patterns(config: LoraConfig, names: Iterable[str], folder: Path) -> None:
+    """Raise BadInput for a regular expression of the config that is none, or that does not come to an end.
+
+    `names` are those of the model's modules, which PEFT matches with Python's `re`, where a few characters can take
+    years. So they are matched here first, in a process that can be stopped.
+    """
+    names = list(names)
+    for field in ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern",
+                  "layers_pattern", "layers_to_transform"):  # fmt: skip
+        value = getattr(config, field)
+        if not isinstance(value, str | int | None) and len(value) > (most := max(MANY, len(names))):
+            raise BadInput(
+                f"{folder / CONFIG} has {len(value):,} entries in {field}, and the model has {len(names):,} modules; "
+                f"expected at most {most:,}: save the adapter again"
+            )
+    slow = []
+    for one in _patterns(config):
+        if BACKTRACKS.search(one[2]):
+            slow.append(one)
+            continue
+        try:
+            re.compile(one[2])
+        except (re.error, OverflowError, RecursionError) as problem:
+            _refuse_pattern(folder, one, f"is no regular expression ({one_line(problem)})")
+    if not slow:
+        return
+    given = json.dumps({"patterns": [each[2:] for each in slow], "names": names})
+    command = [sys.executable, "-I", "-S", "-c", _MATCHING]
+    in_time = True
+    try:
+        said = subprocess.run(command, input=given.encode(), capture_output=True, timeout=PATIENCE, check=False).stdout
+    except subprocess.TimeoutExpired as stopped:
+        said, in_time = stopped.stdout or b"", False
+    lines = said.decode("utf-8", "replace").split("\n")
+    if lines[-2:] == ["done", ""]:
+        return
+    last = slow[max((int(line) for line in lines if line.isdigit()), default=0)]
+    if not in_time:
+        _refuse_pattern(folder, last, f"does not come to an end ({PATIENCE:g} seconds were given)")
+    reason = one_line(lines[-1]) if lines[-1] else "it takes too much memory"
+    _refuse_pattern(folder, last, f"is no regular expression that can be used ({reason})")
+
+
+# Prints the number of each expression before it is tried, then "done".
+_MATCHING = """
+import json, re, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+except (ImportError, ValueError, OSError):
+    pass
+given = json.load(sys.stdin)
+for number, (pattern, way) in enumerate(given["patterns"]):
+    print(number, flush=True)
+    try:
+        matches = getattr(re.compile(pattern), way)
+    except (re.error, OverflowError, RecursionError, MemoryError) as problem:
+        print(" ".join(str(problem).split()), end="")
+        sys.exit(1)
+    for name in given["names"]:
+        matches(name)
+print("done")
+"""
+
+
+def _patterns(config: LoraConfig) -> list[tuple[str, str, str, str]]:
+    """The regular expressions that PEFT 0.21 makes of a config: the setting, its text, itself, how it is matched."""
+    whole = {field: getattr(config, field) for field in ("target_modules", "exclude_modules")}
+    found = [(field, value, value, "fullmatch") for field, value in whole.items() if isinstance(value, str)]
+    made = {
+        "layers_pattern": r"(?:^|.*?\.){}\.(?P<idx>\d+)\.", "modules_to_save": r"(^|.*\.){}($|\..*)",
+        "rank_pattern": r"(.*\.)?({})$", "alpha_pattern": r"(.*\.)?({})$",
+    }  # fmt: skip
+    for field, around in made.items():
+        value = getattr(config, field) or []
+        for text in [value] if isinstance(value, str) else value:
+            found.append((field, text, around.replace("{}", text), "match"))
+    return found
+
+
+def _refuse_pattern(folder: Path, pattern: tuple[str, str, str, str], reason: str) -> NoReturn:
+    field, text = pattern[:2]
+    raise BadInput(
+        f"{folder / CONFIG} has in {field} the pattern {quoted(text)}, which {reason}; name the modules, or the last "
+        "parts of their names, instead"
+    )
+
+
+def _require_files(folder: Path) -> None:
+    """Raise BadInput unless `folder` has the two files of an adapter; what is no regular file is never opened."""
+    for name in (CONFIG, WEIGHTS):
+        path = folder / name
+        if path.is_file():
+            continue
+        told = f"{folder} is no adapter: it has no {name}"
+        if not folder.is_dir():
+            told += ", for it is no folder"
+        elif path.exists() or path.is_symlink():
+            told += " that is a file (a folder, a pipe, a device or a broken link has that name)"
+        pickles = sorted(each.name for each in folder.glob("adapter_model.*") if each.suffix != ".safetensors")
+        if name == WEIGHTS and pickles:
+            told += f" (only the pickle {pickles[0]}, which can run any code when it is opened)"
+        redo = "give a folder that `adapters.save` or PEFT's `save_pretrained` wrote"
+        raise BadInput(f"{told}; {redo}" if name == CONFIG else f"{told}; save the adapter again, or {redo}")
+
+
+def _typed(path: Path, settings: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say something. Raises BadInput for a value of another type than its hint.
+
+    Null where PEFT has a switch or a number stands for the default, as in files of other tools.
+    """
+    asked = {}
+    for name in sorted(settings.keys() & (FOLLOWED | APART | SILENT) - {"runtime_config"}):
+        value, hint = settings[name], hints.get(name, Any)
+        if value is None and (hint in (bool, float) or name in SILENT) and name != "lora_alpha":
+            continue
+        if not fits(value, hint):
+            above = " above 0" if name in ("r", "lora_alpha") else ""
+            raise BadInput(f"{path} has {name}={quoted(value)}; expected {words(hint)}{above}: save the adapter again")
+        asked[name] = value
+    return asked
+
+
+def _require_numbers(path: Path, asked: Mapping[str, Any]) -> None:
+    """Raise BadInput for a rank or a scale that no adapter can have."""
+    ranks = {"r": asked.get("r"), **_entries(asked, "rank_pattern")}
+    scales = {"lora_alpha": asked.get("lora_alpha"), **_entries(asked, "alpha_pattern")}
+    for name, value in (ranks | scales).items():
+        kind = "a whole number" if name in ranks else "a number"
+        if value is None or value <= 0 or (name in ranks and value >= 2**31) or value > sys.float_info.max:
+            raise BadInput(f"{path} has {name}={quoted(value)}; expected {kind} above 0: save the adapter again")
+    if not 0 <= asked.get("lora_dropout", 0) <= 1:
+        raise BadInput(f"{path} has lora_dropout={quoted(asked['lora_dropout'])}; expected a number from 0 to 1")
+
+
+def _entries(asked: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {f"{name}[{shown(key)}]": value for key, value in (asked.get(name) or {}).items()}

@@ -1,0 +1,304 @@
+"""Which modules a LoRA config will wrap, and what it will train: found by PEFT's own rules, before anything changes.
+
+What PEFT passes over without a word (a name that matches nothing beside one that does, a rank above a layer's width,
+alpha 0), or notices with the model half wrapped, is refused here in one sentence. The rules are those of PEFT 0.21.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ftlab.adapters import quantized
+from ftlab.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig
+
+ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the output layer
+# What PEFT trains in full beside the adapter because of the task: a head that has learned nothing yet.
+HEADS = {"SEQ_CLS": ["classifier", "score"], "TOKEN_CLS": ["classifier", "score"], "QUESTION_ANS": ["qa_outputs"]}
+# Options that train something which the formula does not count.
+UNCOUNTED = (
+    "target_parameters", "trainable_token_indices", "layer_replication", "use_bdlora", "kasa_config",
+    "monteclora_config", "arrow_config", "use_qalora", "ensure_weight_tying", "megatron_config",
+)  # fmt: skip
+QUANTIZED = {"Linear4bit": "4-bit", "Linear8bitLt": "8-bit"}
+FEW_BITS = set(QUANTIZED.values())
+
+
+@dataclass(frozen=True)
+class Target:
+    """One module that gets an adapter."""
+
+    name: str
+    kind: str  # "Linear", "Conv1D", "4-bit", "8-bit" or "Embedding"
+    in_features: int
+    out_features: int
+    rank: int
+    scale: float  # what B @ A is multiplied with
+    parameters: int  # rank * (in + out), and what DoRA and lora_bias add
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a config will do to a model: made by `resolve`, before anything is wrapped."""
+
+    architecture: str
+    modules: tuple[Target, ...]
+    base: int  # parameters of the model as it is; a byte of 4-bit weights counts as two
+    kept: int  # parameters of the copies that PEFT trains in full: modules_to_save, a classifier's head
+    biases: int  # of the base, that train because of `bias`
+    config: LoraConfig  # a copy of yours with fan_in_fan_out as the modules need it: wrap with this one
+
+    @property
+    def adapter(self) -> int:
+        """The parameters of the adapter's own matrices."""
+        return sum(module.parameters for module in self.modules)
+
+    @property
+    def trainable(self) -> int:
+        """The parameters that will train."""
+        return self.adapter + self.kept + self.biases
+
+    @property
+    def total(self) -> int:
+        """The parameters of the wrapped model."""
+        return self.base + self.adapter + self.kept
+
+    @property
+    def share(self) -> float:
+        """The share of the wrapped model's parameters that trains."""
+        return self.trainable / self.total
+
+    def table(self) -> pd.DataFrame:
+        """One line a module, in the order of the model: kind, in and out, rank, scale, and parameters."""
+        columns = {"name": "module", "in_features": "in", "out_features": "out"}
+        return pd.DataFrame([vars(module) for module in self.modules]).rename(columns=columns).set_index("module")
+
+    def __str__(self) -> str:
+        names = ", ".join(sorted({module.name.rpartition(".")[2] for module in self.modules}))
+        return (
+            f"{len(self.modules)} modules of {self.architecture} ({names}): {self.trainable:,} of {self.total:,} "
+            f"parameters train ({self.share:.4%})"
+        )
+
+
+def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
+    """Find what `get_peft_model(model, config)` would wrap and train, by PEFT's own rules; nothing is changed.
+
+    Works without weights too (a model on the meta device). `config` stays as it is; wrap with the result's `config`.
+
+    Raises BadInput for a model that has an adapter already, a name that matches no module, targets that are only
+    embeddings, not linear, tied to the embedding or trained in full as well, a rank or a scale that cannot learn, and
+    options whose parameters are not counted here.
+    """
+    from peft import PeftModel
+    from peft.tuners.lora import LoraModel
+    from peft.tuners.tuners_utils import _get_in_out_features, _maybe_include_all_linear_layers
+    from peft.utils.other import _get_module_names_tied_with_embedding, get_pattern_key
+
+    architecture = type(model).__name__
+    require_unwrapped(model)
+    uncounted = [name for name in UNCOUNTED if getattr(config, name, None)]
+    if config.init_lora_weights == "mica":  # leaves B frozen
+        uncounted.append("init_lora_weights='mica'")
+    if uncounted:
+        raise BadInput(
+            f"the config sets {uncounted[0]}, which trains what the formula here does not count; leave it out, or "
+            "wrap the model with PEFT alone"
+        )
+    if not 0 <= config.lora_dropout < 1:
+        raise BadInput(f"lora_dropout is {config.lora_dropout}; expected 0 or more and less than 1")
+    if config.bias not in ("none", "all", "lora_only"):
+        raise BadInput(f"there is no bias {config.bias!r}; expected none, all or lora_only")
+    asked = copy.deepcopy(config)  # PEFT rewrites the config that it is given; so does this function with its copy
+    if asked.target_modules is None:
+        asked.target_modules = LoraModel.target_module_mapping.get(model_type(model))
+        if asked.target_modules is None:
+            raise BadInput(
+                f"PEFT has no target_modules of its own for {architecture}; name some of its linear layers "
+                f"({linear_layers(model)}), or pass {ALL_LINEAR!r}"
+            )
+    kept = trained_in_full(model, asked)
+    if asked.task_type == "SEQ_CLS":  # for the other tasks PEFT adds the head only after it has matched the targets
+        asked.modules_to_save = [*(asked.modules_to_save or []), *HEADS["SEQ_CLS"]]
+    asked = _maybe_include_all_linear_layers(asked, model)
+    names = _matched(model, asked, config.target_modules or asked.target_modules)
+    if both := [name for name in names if any(f"{name}.".startswith(f"{whole}.") for whole in kept)]:
+        raise BadInput(
+            f"{both[0]} is a target and trains in full as well (PEFT keeps modules whose names end in "
+            f"{' or '.join(_to_keep(asked))}); take it out of the targets with exclude_modules={both}"
+        )
+    if tied := sorted(set(_get_module_names_tied_with_embedding(model)) & {*names, *kept}):
+        raise BadInput(
+            f"{tied[0]} of {architecture} shares its weights with the embedding (tie_word_embeddings), so training it "
+            "alone would part them; leave it out of target_modules and modules_to_save"
+        )
+    modules = []
+    for name in names:
+        module = model.get_submodule(name)
+        kind = _kind(module)
+        if kind is None:
+            raise BadInput(
+                f"{name} is a {type(module).__name__}, which is no linear layer; the linear layers of {architecture} "
+                f"are {linear_layers(model)}: name some of these"
+            )
+        wide, out = _get_in_out_features(module)  # right for Conv1D too, whose weight is (in, out)
+        rank = asked.rank_pattern.get(get_pattern_key(asked.rank_pattern.keys(), name), asked.r)
+        alpha = asked.alpha_pattern.get(get_pattern_key(asked.alpha_pattern.keys(), name), asked.lora_alpha)
+        if type(rank) is not int or not 1 <= rank <= min(wide, out):
+            raise BadInput(
+                f"rank {rank!r} does not fit {name} ({wide} to {out}): expected a whole number from 1 to "
+                f"{min(wide, out)}, the smaller of its widths; choose another r (or rank_pattern)"
+            )
+        if not alpha > 0:
+            raise BadInput(f"alpha is {alpha} for {name}, so its adapter would change nothing; choose one above 0")
+        extra = out * (bool(asked.use_dora) + bool(asked.lora_bias))
+        scale = alpha / (math.sqrt(rank) if asked.use_rslora else rank)
+        modules.append(Target(name, kind, wide, out, rank, scale, rank * (wide + out) + extra))
+    kinds = {module.kind for module in modules}
+    if kinds == {"Embedding"}:
+        raise BadInput(
+            f"target_modules match only embeddings ({', '.join(names)}), and LoRA learns in linear layers; those of "
+            f"{architecture} are {linear_layers(model)}: name some of these, or pass {ALL_LINEAR!r}"
+        )
+    if kinds & FEW_BITS and str(asked.init_lora_weights).startswith("pissa"):
+        raise BadInput(
+            f"PiSSA takes the weights of {names[0]} apart, and they are quantized; use 'lora', or a base in full "
+            "precision"
+        )
+    if few := [whole for whole in kept if any(_kind(m) in FEW_BITS for m in model.get_submodule(whole).modules())]:
+        raise BadInput(
+            f"{few[0]} would train in full, and its weights are quantized; load the model with "
+            f"llm_int8_skip_modules={kept} in its BitsAndBytesConfig"
+        )
+    if not config.inference_mode and (packed := quantized.packed(model)):
+        raise BadInput(
+            f"bitsandbytes has packed the 4-bit weights of {packed[0]} for inference, and no gradient passes through "
+            "them; load the model once more, and call `keep_trainable(model)` before it answers anything"
+        )
+    prepared = copy.deepcopy(config)
+    prepared.fan_in_fan_out = "Conv1D" in kinds
+    biases = {"none": [], "all": [name for name, _ in model.named_parameters() if f".{name}".endswith(".bias")]}
+    biases["lora_only"] = [name for name in (f"{name}.bias" for name in names) if _has(model, name)]
+    return Targets(
+        architecture=architecture,
+        modules=tuple(modules),
+        base=PeftModel.get_nb_trainable_parameters(model)[1],
+        kept=sum(parameter.numel() for whole in kept for parameter in model.get_submodule(whole).parameters()),
+        biases=sum(
+            model.get_parameter(name).numel()
+            for name in biases[asked.bias]
+            if not any(name.startswith(f"{whole}.") for whole in kept)  # there the copy's bias trains, and is counted
+        ),
+        config=prepared,
+    )
+
+
+def require_unwrapped(model: torch.nn.Module) -> None:
+    """Raise BadInput when `model` has an adapter already: PEFT only warns, and forgets what that one has learned."""
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    wrapped = (PeftModel, BaseTunerLayer, AuxiliaryTrainingWrapper)
+    if any(isinstance(module, wrapped) for module in model.modules()):
+        raise BadInput(
+            f"this {type(model).__name__} has an adapter already, and a second wrap would start it anew from nothing; "
+            "load the base model once more, and wrap that"
+        )
+
+
+def all_linear(model: torch.nn.Module, task_type: str | None = None) -> set[str]:
+    """The names of the modules that "all-linear" stands for in `model`, as PEFT finds them."""
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
+
+    asked = LoraConfig(target_modules=ALL_LINEAR, task_type=task_type)
+    return _maybe_include_all_linear_layers(asked, model).target_modules
+
+
+def linear_layers(model: torch.nn.Module) -> str:
+    """The last parts of the names of the linear layers, as a list to choose from in a sentence."""
+    endings = sorted({name.rpartition(".")[2] for name in all_linear(model)})
+    return ", ".join(endings[:12]) + (", ..." if len(endings) > 12 else "") or "none"
+
+
+def trained_in_full(model: torch.nn.Module, asked: LoraConfig) -> list[str]:
+    """The names of the modules that PEFT copies and trains in full: `modules_to_save`, and a classifier's head.
+
+    PEFT goes by the ends of names: "classifier" stands for DistilBERT's pre_classifier too. Raises BadInput for an
+    entry of `modules_to_save` that is the end of no name.
+    """
+    named = [name for name, _ in model.named_modules() if name]
+    for entry in asked.modules_to_save or []:
+        if entry not in HEADS.get(asked.task_type, []) and not any(name.endswith(entry) for name in named):
+            raise BadInput(f"modules_to_save names {entry!r}, which no module's name ends in; correct or drop it")
+    kept: list[str] = []
+    for name in named:
+        if name.endswith(tuple(_to_keep(asked))) and not any(name.startswith(f"{whole}.") for whole in kept):
+            kept.append(name)
+    return kept
+
+
+def model_type(model: torch.nn.Module) -> str:
+    """The architecture by its name in transformers ("gpt2"); empty for a model that has none."""
+    return getattr(getattr(model, "config", None), "model_type", "")
+
+
+def _matched(model: Any, asked: Any, shown: Any) -> list[str]:
+    """The names of the modules that PEFT would wrap; each entry of a list has to match one."""
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    named = [name for name, _ in model.named_modules() if name]
+    shown = shown if isinstance(shown, str) else sorted(shown)
+    there = f"the linear layers of {type(model).__name__} are {linear_layers(model)}: name some of these"
+    try:
+        names = [name for name in named if check_target_module_exists(asked, name)]
+        by_name = copy.copy(asked)
+        by_name.exclude_modules = by_name.layers_to_transform = by_name.modules_to_save = None
+        ruled_out = not names and any(check_target_module_exists(by_name, name) for name in named)
+    except re.error as problem:
+        raise BadInput(f"target_modules or exclude_modules is no regular expression ({problem}); {there}") from problem
+    if ruled_out:
+        raise BadInput(
+            f"target_modules {shown} match modules, but exclude_modules, layers_to_transform or modules_to_save rules "
+            "out every one of them; loosen these"
+        )
+    if isinstance(shown, str) and not names:
+        raise BadInput(
+            f"target_modules {shown!r} match no module, for a string is a regular expression of a whole name; {there} "
+            f"in a list, or pass {ALL_LINEAR!r}"
+        )
+    idle = [] if isinstance(asked.target_modules, str) else [
+        entry for entry in sorted(asked.target_modules) if not any(f".{name}".endswith(f".{entry}") for name in named)
+    ]  # fmt: skip
+    if idle or not names:
+        raise BadInput(f"target_modules {idle or shown} match no module; {there}, or pass {ALL_LINEAR!r}")
+    return names
+
+
+def _to_keep(asked: Any) -> list[str]:
+    return sorted({*(asked.modules_to_save or []), *HEADS.get(asked.task_type, [])})
+
+
+def _kind(module: Any) -> str | None:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    for kind, its_class in (("Linear", torch.nn.Linear), ("Conv1D", Conv1D), ("Embedding", torch.nn.Embedding)):
+        if isinstance(module, its_class):
+            return QUANTIZED.get(type(module).__name__, kind)
+    return None
+
+
+def _has(model: Any, name: str) -> bool:
+    owner, _, last = name.rpartition(".")
+    return getattr(model.get_submodule(owner), last, None) is not None

@@ -1,0 +1,269 @@
+import json
+
+import pandas as pd
+import pytest
+
+from ftlab.data import sources
+from ftlab.data.audit import audit, audit_instructions, repairs
+from ftlab.errors import BadInput
+
+from .planted import EXAMPLES, changed, copied, edited, example, pairs, report, reviews, table
+
+MENDABLE = [*repairs.REWRITES, *repairs.DROPS, *repairs.COPIES_IN_TRAINING, "label_slip", "sorted_by_label"]
+REST = [finding_id for finding_id in EXAMPLES if finding_id not in MENDABLE]
+
+
+# --- what holds of any repair ---
+
+
+@pytest.mark.parametrize("finding_id", MENDABLE)
+def test_a_mended_finding_is_gone_in_the_next_audit(finding_id):
+    repaired = report(finding_id).repair(finding_id)
+    assert finding_id not in example(finding_id).audit(repaired.rows)
+
+
+@pytest.mark.parametrize("finding_id", MENDABLE)
+def test_the_log_has_a_line_for_each_row_that_was_dropped_or_changed(finding_id):
+    before = example(finding_id).frame.set_index("id")
+    repaired = report(finding_id).repair(finding_id)
+    after = repaired.rows.set_index("id")
+    log = repaired.log[repaired.log["id"] != "(all)"]
+    dropped = set(before.index) - set(after.index)
+    altered = {row for row in after.index if not after.loc[row].equals(before.loc[row])}
+    assert set(log["id"][log["action"] == "dropped"]) == dropped
+    assert set(log["id"][log["action"] == "changed"]) == altered
+    assert set(repaired.log["finding"]) == {finding_id}
+    assert len(repaired.log) > 0
+
+
+@pytest.mark.parametrize("finding_id", MENDABLE)
+def test_only_rows_of_the_finding_are_touched(finding_id):
+    repaired = report(finding_id).repair(finding_id)
+    touched = set(repaired.log["id"]) - {"(all)"}
+    if finding_id in repairs.COPIES_IN_TRAINING:
+        assert touched == {"r4"}  # the judging row stays, its copy in training goes
+    else:
+        assert touched <= set(report(finding_id)[finding_id].rows)
+
+
+@pytest.mark.parametrize("finding_id", MENDABLE)
+def test_mending_leaves_the_audited_rows_as_they_were(finding_id):
+    planted = example(finding_id)
+    given, audited = planted.frame.copy(), report(finding_id).table.frame.copy()
+    report(finding_id).repair(finding_id)
+    pd.testing.assert_frame_equal(planted.frame, given)
+    pd.testing.assert_frame_equal(report(finding_id).table.frame, audited)
+
+
+@pytest.mark.parametrize("finding_id", [each for each in MENDABLE if each != "sorted_by_label"])
+def test_rows_stay_in_their_order(finding_id):
+    order = example(finding_id).frame["id"].tolist()
+    kept = report(finding_id).repair(finding_id).rows["id"].tolist()
+    assert kept == [row for row in order if row in set(kept)]
+
+
+@pytest.mark.parametrize("finding_id", MENDABLE)
+def test_equal_repairs_give_equal_rows(finding_id):
+    once, again = (report(finding_id).repair(finding_id, seed=7) for _ in range(2))
+    pd.testing.assert_frame_equal(once.rows, again.rows)
+    pd.testing.assert_frame_equal(once.log, again.log)
+
+
+@pytest.mark.parametrize("finding_id", REST)
+def test_what_rows_cannot_be_mended_of_is_told_with_what_to_do(finding_id):
+    found = report(finding_id)[finding_id]
+    with pytest.raises(BadInput, match=f"^{finding_id} cannot be repaired row by row") as raised:
+        report(finding_id).repair(finding_id)
+    assert found.todo in str(raised.value)
+
+
+@pytest.mark.parametrize("finding_id", EXAMPLES)
+def test_what_can_be_mended_is_said_before(finding_id):
+    assert (finding_id in report(finding_id).repairable) == (finding_id in MENDABLE)
+
+
+def test_a_finding_that_was_not_made_cannot_be_mended():
+    with pytest.raises(BadInput, match="found no 'markup'"):
+        report("few_rows").repair("markup")
+
+
+# --- each kind ---
+
+
+def test_of_copies_the_first_is_kept():
+    repaired = report("exact_duplicates").repair("exact_duplicates").rows
+    assert "r4" in set(repaired["id"])
+    assert "r15" not in set(repaired["id"])
+
+
+def test_of_conflicting_rows_none_is_kept():
+    repaired = report("conflicting_labels").repair("conflicting_labels").rows
+    assert not {"r4", "r15"} & set(repaired["id"])
+
+
+def test_a_slip_is_written_as_most_rows_write_it():
+    repaired = report("label_slip").repair("label_slip")
+    assert set(repaired.rows["label"]) == {"positive", "negative"}
+    assert repaired.log[["id", "from", "to"]].values.tolist() == [
+        ["r5", "Positive", "positive"],
+        ["r6", "negative ", "negative"],
+    ]
+
+
+def test_labels_of_two_types_in_a_file_are_one_after_mending(tmp_path):
+    texts = enumerate(reviews()["text"])
+    lines = [json.dumps({"text": text, "label": "1" if row == 7 else row % 2}) for row, text in texts]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(lines))
+    report = audit(sources.read(str(tmp_path / "mixed.jsonl")))
+    assert report["label_slip"].rows == ("mixed.jsonl-00007",)
+    assert "label_slip" not in audit(report.repair("label_slip").rows)
+
+
+def test_a_changed_text_is_logged_as_it_was_and_as_it_is():
+    planted = example("entities")
+    repaired = report("entities").repair("entities")
+    before, after = planted.frame["text"][5], repaired.rows["text"][5]
+    assert repaired.log.values.tolist() == [["r5", "entities", "changed", before, after]]
+    assert after == "A film about a lighthouse & a storm's end and its keeper."
+
+
+def test_sorted_rows_are_shuffled_and_none_is_lost():
+    planted = example("sorted_by_label")
+    rows = report("sorted_by_label").repair("sorted_by_label", seed=1).rows
+    assert sorted(rows["id"]) == sorted(planted.frame["id"])
+    assert rows["id"].tolist() != report("sorted_by_label").repair("sorted_by_label", seed=2).rows["id"].tolist()
+
+
+def test_both_parts_of_instruction_data_are_repaired():
+    frame = changed(changed(pairs(), "prompt", {3: "a <b>bold</b> one"}), "completion", {3: "<i>so</i> so"})
+    repaired = audit_instructions(frame).repair("markup")
+    assert repaired.rows.loc[3, ["prompt", "completion"]].tolist() == ["a bold one", "so so"]
+    assert len(repaired.log) == 2
+
+
+def test_several_findings_are_mended_at_once():
+    frame = copied(reviews(), 15, of=4)
+    frame = changed(frame, "text", {5: None, 6: "so<br>good &amp; bad", 7: "ask jo@example.com"})
+    report = audit(frame)
+    wanted = ["email_addresses", "markup", "entities", "missing_text", "exact_duplicates"]
+    repaired = report.repair(wanted)
+    assert set(repaired.log["finding"]) == set(wanted)
+    assert not {found.id for found in audit(repaired.rows).findings} & set(wanted)
+
+
+@pytest.mark.parametrize("order", [["entities", "markup"], ["markup", "entities"]])
+def test_the_order_in_which_findings_are_named_does_not_matter(order):
+    frame = changed(reviews(), "text", {6: "so<br>good &lt;b&gt;film&lt;/b&gt;"})
+    assert audit(frame).repair(order).rows["text"][6] == "so good <b>film</b>"  # spelt out, it is meant to be read
+
+
+def test_a_finding_that_is_named_twice_is_mended_once():
+    once, twice = (report("exact_duplicates").repair(["exact_duplicates"] * times) for times in (1, 2))
+    pd.testing.assert_frame_equal(once.log, twice.log)
+
+
+def test_nothing_named_is_nothing_mended():
+    repaired = report("exact_duplicates").repair([])
+    pd.testing.assert_frame_equal(repaired.rows, example("exact_duplicates").frame, check_dtype=False)
+    assert repaired.log.empty
+
+
+def test_a_repair_is_summed_up():
+    assert repr(report("exact_duplicates").repair("exact_duplicates")) == (
+        "17 rows after repair\nexact_duplicates: 1 dropped"
+    )
+
+
+def test_a_row_that_is_dropped_for_two_reasons_is_dropped_once():
+    frame = changed(copied(reviews(), 15, of=4), "label", {15: None})
+    repaired = audit(frame).repair(["missing_label", "exact_duplicates"])
+    assert repaired.log["id"].tolist() == ["r15"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_mended_rows_can_be_written_and_read_again(tmp_path, suffix):
+    path = tmp_path / f"repaired.{suffix}"
+    frame = sources.read("mini_reviews").head(18)
+    frame.loc[5, "text"] = "so<br>good"
+    rows = audit(frame).repair("markup").rows
+    if suffix == "parquet":
+        rows.to_parquet(path)
+    elif suffix == "jsonl":
+        rows.to_json(path, orient="records", lines=True)
+    else:
+        rows.to_csv(path, index=False, sep="\t" if suffix == "tsv" else ",")
+    assert sources.read(str(path))["text"].tolist() == rows["text"].tolist()
+
+
+# --- copies of copies ---
+
+
+def test_a_text_in_several_writings_is_kept_once():
+    frame = copied(copied(reviews(), 15, of=4, rewrite=str.upper), 16, of=4, rewrite=str.upper)
+    assert "normalised_duplicates" not in audit(audit(frame).repair("normalised_duplicates").rows)
+
+
+def test_copies_of_a_near_duplicate_go_with_it():
+    frame = copied(copied(reviews(), 15, of=4, rewrite=edited), 16, of=4, rewrite=edited)
+    assert "near_duplicates" not in audit(audit(frame).repair("near_duplicates").rows)
+
+
+def test_copies_of_near_duplicates_that_conflict_go_with_them():
+    frame = copied(copied(reviews(), 15, of=4, rewrite=edited, label="negative"), 16, of=4)
+    frame = copied(frame, 17, of=15)
+    assert "conflicting_near_labels" not in audit(audit(frame).repair("conflicting_near_labels").rows)
+
+
+def test_each_prompt_is_kept_once_though_its_answers_are_copies():
+    frame = changed(pairs(), "prompt", {6: pairs()["prompt"][5], 7: pairs()["prompt"][5]})
+    frame = changed(frame, "completion", {7: frame["completion"][6]})
+    repaired = audit_instructions(frame).repair("duplicate_prompts")
+    assert "duplicate_prompts" not in audit_instructions(repaired.rows)
+
+
+def test_all_training_copies_of_a_leaked_row_go():
+    frame = copied(copied(reviews(), 15, of=4), 16, of=4, rewrite=str.upper)
+    test = table([reviews()["text"][4]], ["positive"], "t")
+    repaired = audit(frame, test=test).repair("leakage")
+    assert set(repaired.log["id"]) == {"r4", "r15", "r16"}
+    assert "leakage" not in audit(repaired.rows, test=test)
+
+
+def test_leakage_between_validation_and_test_is_not_for_the_training_rows_to_mend():
+    validation, test = (table(["a text of its own"], ["positive"], prefix) for prefix in "vt")
+    with pytest.raises(BadInput, match="leakage is not between training and another split"):
+        audit(reviews(), validation=validation, test=test).repair("leakage")
+
+
+def test_a_class_that_is_spelt_right_again_is_not_dropped_as_tiny():
+    frame = changed(reviews(), "label", {4: "Positive"})
+    repaired = audit(frame).repair(["tiny_class", "label_slip"])
+    assert len(repaired.rows) == 18
+    assert set(repaired.rows["label"]) == {"positive", "negative"}
+
+
+def test_a_line_that_prompts_share_stays_when_boilerplate_goes():
+    frame = pairs()
+    frame["prompt"] = "Say in one word what this review thinks.\n" + frame["prompt"]
+    frame["completion"] = frame["completion"] + "\nThis is all that I have to say."
+    repaired = audit_instructions(frame).repair("boilerplate").rows
+    assert repaired["prompt"].tolist() == frame["prompt"].tolist()
+    assert repaired["completion"].tolist() == pairs()["completion"].tolist()
+
+
+def test_rows_of_other_files_with_the_same_name_are_told_apart(tmp_path):
+    """Each row's id says its file and number, and train/rows.csv is not test/rows.csv."""
+    frame = reviews(30)[["text", "label"]]
+    parts = {"train": frame.iloc[:18], "test": pd.concat([frame.iloc[18:25], frame.iloc[[15]], frame.iloc[25:]])}
+    for folder, part in parts.items():
+        (tmp_path / folder).mkdir()
+        part.to_csv(tmp_path / folder / "rows.csv", index=False)
+    train, test = (sources.read(str(tmp_path / folder / "rows.csv")) for folder in parts)
+    repaired = audit(train, test=test).repair("leakage")
+    assert repaired.log["id"].tolist() == [train["id"][15]]
+
+
+def test_a_tokenizer_without_an_end_token_costs_no_rows():
+    """It is the tokenizer that lacks something, and dropping all rows would not help."""
+    with pytest.raises(BadInput, match="no_eos cannot be repaired"):
+        report("no_eos").repair("no_eos")

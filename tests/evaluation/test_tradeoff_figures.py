@@ -1,0 +1,67 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ftlab.evaluation import tradeoff_figures
+
+RUNS = pd.DataFrame(
+    [
+        {
+            "targets": targets,
+            "rank": rank,
+            "seed": seed,
+            "loss_change": -0.1 * rank - 0.01 * seed,
+            "forgetting": 1 + 0.01 * rank,
+        }
+        for targets in ("q, v", "all linear")
+        for rank in (1, 4)
+        for seed in (0, 1)
+    ]
+    + [{"targets": "full", "rank": None, "seed": seed, "loss_change": -0.5, "forgetting": 1.2} for seed in (0, 1)]
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def headless():
+    import matplotlib
+
+    matplotlib.use("agg")
+
+
+def test_ranks_are_drawn_as_means_over_seeds_with_full_fine_tuning_as_a_level_and_this_run_as_a_cross():
+    live = pd.DataFrame([{"targets": "q, v", "rank": 4, "loss_change": -0.38, "forgetting": 1.05}])
+    learned, forgot = tradeoff_figures.ranks(RUNS, live).axes
+    lines = {line.get_label(): line.get_xydata() for line in learned.lines}
+    np.testing.assert_allclose(lines["q, v"], [[1, -0.105], [4, -0.405]])
+    np.testing.assert_allclose(lines["full"][:, 1], -0.5)
+    np.testing.assert_allclose(learned.lines[-1].get_xydata(), [[4, -0.38]])
+    np.testing.assert_allclose(forgot.lines[-1].get_xydata(), [[4, 1.05]])
+    assert [tick.get_text() for tick in learned.get_xticklabels()] == ["1", "4"]
+    assert learned.get_xlabel()
+    assert learned.get_ylabel()
+    assert forgot.get_ylabel()
+
+
+def test_without_a_run_there_is_no_cross():
+    learned, _ = tradeoff_figures.ranks(RUNS).axes
+    assert [line.get_label() for line in learned.lines] == ["q, v", "all linear", "full"]
+
+
+def test_coverage_is_drawn_with_the_chosen_threshold_marked_on_each_split():
+    curves = {
+        "validation": pd.DataFrame({"threshold": [0.9, 0.6], "coverage": [0.5, 1.0], "accuracy": [1.0, 0.8]}),
+        "test": pd.DataFrame({"threshold": [0.95, 0.7, 0.5], "coverage": [0.3, 0.6, 1.0], "accuracy": [1.0, 0.9, 0.7]}),
+    }
+    (axis,) = tradeoff_figures.coverage(curves, 0.6, 0.95).axes
+    lines = [line.get_xydata().tolist() for line in axis.lines]
+    assert lines[1] == [[1.0, 0.8]]
+    assert lines[3] == [[0.6, 0.9]]
+    assert lines[4] == [[0, 0.95], [1, 0.95]]
+
+
+def test_bars_stand_in_the_order_given_with_their_values():
+    (axis,) = tradeoff_figures.bars({"one": 2.0, "other": 3.5}, "tokens a second", "Speed").axes
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["other", "one"]
+    assert [bar.get_width() for bar in axis.patches] == [3.5, 2.0]
+    assert [text.get_text() for text in axis.texts] == ["3.5", "2"]
+    assert axis.get_xlabel() == "tokens a second"

@@ -14,19 +14,22 @@ import os
 import random
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from filelock import BaseFileLock
 
 from ftlab import files
 from ftlab.course import auto_budget, profiles, records
 from ftlab.data import sources
 from ftlab.errors import BadInput, ClaimFailed
-from ftlab.models import loading
+from ftlab.models import devices, loading
 from ftlab.progress import quiet
+from ftlab.training import checkpoints
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +37,11 @@ if TYPE_CHECKING:
 
     from ftlab.data.splits import Splits
 
+# The settings of a budget that a training depends on, beside its rows: a checkpoint of others does not go on.
+TRAINING = (
+    "epochs", "batch_size", "accumulation", "learning_rate", "weight_decay", "max_length", "patience", "variant",
+    "rank", "alpha", "target_modules", "quantize",
+)  # fmt: skip
 RUN_FOLDER = "FTLAB_RUN_FOLDER"  # set by the runner: where this lesson leaves its files
 PATIENCE = 5.0  # seconds
 WENT_OFFLINE = "FTLAB_WENT_OFFLINE"  # set here: huggingface_hub reads its offline switch once, when it is imported
@@ -50,6 +58,7 @@ class Lesson:
         self._started = datetime.now(UTC)
         self._metrics: dict[str, Any] = {}
         self._claims: list[dict[str, Any]] = []
+        self._claim_lines: list[dict[str, Any]] = []
         self._openings: list[str] = []
         self._data: dict[str, Any] = {}
 
@@ -84,6 +93,7 @@ class Lesson:
         at_most: float | None = None,
         always: bool = False,
         computed_in: torch.dtype | str | None = None,
+        stored: bool = False,
     ) -> None:
         """State that `value` keeps to a bound; raise ClaimFailed when it does not.
 
@@ -92,6 +102,7 @@ class Lesson:
         own, or in the smoke profile, the outcome is printed and the lesson goes on; `always=True` marks what must hold
         whatever the budget, such as "equal runs are equal". `computed_in` marks what is promised in fp32 alone: the
         dtype, or bf16, fp16 or fp32, that the value was computed in. In half precision the line says that it was.
+        `stored` marks a value that was read from a stored benchmark: the line says so, and has no tick.
         """
         value = float(value)
         low_enough = at_most is None or value <= at_most
@@ -106,7 +117,13 @@ class Lesson:
         half = "" if half in ("fp32", "float32") else half
         held = (always or self.held_to_its_claims) and not half
         self._claims.append({"claim": statement, "value": _plain(value), "true": true, "held": held})
-        if true:
+        bound = " and ".join(filter(None, bounds))
+        self._claim_lines.append(
+            {"claim": text, "bound": bound, "measured": _plain(value), "holds": true, "stored": stored}
+        )
+        if true and stored:
+            print(f"from the stored benchmark: {statement}")
+        elif true:
             print(f"✓ {statement}{f' (in {half}, where it is not promised)' if half else ''}")
         elif half:
             print(f"✗ {statement} (not so in {half}, and promised in fp32 alone)")
@@ -114,6 +131,48 @@ class Lesson:
             print(f"✗ {statement} (not so here, and not promised for this run)")
         else:
             raise ClaimFailed(f"this run contradicts the lesson: {statement}, and measured was {value:g}")
+
+    def claims(self) -> pd.DataFrame:
+        """The claims so far: what was claimed, the bound, what was measured in this run, and whether it holds.
+
+        Returns:
+            A line a claim: claim, bound, measured, holds, and from ("this run" or "stored benchmark").
+        """
+        lines = [
+            {
+                "claim": line["claim"],
+                "bound": line["bound"],
+                "measured": "not measured" if line["measured"] is None else f"{line['measured']:.3g}",
+                "holds": line["holds"],
+                "from": "stored benchmark" if line["stored"] else "this run",
+            }
+            for line in self._claim_lines
+        ]
+        return pd.DataFrame(lines, columns=["claim", "bound", "measured", "holds", "from"])
+
+    def checkpoint(self, name: str = "", **depends_on: Any) -> str | None:
+        """Where `trainer.train(resume_from_checkpoint=...)` goes on, or None to start at the first step.
+
+        A checkpoint goes on only in a training like its own: the same model, rows (those noted by `used`), seed,
+        precision and settings of the budget; see `checkpoints.checkpoint`.
+
+        Args:
+            name: a folder of its own below `checkpoints`, for a lesson that trains more than once.
+            depends_on: what else the training depends on, as JSON can hold it.
+
+        Raises:
+            BadInput: the checkpoints there belong to another training.
+        """
+        budget = self.budget
+        identity = {
+            "model": f"{budget.model} {loading.weights_sha256(loading.folder(budget.model))}",
+            **{f"{split} rows": noted["sha256"] for split, noted in self._data.items()},
+            "seed": budget.seed,
+            "precision": devices.mixed_precision(),
+            **{name: budget.settings[name] for name in TRAINING if name in budget.settings},
+            **depends_on,
+        }
+        return checkpoints.checkpoint(self.checkpoints / name, identity, resume=budget.resume)
 
     def open_test(self, splits: Splits, why: str) -> Dataset:
         """Open the sealed test split, and note in the record that it was opened and why."""
@@ -167,15 +226,27 @@ class Lesson:
         _give_back(lock_of(self.folder.parent, self.name))
 
 
-def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -> Lesson:
+def begin(name: str, parameters: Mapping[str, Any] | None = None, **overrides: Any) -> Lesson:
     """Start a lesson: check its parameters, seed Python and NumPy, silence the libraries, go offline if it can.
 
-    `name` is the name of the notebook, "02_text_classification". Call it before importing transformers or datasets:
-    they read some settings when they are imported. (torch is seeded in view, by `set_seed`.) Raises BadInput when a
-    parameter cannot be used.
+    Call it before importing transformers or datasets: they read some settings when they are imported. (torch is seeded
+    in view, by `set_seed`.)
+
+    Args:
+        name: the name of the notebook, "02_text_classification".
+        parameters: variables, as `globals()` gives them; those that are parameters of the lesson are taken.
+        overrides: parameters by name: profile, seed, and what else the lesson has; None stands for the profile's.
+
+    Returns:
+        The lesson, with its budget.
+
+    Raises:
+        BadInput: a parameter cannot be used.
     """
     _, _, slug = name.partition("_")
-    budget = profiles.resolve(slug, profile, {"seed": seed, **overrides})
+    given = {**_parameters(slug, parameters or {}), **overrides}
+    profile = given.pop("profile", "cpu")
+    budget = profiles.resolve(slug, profile, {"seed": 0, **given})
     quiet()
     if not budget.needs_hub:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", **{WENT_OFFLINE: "1"})
@@ -191,6 +262,19 @@ def begin(name: str, *, profile: str = "cpu", seed: int = 0, **overrides: Any) -
     random.seed(budget.seed)
     np.random.seed(budget.seed)
     return Lesson(name, budget, folder)
+
+
+def _parameters(slug: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a notebook's variables that are parameters of its lesson."""
+    known = {"profile", "seed", *profiles.names(slug)}
+    found = {name: value for name, value in variables.items() if name in known}
+    for name, value in found.items():
+        if not isinstance(value, (str, int, float, bool, type(None))):
+            raise BadInput(
+                f"{name} is an object of class {type(value).__name__} here, and not a parameter any more; run the cell "
+                "with the parameters again, and then this one"
+            )
+    return found
 
 
 def checkpoints_folder(beside: Path, name: str) -> Path:

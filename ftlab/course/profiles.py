@@ -216,17 +216,27 @@ class Budget:
             f"<tr><td style='text-align:left'>{html.escape(name)}</td><td style='text-align:left'>"
             f"{html.escape(str(value))}</td><td style='text-align:left'>"
             f"{self._set_by(name)}</td></tr>"
-            for name, value in self.settings.items()
-            if name in self.overrides or not (name in COLUMNS or name.startswith(("at_least_", "at_most_")))
+            for name, value in self._shown().items()
         )
         return f"<table><thead><tr><th>budget</th><th>value</th><th>set by</th></tr></thead>{rows}</table>"
+
+    def _shown(self) -> dict[str, Any]:
+        """The settings but the bounds of claims, and the columns where nobody named them."""
+        hidden = ("at_least_", "at_most_")
+        return {
+            name: value
+            for name, value in self.settings.items()
+            if name in self.overrides or not (name in COLUMNS or name.startswith(hidden))
+        }
 
     def _set_by(self, name: str) -> str:
         return "you" if name in self.overrides else "your rows" if name in self.fitted else f"profile {self.profile}"
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
-        return f"Budget({self.lesson}, profile={self.profile!r}, seed={self.seed}, {shown})"
+        shown = self._shown()
+        width = max(map(len, shown), default=0)
+        lines = [f"{name:<{width}}  {value}  ({self._set_by(name)})" for name, value in shown.items()]
+        return "\n".join([f"budget of {self.lesson}", *lines])
 
 
 @cache
@@ -237,6 +247,11 @@ def _file() -> dict[str, Any]:
 def table() -> dict[str, dict[str, dict[str, Any]]]:
     """The budgets of profiles.toml: {lesson: {profile: {name: value}}}."""
     return {name: budgets for name, budgets in _file().items() if name != "for_dataset"}
+
+
+def names(lesson: str) -> tuple[str, ...]:
+    """Return the names of a lesson's parameters but `profile` and `seed`; `lesson` is as for `resolve`."""
+    return (*table().get(lesson, {}).get("cpu", {}), *(COLUMNS if rows_from(lesson) == "dataset" else ()))
 
 
 def for_dataset(lesson: str, profile: str, dataset: str) -> dict[str, Any]:

@@ -74,8 +74,15 @@ class QuickDropout(nn.Dropout):
 
 @contextmanager
 def quick_dropout(model: nn.Module) -> Iterator[None]:
-    """Inside the block every `nn.Dropout` of `model` is a QuickDropout: a tenth of a step's time, on an AMD CPU."""
-    plain = [module for module in model.modules() if type(module) is nn.Dropout and not module.inplace]
+    """Inside the block every `nn.Dropout` of `model` is a QuickDropout: a tenth of a step's time, on an AMD CPU.
+
+    Not that of LoRA adapters, which is a small part of a step.
+    """
+    plain = [
+        module
+        for name, module in model.named_modules()
+        if type(module) is nn.Dropout and not module.inplace and "lora_dropout" not in name
+    ]
     for module in plain:
         module.__class__ = QuickDropout
     try:

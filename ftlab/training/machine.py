@@ -1,0 +1,99 @@
+"""What a Trainer is given for the machine that it runs on; the training itself stays that of the notebook.
+
+`arguments` goes into TrainingArguments, and `prepared` around `trainer.train()`. Neither changes what is learned: the
+step is that of the whole batch, and the answers of the model are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlab.memory.guard import enough_memory
+from ftlab.models import devices
+from ftlab.training import cpu_speed
+from ftlab.training.callbacks import LiveProgress, StopWhenNotFinite
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+def arguments(*, batch_size: int, longest: int) -> dict[str, Any]:
+    """The arguments of TrainingArguments that depend on the machine: the precision, and the pieces of a batch.
+
+    Args:
+        batch_size: rows in an optimizer step.
+        longest: tokens of the longest row.
+
+    Returns:
+        fp16, bf16 and use_cpu (`devices.mixed_precision`), per_device_train_batch_size, and
+        gradient_accumulation_steps (`cpu_speed.pieces`: on a CPU a batch of long rows is faster in pieces). More than
+        one piece needs a model with `accepts_loss_kwargs = False` (see `invariants.accumulation`).
+    """
+    precision = devices.mixed_precision()
+    accumulation = cpu_speed.pieces(batch_size, length=longest, precision=precision)
+    return {
+        "per_device_train_batch_size": batch_size // accumulation,
+        "gradient_accumulation_steps": accumulation,
+        **precision,
+    }
+
+
+@contextmanager
+def prepared(
+    trainer: Trainer,
+    *,
+    max_length: int,
+    progress_in: Path | None = None,
+    what: str = "training",
+    guard_memory: bool = False,
+) -> Iterator[None]:
+    """Inside the block `trainer.train()` is quick on a CPU, says where it is, and stops when it cannot succeed.
+
+    Attention and dropout are computed in the way that is fastest on a CPU (`cpu_speed`); training stops with a sentence
+    when the logits are NaN or infinite (`StopWhenNotFinite`). Afterwards the model is as before, without the mixed
+    precision that Trainer leaves around it.
+
+    Args:
+        trainer: a Trainer, or a subclass such as TRL's SFTTrainer, that has not trained yet.
+        max_length: tokens at which rows were cut.
+        progress_in: a folder for the file with the current step, which `ftlab run` shows; None for no file.
+        what: the name of this training, shown beside its step.
+        guard_memory: refuse a step that the free memory cannot hold (`guard.enough_memory`).
+
+    Raises:
+        BadInput: memory is too small for a step, or runs out.
+        TrainingFailed: training diverged.
+    """
+    from transformers import PrinterCallback
+
+    model: Any = trainer.model
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    precision = {"bf16": trainer.args.bf16, "fp16": trainer.args.fp16, "use_cpu": trainer.args.use_cpu}
+    watchers = [StopWhenNotFinite(), *([LiveProgress(progress_in, what)] if progress_in else [])]
+    if trainer.args.disable_tqdm:
+        trainer.remove_callback(PrinterCallback)  # it prints each entry of the log, which the notebook plots
+    for watcher in watchers:
+        trainer.add_callback(watcher)
+    with ExitStack() as around:
+        if guard_memory:
+            accumulation = trainer.args.gradient_accumulation_steps
+            rows: Any = trainer.train_dataset
+            around.enter_context(
+                enough_memory(
+                    model,
+                    batch_size=trainer.args.per_device_train_batch_size * accumulation,
+                    length=max(map(len, rows["input_ids"])),
+                    accumulation=accumulation,
+                )
+            )
+        around.enter_context(cpu_speed.quick_attention(plain, max_length=max_length, precision=precision))
+        around.enter_context(cpu_speed.quick_dropout(plain))
+        try:
+            yield
+        finally:
+            for watcher in watchers:
+                trainer.remove_callback(watcher)
+            trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)

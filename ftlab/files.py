@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, locks that a killed process gives up, and hashes."""
+"""Atomic writes, locks that the system frees when a process ends, strict JSON output, and hashes."""
 
 from __future__ import annotations
 
@@ -33,16 +33,25 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system that cannot lock
 def atomic(
     path: Path, *, folder: bool = False, replace: bool = True, error: type[CourseError] = CourseError
 ) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and put it in place of `path` only if the block succeeds.
+    """Yield a temporary path beside `path`, and rename it to `path` only if the block succeeds.
 
-    With `folder=True` the temporary path is an empty folder. A reader finds the old one or the new one and never a
-    half. A file is replaced in one step; an older folder is moved aside, the new one takes its place, and then the old
-    one goes. A process killed on the way leaves hidden files beside `path` (the temporary path, perhaps the old folder,
-    and a lock that nobody holds any more), which the next `atomic` or `sweep` there puts right. A link is followed.
-    With `replace=False` a folder that is not empty stays, also if another process has made it meanwhile.
+    A reader finds the old content or the new, and never a half. A file is replaced in one step. An older folder is
+    moved aside, the new one takes its place, and then the old one is deleted. A killed process leaves hidden files
+    beside `path` (the temporary path, perhaps the old folder, and a lock that nobody holds); the next `atomic` or
+    `sweep` there restores or deletes them. A symbolic link is followed.
 
-    Raises `error`, in one sentence, for a full disk, a place that cannot be written, and what is there and cannot be
-    replaced. Other errors of the block are not about writing `path`, and pass as they are.
+    Args:
+        path: where the result will be.
+        folder: whether to write a folder: the temporary path is then an empty folder.
+        replace: whether a folder that is not empty may be replaced.
+        error: the class of error to raise.
+
+    Yields:
+        The temporary path.
+
+    Raises:
+        CourseError: as `error`, in one sentence: the disk is full, or `path` cannot be written or replaced. Other
+            errors of the block pass as they are.
     """
     with explained(path, error):
         target = path.resolve() if path.is_symlink() else path.absolute()
@@ -82,7 +91,11 @@ def atomic(
 
 @contextmanager
 def explained(path: Path, error: type[CourseError]) -> Iterator[None]:
-    """Raise every OSError of a block that does nothing but write `path` as `error`, in one sentence."""
+    """Raise each OSError of a block that only writes `path` as an `error` of one sentence.
+
+    Yields:
+        Nothing.
+    """
     try:
         yield
     except OSError as problem:
@@ -103,7 +116,7 @@ def _require_replaceable(path: Path, target: Path, folder: bool, replace: bool, 
 
 
 def _about_writing(problem: Exception, temporary: Path, path: Path) -> str | None:
-    """The sentence for an error in the block, if it says that `path` cannot be written; else None."""
+    """Return the sentence for an error in the block if it says that `path` cannot be written; else None."""
     if isinstance(problem, CourseError):
         return None
     if not isinstance(problem, OSError) or problem.errno is None:
@@ -120,12 +133,12 @@ def _about_writing(problem: Exception, temporary: Path, path: Path) -> str | Non
 
 
 def says_disk_is_full(problem: Exception | str) -> bool:
-    """Whether an error, or its text, says that a disk is full."""
+    """Return whether `problem`, an error or its text, says that a disk is full."""
     return getattr(problem, "errno", None) in FULL or any(words in str(problem) for words in SAY_FULL)
 
 
 def explain(problem: OSError, path: Path) -> str:
-    """One sentence for what the operating system refused when `path` was to be written, with the next step."""
+    """Return one sentence for the OSError `problem`, met while writing `path`, with the next step."""
     said = problem.strerror or str(problem)
     if problem.errno in FULL:
         return f"the disk is full: {path} could not be written; free some space there, then run the command again"
@@ -141,7 +154,7 @@ def explain(problem: OSError, path: Path) -> str:
 
 
 def _put(temporary: Path, target: Path, aside: Path) -> None:
-    """Rename a folder to `target`; one that is there, or that another process puts there, is moved aside first."""
+    """Rename a folder to `target`; a folder that is there already is moved aside first."""
     while True:
         try:
             temporary.rename(target)
@@ -156,7 +169,7 @@ def _put(temporary: Path, target: Path, aside: Path) -> None:
 
 
 def _clear(temporary: Path, aside: Path) -> None:
-    """Put back what was moved aside if nothing took its place, and delete the rest."""
+    """Put back the folder that was moved aside if nothing took its place, and delete the rest."""
     if aside.is_dir():
         for old in list(aside.iterdir()):
             if not (aside.parent / old.name).exists():
@@ -169,7 +182,7 @@ def _clear(temporary: Path, aside: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed processes left half-written in `folder`, and put back the folder that one was replacing.
+    """Delete half-written files and folders of killed processes in `folder`, and restore what they were replacing.
 
     What a living process writes is locked, and stays.
     """
@@ -177,7 +190,7 @@ def sweep(folder: Path) -> None:
 
 
 def _settle(folder: Path, *, ours: bool) -> None:
-    """As `sweep`; with `ours`, only what `atomic` has locked: in any folder a name alone proves nothing."""
+    """Do the work of `sweep`; with `ours`, touch only what `atomic` has locked: a name alone proves nothing."""
     names = []
     with suppress(OSError), os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
@@ -205,10 +218,17 @@ def _fresh_token(folder: Path) -> tuple[str, BaseFileLock]:
 
 
 def acquire_lock(path: Path, *, wait: float = 0) -> BaseFileLock | None:
-    """Lock the file `path` for this process, or return None if another lock holds it after `wait` seconds.
+    """Lock the file `path` for this process. The system frees the lock when the process ends, however it ends.
 
-    A negative `wait` has no end. The system frees the lock when the process ends, however it ends; the file, with the
-    number of the process in it, goes with `unlock`. Raises OSError where the file cannot be written.
+    Args:
+        path: the lock file; it holds the process number, and `release_lock` deletes it.
+        wait: seconds to wait for a lock that is held; negative: without end.
+
+    Returns:
+        The lock, or None if another process still holds it.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     lock: BaseFileLock = FileLock(path, thread_local=False)
     try:
@@ -230,7 +250,7 @@ def acquire_lock(path: Path, *, wait: float = 0) -> BaseFileLock | None:
 
 
 def release_lock(lock: BaseFileLock) -> None:
-    """Give a lock of `acquire_lock` back, and delete its file."""
+    """Release `lock`, a lock of `acquire_lock`, and delete its file."""
     path = Path(lock.lock_file)
     if sys.platform != "win32" and not isinstance(lock, SoftFileLock):
         with suppress(OSError):  # while it is held: afterwards the file may be the next holder's
@@ -242,14 +262,22 @@ def release_lock(lock: BaseFileLock) -> None:
 
 
 def holder(path: Path) -> str:
-    """Who holds the lock at `path`: "process 4711", or "another process" where that cannot be read."""
+    """Return who holds the lock at `path`: "process 4711", or "another process" if that cannot be read."""
     with suppress(OSError, ValueError):
         return f"process {int(path.read_text(encoding='ascii'))}"
     return "another process"
 
 
 def named_path(name: str, instead: str) -> tuple[Path, bool]:
-    """The path that a person named, and whether anything is there; BadInput says what to give instead."""
+    """Return the path that a person named, and whether it exists.
+
+    Args:
+        name: a path, perhaps with ~.
+        instead: what to give instead, for the error.
+
+    Raises:
+        BadInput: the path cannot be examined, for example because the name is too long.
+    """
     try:
         path = Path(name).expanduser()
         return path, path.exists()
@@ -258,7 +286,7 @@ def named_path(name: str, instead: str) -> tuple[Path, bool]:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder if it is there."""
+    """Delete the file or folder at `path` if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -266,7 +294,7 @@ def remove(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all. NaN and infinity, which JSON does not have, become null."""
+    """Write `value` as indented JSON to `path`, atomically. NaN and infinity become null: JSON does not have them."""
     text = to_json(value, indent=2)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -275,10 +303,21 @@ def write_json(path: Path, value: Any) -> None:
 def to_json(
     value: Any, *, indent: int | None = None, ascii_only: bool = False, default: Callable[[Any], Any] | None = None
 ) -> str:
-    """`value` as JSON that any reader takes: null for NaN and infinity, NumPy's numbers and arrays as plain ones.
+    """Return `value` as JSON that any reader accepts.
 
-    `default` turns what JSON does not have into what it has. Without `indent` it is one line, also for a reader that
-    takes U+2028 for a line end.
+    NaN and infinity become null, NumPy's numbers and arrays become plain ones.
+
+    Args:
+        value: dicts, lists and plain or NumPy values.
+        indent: spaces of indentation; None for one line, in which U+2028 and its like are escaped too.
+        ascii_only: whether to escape everything beyond ASCII.
+        default: converts a value that JSON does not have into one that it has.
+
+    Raises:
+        TypeError: there is a value that JSON does not have, and no `default`.
+
+    >>> to_json({"loss": float("nan"), "steps": [1, 2]})
+    '{"loss": null, "steps": [1, 2]}'
     """
 
     def plain(one: Any) -> Any:
@@ -302,7 +341,11 @@ LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # of
 
 
 def finite(value: Any) -> Any:
-    """`value` (of dicts, lists and plain values, or NumPy's) with None for each NaN and infinity."""
+    """Return a copy of `value` (dicts, lists, plain or NumPy values) with None for each NaN and infinity.
+
+    >>> finite({"loss": float("inf"), "rows": (1, 2.5)})
+    {'loss': None, 'rows': [1, 2.5]}
+    """
     if hasattr(value, "tolist"):  # a number or an array of NumPy
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -313,6 +356,6 @@ def finite(value: Any) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of the bytes of the file at `path`, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

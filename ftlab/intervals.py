@@ -1,8 +1,8 @@
-"""How sure is it? Intervals on a score, and on the difference of two models that answered the same rows.
+"""Confidence intervals of scores, paired tests of two models on the same rows, and Holm's correction.
 
-Which one to take: `mean_interval` and `proportion` over rows, `over_seeds` for a mean over seeds and `another_run` for
-a single further run, `bounded_mean` for a handful of ratings. `holm` takes the tests of comparisons that stand side by
-side together.
+Which interval to choose: `mean_interval` or `proportion` over rows, `over_seeds` for the mean over seeds, `another_run`
+for one more run, `bounded_mean` for a few ratings, `resampled_interval` for a score that you resampled yourself. `holm`
+corrects the p-values of several tests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-MANY = 5000  # rows
+LEVEL = 0.95  # of every interval, unless a caller chooses another
+RESAMPLES = 4000  # of a bootstrap that draws counts (see `resampled_interval`)
+MEAN_RESAMPLES = 2000  # of `mean_interval`
+BCA_ROWS = 5000  # at most; above them `mean_interval` uses percentiles
 RATING_DRAWS = 10_000
 
 
@@ -25,7 +28,7 @@ class Interval:
     value: float
     low: float
     high: float
-    level: float = 0.95
+    level: float = LEVEL
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -33,11 +36,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same rows: the difference in accuracy with its interval, and McNemar's exact p.
+    """Two models on the same rows: the difference in accuracy with its interval, and McNemar's exact p-value.
 
-    `only_first` and `only_second` count the rows that one model got right and the other wrong; the rows that both got
-    right, or both wrong, say nothing about which is better. `p_holm` is the p-value among several comparisons (see
-    `side_by_side`), and None for one that stands alone.
+    `only_first` and `only_second` count the rows that only the first or only the second model got right. Rows that both
+    got right, or both wrong, do not show which model is better. `p_holm` is the p-value corrected for several
+    comparisons (see `side_by_side`); it is None for a single comparison.
     """
 
     difference: Interval
@@ -48,7 +51,7 @@ class Comparison:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval excludes zero and the exact test agrees: on few rows a bootstrap is too sure."""
+        """Whether the interval excludes zero and the exact test agrees: on few rows a bootstrap is too narrow."""
         excludes_zero = self.difference.low > 0 or self.difference.high < 0
         p_value = self.p_value if self.p_holm is None else self.p_holm
         return excludes_zero and p_value < 1 - self.difference.level
@@ -65,16 +68,22 @@ def mean_interval(
     groups: np.ndarray | None = None,
     bounds: tuple[float, float] | None = None,
     seed: int = 0,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> Interval:
-    """The mean of per-row values with a bootstrap interval: BCa, or percentile where BCa is not defined or not needed.
+    """Return the mean of per-row values with a bootstrap interval: BCa, or percentile if BCa is undefined or slow.
 
-    BCa (Efron 1987) corrects for skew; over several thousand rows the mean has none to speak of, and BCa's time grows
-    with the square of the rows. Few rows get a higher level (see `expanded`), and below ten it is still too sure. With
-    `groups`, a number for each row, whole groups are drawn (cluster bootstrap: Davison and Hinkley 1997, section 3.8),
-    since a copy of a row says nothing that the row has not said; a single group has no interval: NaN. On constant
-    values (two models that are always right or wrong together) a bootstrap has no answer: the interval is that of
-    `bounded_mean` where `bounds` say what values may be, and else a point.
+    BCa (Efron 1987) corrects for skew. Over several thousand rows the mean is hardly skewed, and BCa's time grows with
+    the square of the rows. On few rows the bootstrap runs at a higher level (see `expanded`); below ten rows the
+    interval is still too narrow. On constant values (two models that are always right or wrong together) a bootstrap is
+    not defined: the interval is then `bounded_mean`'s if `bounds` are given, and otherwise a point.
+
+    Args:
+        values: (n,) one value a row.
+        groups: (n,) a number for each row, equal for copies. Whole groups are drawn (cluster bootstrap: Davison and
+            Hinkley 1997, section 3.8), because a copy of a row adds no information. One group alone: bounds are NaN.
+        bounds: the lowest and the highest possible value.
+        seed: of the resampling.
+        level: of confidence.
     """
     from scipy import stats
 
@@ -93,24 +102,26 @@ def mean_interval(
 
     def bootstrap(method: Literal["BCa", "percentile"]) -> tuple[float, float]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # where BCa is not defined it is NaN, which is looked for below
+            warnings.simplefilter("ignore")  # where BCa is not defined it is NaN; that is handled below
             result = stats.bootstrap(
-                (totals, sizes), mean, confidence_level=expanded(level, len(sizes)), n_resamples=2000, batch=100,
+                (totals, sizes), mean, confidence_level=expanded(level, len(sizes)), n_resamples=MEAN_RESAMPLES,
+                batch=100,
                 rng=seed, method=method, paired=True,
             ).confidence_interval  # fmt: skip
         return float(result.low), float(result.high)
 
-    low, high = bootstrap("BCa" if len(sizes) <= MANY else "percentile")
+    low, high = bootstrap("BCa" if len(sizes) <= BCA_ROWS else "percentile")
     if np.isnan(low) or np.isnan(high):
         low, high = bootstrap("percentile")
     return Interval(value, low, high, level)
 
 
 def expanded(level: float, drawn: int) -> float:
-    """The level at which a bootstrap of so few draws covers as often as `level` says (Hesterberg 2015, section 3.3).
+    """Return the level at which a bootstrap of `drawn` rows or groups has the coverage `level`.
 
-    A bootstrap takes the spread of the sample for that of its source, as a normal interval does; Student's t interval
-    is wider by two factors, and these quantiles make up for both. Over some hundred rows nothing changes.
+    A bootstrap takes the sample's spread for the population's, as a normal interval does. Student's t interval is wider
+    by two factors, and the expanded level corrects for both. Over some hundred rows nothing changes. Source: Hesterberg
+    2015, section 3.3.
 
     >>> [round(expanded(0.95, drawn), 3) for drawn in (6, 12, 1000)]
     [0.995, 0.978, 0.95]
@@ -123,18 +134,30 @@ def expanded(level: float, drawn: int) -> float:
     return float(1 - 2 * stats.norm.cdf(-reach))
 
 
-def bounded_mean(values: np.ndarray, lowest: float, highest: float, *, seed: int = 0, level: float = 0.95) -> Interval:
-    """The mean of a few values that lie between two bounds, such as ratings, with an interval that holds for few.
+def resampled_interval(value: float, drawn: np.ndarray, rows: int, *, level: float = LEVEL) -> Interval:
+    """Return `value` with the percentile interval of the same score over the resamples `drawn`, shaped (resamples,).
 
-    It asks for nothing but the bounds: values may be discrete, skewed or all alike, where Student's t interval and a
-    bootstrap are far too sure. For values at the two bounds it is Clopper and Pearson's. Source: Learned-Miller and
-    Thomas 2019, arXiv:1905.06208: its coverage is conjectured, and no counterexample is known.
+    `rows` is the number of rows in a resample: on few rows the percentiles lie further out than `level` (see
+    `expanded`).
+    """
+    wide = expanded(level, rows)
+    low, high = np.quantile(drawn, [(1 - wide) / 2, (1 + wide) / 2])
+    return Interval(float(value), float(low), float(high), level)
+
+
+def bounded_mean(values: np.ndarray, lowest: float, highest: float, *, seed: int = 0, level: float = LEVEL) -> Interval:
+    """Return the mean of a few `values` between `lowest` and `highest`, such as ratings, with an interval.
+
+    It assumes nothing but the bounds: values may be discrete, skewed or all equal, where Student's t interval and a
+    bootstrap are far too narrow. For values at the two bounds it is Clopper and Pearson's interval. `seed` is of the
+    random draws, `level` of confidence. Source: Learned-Miller and Thomas 2019, arXiv:1905.06208: its coverage is
+    conjectured, and no counterexample is known.
 
     >>> print(bounded_mean(np.array([5.0, 5.0, 5.0, 5.0]), 1, 5))
     5.000 [2.591, 5.000]
     """
     scaled = np.sort((np.asarray(values, dtype=float) - lowest) / (highest - lowest))
-    if np.ptp(scaled) == 0:  # the formula below, without drawing
+    if np.ptp(scaled) == 0:  # the result of the other branch in closed form
         beyond = 1 - ((1 - level) / 2) ** (1 / len(scaled))
         low, high = scaled[0] - scaled[0] * beyond, scaled[0] + (1 - scaled[0]) * beyond
     else:
@@ -145,11 +168,11 @@ def bounded_mean(values: np.ndarray, lowest: float, highest: float, *, seed: int
     return Interval(float(np.mean(values)), float(low), float(high), level)
 
 
-def over_seeds(values: np.ndarray, *, level: float = 0.95) -> Interval:
-    """The mean over seeds of one value a seed, with Student's t confidence interval of that mean.
+def over_seeds(values: np.ndarray, *, level: float = LEVEL) -> Interval:
+    """Return the mean of `values`, one for each seed, with Student's t confidence interval at `level`.
 
-    It says where the mean over many seeds may lie, and nothing of a single run: see `another_run`. With three seeds it
-    is wide (4.3 standard errors on either side), and rightly so. One seed has no interval: NaN.
+    It is an interval of the mean over many seeds, not of a single run: see `another_run`. With three seeds it is wide
+    (4.3 standard errors on either side), as it should be. With one seed the bounds are NaN.
 
     >>> print(over_seeds(np.array([0.7, 0.8, 0.9])))
     0.800 [0.552, 1.048]
@@ -157,12 +180,12 @@ def over_seeds(values: np.ndarray, *, level: float = 0.95) -> Interval:
     return _student(values, 1 / max(1, len(values)), level)
 
 
-def another_run(values: np.ndarray, *, level: float = 0.95) -> Interval:
-    """The mean over seeds of one value a seed, with Student's t prediction interval for one more run.
+def another_run(values: np.ndarray, *, level: float = LEVEL) -> Interval:
+    """Return the mean of `values`, one for each seed, with Student's t prediction interval for one more run.
 
-    Another seed's run, with rows and a start of its own, comes out in it as often as `level` says, where runs are
-    normally distributed: mean ± t·s·sqrt(1 + 1/n). With five seeds it is 2.4 times as wide as the interval of the mean.
-    Source: Hahn and Meeker, Statistical Intervals, 1991, section 4.7.
+    If runs are normally distributed, another seed's run lies in it with the probability `level`:
+    mean ± t·s·sqrt(1 + 1/n). With five seeds it is 2.4 times as wide as the interval of the mean. Source: Hahn and
+    Meeker, Statistical Intervals, 1991, section 4.7.
 
     >>> print(another_run(np.array([0.7, 0.8, 0.9])))
     0.800 [0.303, 1.297]
@@ -171,7 +194,7 @@ def another_run(values: np.ndarray, *, level: float = 0.95) -> Interval:
 
 
 def _student(values: np.ndarray, variances: float, level: float) -> Interval:
-    """The mean of the values and Student's interval around it; its variance is so many times that of one value."""
+    """Return the mean with Student's interval; the variance is `variances` times the variance of one value."""
     from scipy import stats
 
     mean = float(np.mean(values))
@@ -182,7 +205,7 @@ def _student(values: np.ndarray, variances: float, level: float) -> Interval:
 
 
 def t_test(values: np.ndarray) -> float:
-    """The p-value of Student's test that the mean is 0; NaN for fewer than two values."""
+    """Return the p-value of Student's test that the mean of `values` is 0; NaN for fewer than two values."""
     from scipy import stats
 
     if len(values) < 2:
@@ -193,10 +216,11 @@ def t_test(values: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """The p-values of several tests, so adjusted that the chance of any false alarm among them stays what it was.
+    """Return the `p_values` of several tests, corrected for their number, in the given order.
 
-    The smallest is multiplied by the number of tests, the next by one less, and so on; none falls below one before it.
-    A NaN is no test. Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
+    The chance of at least one false alarm among all tests is then at most the chosen level. The smallest p-value is
+    multiplied by the number of tests, the next by one less, and so on; none becomes smaller than the one before it. NaN
+    stays NaN and does not count as a test. Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
 
     >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
     [0.03, 0.06, 0.06]
@@ -210,9 +234,9 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def side_by_side(comparisons: Mapping[str, Comparison | Interval]) -> dict[str, Comparison | Interval]:
-    """The same comparisons, each called clear only where it is so among all of them (see `holm`).
+    """Return the same `comparisons` with their p-values corrected for their number (see `holm`).
 
-    An interval alone comes back as it is: it has no test, and gives no verdict.
+    An Interval is returned unchanged, because it has no test.
     """
     tested = {name: one for name, one in comparisons.items() if isinstance(one, Comparison)}
     adjusted = dict(zip(tested, holm([one.p_value for one in tested.values()]), strict=True))
@@ -222,8 +246,14 @@ def side_by_side(comparisons: Mapping[str, Comparison | Interval]) -> dict[str, 
     }
 
 
-def proportion(right: np.ndarray, *, level: float = 0.95) -> Interval:
-    """The share of ones with its interval: Wilson's, which is sound near 0 and 1 too (Wilson 1927)."""
+def proportion(right: np.ndarray, *, level: float = LEVEL) -> Interval:
+    """Return the share of ones in `right`, an array of 0 and 1, with Wilson's interval at `level` (Wilson 1927).
+
+    It holds near 0 and 1 too.
+
+    >>> print(proportion(np.array([1, 1, 1, 0])))
+    0.750 [0.301, 0.954]
+    """
     from scipy import stats
 
     interval = stats.binomtest(int(right.sum()), len(right)).proportion_ci(level, method="wilson")
@@ -231,12 +261,22 @@ def proportion(right: np.ndarray, *, level: float = 0.95) -> Interval:
 
 
 def paired(first: np.ndarray, second: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0) -> Comparison:
-    """The accuracy of `first` less that of `second`, from 1.0 (right) or 0.0 (wrong) for the same rows in one order.
+    """Return the accuracy of `first` minus that of `second`, with a bootstrap interval and McNemar's exact test.
 
-    The interval is a bootstrap over rows of the per-row difference; the test is McNemar's, exact (binomial), on the
-    rows where the two disagree in being right. With `groups`, a number for each row that is equal for copies, the
-    bootstrap draws groups and each group has one vote in the test: it goes to the model that is right on more of it.
-    Sources: Efron and Tibshirani 1993; McNemar 1947.
+    The interval is a bootstrap over rows of the per-row difference. The test is binomial, on the rows that exactly one
+    model got right. Sources: Efron and Tibshirani 1993; McNemar 1947.
+
+    Args:
+        first: (n,) 1.0 if the first model is right on a row, 0.0 if it is wrong.
+        second: (n,) the same for the second model, on the same rows in the same order.
+        groups: (n,) a number for each row, equal for copies. The bootstrap then draws groups, and each group has one
+            vote in the test, for the model that is right on more of its rows.
+        seed: of the bootstrap.
+
+    Four rows that only the first model got right, and none that only the second did: p = 2 * (1/2)**4.
+
+    >>> print(paired(np.array([1.0, 1, 1, 1, 0]), np.array([0.0, 0, 0, 0, 0])).p_value)
+    0.125
     """
     from scipy import stats
 

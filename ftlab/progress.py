@@ -15,7 +15,7 @@ LIVE = "progress.json"  # what a lesson writes into its folder while it trains, 
 
 
 class Bar(tqdm):
-    """A progress bar that is gone when the work is done, and silent where nobody watches.
+    """A progress bar that vanishes when the work is done, and does not appear where nobody watches.
 
     In a notebook that runs headless it would stay in the stored output, with its timings.
     """
@@ -25,7 +25,10 @@ class Bar(tqdm):
 
 
 def bar(what: str, **options: Any) -> tqdm:
-    """A `Bar`; where a command runs with no terminal before it, one plain line instead."""
+    """Return a `Bar` labelled `what`; where a command runs without a terminal, print one plain line instead.
+
+    `options` are those of tqdm, such as `iterable` and `total`.
+    """
     if not _watched() and not _in_notebook():
         print(f"ftlab: {what} ...", file=sys.stderr, flush=True)
     return Bar(desc=what, **options)
@@ -40,10 +43,9 @@ def _watched() -> bool:
 
 
 def quiet() -> None:
-    """Silence what is not the lesson: load reports, tokenizer warnings, bars for work of a second.
+    """Silence load reports, tokenizer warnings, and bars for work of a second; errors of the libraries are still shown.
 
-    Sets environment variables that the libraries read when they are imported, so call it before importing them.
-    What a library reports as an error is still shown.
+    It sets environment variables that the libraries read at import, so call it before importing them.
     """
     os.environ.update(
         TOKENIZERS_PARALLELISM="true",  # said aloud, so that no fork warns that it was turned off

@@ -1,4 +1,4 @@
-"""Intervals hold what they are named for as often as they say: a mean, another run, over copies, for few ratings."""
+"""Coverage of intervals: of a mean, of another run, with copies, and of a few ratings."""
 
 import doctest
 

@@ -8,7 +8,6 @@ it was loaded in.
 from __future__ import annotations
 
 import copy
-import re
 import warnings
 from collections.abc import Mapping, Set
 from contextlib import ExitStack
@@ -18,6 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab.adapters.config import INITS_MADE_AGAIN
 from ftlab.errors import BadInput
+from ftlab.internals import bitsandbytes as bitsandbytes_internals
+from ftlab.internals import peft as peft_internals
+from ftlab.internals import transformers as transformers_internals
+from ftlab.internals.peft import ADDED, TRAINED_COPY, WRAPPED
 from ftlab.models import loading
 from ftlab.models.loading_report import REPORTED
 from ftlab.models.model_files import INDEX, SINGLE, read_json
@@ -26,8 +29,6 @@ from ftlab.wording import some
 if TYPE_CHECKING:
     import torch
 
-WRAPPED = re.compile(r"\.(base_layer|original_module)(?=\.)")  # PEFT's names for what was there before
-ADDED = re.compile(r"\.(lora_\w+|modules_to_save|token_adapter)\.")  # and for what it adds
 ROUNDED = 1e-3  # of a weight's largest number: what taking that weight apart anew may differ by
 
 
@@ -84,11 +85,7 @@ def require_same(model: Any, base: str, *, brought: Set[str] = frozenset()) -> N
 def brought_by(peft_model: Any) -> set[str]:
     """The names of the base's tensors that PEFT saves with a wrapped model's adapter: whole modules, trained biases."""
     inner, config = peft_model.get_base_model(), peft_model.peft_config["default"]
-    found = {
-        name.replace(".modules_to_save.default.", ".")
-        for name, _ in inner.named_parameters()
-        if ".modules_to_save.default." in name
-    }
+    found = {name.replace(TRAINED_COPY, ".") for name, _ in inner.named_parameters() if TRAINED_COPY in name}
     for name, one in _own(inner).items():
         if name.endswith("bias") and (config.bias == "all" or (config.bias == "lora_only" and one.wrapper is not None)):
             found.add(name)
@@ -155,13 +152,13 @@ def _own(inner: Any) -> dict[str, _Own]:
 def _is_loaded_from(one: _Own, stored: torch.Tensor, init: str) -> bool:
     """Whether a tensor in memory is what loading makes of the stored one, and PEFT's start where that changes it."""
     import torch
-    from transformers.pytorch_utils import Conv1D
+    from transformers import Conv1D
 
-    if getattr(one.tensor, "quant_state", None) is not None:
+    if bitsandbytes_internals.is_quantized_to_4bit(one.tensor):
         return _is_in_4_bits(one, stored)
     if one.tensor.dtype == torch.int8:
         return _is_in_8_bits(one, stored)
-    adapted = hasattr(one.wrapper, f"{init}_init") and isinstance(one.layer, torch.nn.Linear | Conv1D)
+    adapted = peft_internals.can_start_from_base(one.wrapper, init) and isinstance(one.layer, torch.nn.Linear | Conv1D)
     if init in INITS_MADE_AGAIN and adapted and one.tensor is one.layer.weight and one.tensor.shape == stored.shape:
         return _is_what_is_left(one, stored, init)
     return _is(one.tensor, stored)
@@ -186,47 +183,25 @@ def _is_what_is_left(one: _Own, stored: torch.Tensor, init: str) -> bool:
     fresh = copy.deepcopy(one.wrapper)
     with torch.no_grad():
         fresh.get_base_layer().weight.data = stored.to(one.tensor.device, one.tensor.dtype).clone()
-        getattr(fresh, f"{init}_init")(*(["default", init] if init == "pissa" else ["default"]))
+        peft_internals.start_from_base(fresh, init)
         gap = (fresh.get_base_layer().weight - one.tensor).abs().max()
     return bool(gap <= ROUNDED * stored.abs().max())
 
 
 def _is_in_4_bits(one: _Own, stored: torch.Tensor) -> bool:
     """Whether a weight in 4 bits is the stored one, quantized as bitsandbytes quantizes it while it is loaded."""
-    import torch
-    from bitsandbytes import functional
-
-    weight: Any = one.tensor
-    state, packed = weight.quant_state, bool(getattr(weight.quant_state, "packing_format_for_cpu", False))
-    if getattr(one.layer, "source_cls", None) is not None and one.layer.source_cls.__name__ == "Conv1D":
+    if transformers_internals.was_conv1d(one.layer):
         stored = stored.T  # quantized, a Conv1D is a linear layer
-    if stored.shape != (one.layer.out_features, one.layer.in_features):
-        return False
-    data, made = functional.quantize_4bit(
-        stored.to(weight.device, state.original_dtype if packed else state.dtype).contiguous(),
-        blocksize=weight.blocksize,
-        compress_statistics=weight.compress_statistics,
-        quant_type=weight.quant_type,
-        quant_storage=weight.quant_storage,
-    )
-    if packed:
-        data, made = functional._convert_weight_packed_for_cpu(data, made)
-    return torch.equal(data, weight.data) and torch.equal(made.absmax, state.absmax)
+    same_shape = stored.shape == (one.layer.out_features, one.layer.in_features)
+    return same_shape and bitsandbytes_internals.is_4bit_of(one.tensor, stored)
 
 
 def _is_in_8_bits(one: _Own, stored: torch.Tensor) -> bool:
     """Whether a weight in 8 bits is the stored one, quantized as bitsandbytes quantizes it while it is loaded."""
-    import torch
-    from bitsandbytes import functional
-
-    weight: Any = one.tensor
-    if getattr(one.layer, "source_cls", None) is not None and one.layer.source_cls.__name__ == "Conv1D":
+    if transformers_internals.was_conv1d(one.layer):
         stored = stored.T
-    if stored.shape != weight.shape:
-        return False
-    data, scales, _ = functional.int8_vectorwise_quant(stored.to(weight.device, torch.float16).contiguous())
-    known = weight.SCB if getattr(weight, "SCB", None) is not None else one.layer.state.SCB
-    return torch.equal(data, weight.data) and (known is None or torch.equal(scales, known.to(scales.device)))
+    same_shape = stored.shape == one.tensor.shape
+    return same_shape and bitsandbytes_internals.is_8bit_of(one.tensor, one.layer, stored)
 
 
 def _unlike_a_load(inner: Any, folder: Path, unknown: Mapping[str, _Own], init: str) -> list[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from ftlab.adapters.json_values import fits, read_object, words
 from ftlab.errors import BadInput
+from ftlab.internals import peft as peft_internals
 from ftlab.wording import one_line, quoted, shown, some
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def require_patterns(config: LoraConfig, names: Iterable[str], folder: Path) -> 
                 f"expected at most {most:,}: save the adapter again"
             )
     slow = []
-    for one in _patterns(config):
+    for one in peft_internals.regular_expressions(config):
         if BACKTRACKS.search(one[2]):
             slow.append(one)
             continue
@@ -216,21 +217,6 @@ for number, (pattern, way) in enumerate(given["patterns"]):
         matches(name)
 print("done")
 """
-
-
-def _patterns(config: LoraConfig) -> list[tuple[str, str, str, str]]:
-    """The regular expressions that PEFT 0.21 makes of a config: the setting, its text, itself, how it is matched."""
-    whole = {field: getattr(config, field) for field in ("target_modules", "exclude_modules")}
-    found = [(field, value, value, "fullmatch") for field, value in whole.items() if isinstance(value, str)]
-    made = {
-        "layers_pattern": r"(?:^|.*?\.){}\.(?P<idx>\d+)\.", "modules_to_save": r"(^|.*\.){}($|\..*)",
-        "rank_pattern": r"(.*\.)?({})$", "alpha_pattern": r"(.*\.)?({})$",
-    }  # fmt: skip
-    for field, around in made.items():
-        value = getattr(config, field) or []
-        for text in [value] if isinstance(value, str) else value:
-            found.append((field, text, around.replace("{}", text), "match"))
-    return found
 
 
 def _refuse_pattern(folder: Path, pattern: tuple[str, str, str, str], reason: str) -> NoReturn:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import stat
 import types
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
+from ftlab import strict_json
 from ftlab.errors import BadInput
-from ftlab.wording import one_line, quoted, shown
+from ftlab.wording import one_line
 
 LARGEST = 2**24  # bytes of a JSON file; an adapter that names every module of a large model has a fraction of it
 
@@ -28,9 +28,9 @@ def read_object(path: Path, what: str, redo: str) -> dict[str, Any]:
             raise ValueError(f"it is {found.st_size:,} bytes long, and {LARGEST:,} are enough for any")
         loaded = json.loads(
             path.read_bytes().decode("utf-8"),
-            object_pairs_hook=_once,
-            parse_constant=_no_number,
-            parse_float=_finite,
+            **strict_json.hooks(
+                repeated="it names {} twice", constant="{} is no JSON", overflow="{} is beyond the range of a number"
+            ),
         )
     except (OSError, RecursionError, ValueError) as problem:
         reason = "it nests too deeply" if isinstance(problem, RecursionError) else one_line(problem)
@@ -38,24 +38,6 @@ def read_object(path: Path, what: str, redo: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise BadInput(f"{path} {what}: it holds no JSON object but {words(type(loaded))}; {redo}")
     return loaded
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
-        raise ValueError(f"it names {quoted(twice)} twice")
-    return found
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{shown(text)} is beyond the range of a number")
-    return value
 
 
 def fits(value: Any, hint: Any) -> bool:

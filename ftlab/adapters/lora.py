@@ -25,7 +25,7 @@ from ftlab.adapters import tensors as adapter_tensors
 from ftlab.adapters.base_record import record_base, require_base, require_loaded_from
 from ftlab.adapters.config import BASE, CONFIG, INITS_THAT_LEAVE_THE_BASE, WEIGHTS
 from ftlab.adapters.matching import Fit
-from ftlab.adapters.quantized import UNPACKED, four_bit_config, keep_trainable, require_amp
+from ftlab.adapters.quantized import four_bit_config, keep_trainable, require_amp
 from ftlab.adapters.targets import (
     ALL_LINEAR,
     QUANTIZED,
@@ -38,6 +38,7 @@ from ftlab.adapters.targets import (
     trained_in_full,
 )
 from ftlab.errors import BadInput, CourseError
+from ftlab.internals.bitsandbytes import UNPACKED, layers_that_pack
 from ftlab.models import loading, shards
 from ftlab.wording import one_line, some
 
@@ -138,7 +139,7 @@ def same_as_base(peft_model: PeftModel, batch: Mapping[str, torch.Tensor]) -> fl
 
     modules = list(peft_model.modules())
     before: list[tuple[Any, str, bool]] = [(module, "training", module.training) for module in modules]
-    before += [(layer, UNPACKED, getattr(layer, UNPACKED)) for layer in modules if hasattr(layer, UNPACKED)]
+    before += [(layer, UNPACKED, getattr(layer, UNPACKED)) for layer in layers_that_pack(peft_model)]
     before += [(parameter, "requires_grad", parameter.requires_grad) for parameter in peft_model.parameters()]
     inputs = {name: tensor.to(peft_model.device) for name, tensor in batch.items() if name != "labels"}
     try:
@@ -249,8 +250,7 @@ def attach(model: Any, fitted: Fit, name: str = "default", *, trainable: bool = 
     Every tensor of the adapter goes to its place in the model, under the names of either: PEFT's own loading looks at
     one spelling, and passes over the rest.
     """
-    from peft import PeftModel, get_peft_model
-    from peft.utils import set_peft_model_state_dict
+    from peft import PeftModel, get_peft_model, set_peft_model_state_dict
 
     config = copy.deepcopy(fitted.adapter.config)
     config.inference_mode = not trainable

@@ -20,17 +20,11 @@ from ftlab.adapters.config import CONFIG, WEIGHTS
 from ftlab.adapters.targets import trained_in_full
 from ftlab.adapters.tensors import Adapter, rank_of
 from ftlab.errors import BadInput
+from ftlab.internals.peft import BASE_LAYER, COPIES, PART, PREFIX
 from ftlab.wording import one_line, shown, some
 
 if TYPE_CHECKING:
     import torch
-
-PREFIX = "base_model.model."  # what PEFT puts before a name
-PART = re.compile(
-    r"(?P<module>.+)\.(lora_(?P<letter>[AB])\.weight|lora_embedding_(?P<embedding>[AB])|(?P<m>lora_magnitude_vector)"
-    r"|lora_B\.(?P<bias>bias))"
-)
-COPIES = re.compile(r"(?P<module>.+)\.(?P<kind>modules_to_save|original_module)\.(?P<last>[^.]+)")
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class Fit:
         named = {}
         for name, key in self.whole.items():
             module, _, last = name.rpartition(".")
-            inside = f"{module}.base_layer.{last}"  # where PEFT has put a layer of its own around it
+            inside = f"{module}{BASE_LAYER}{last}"  # where PEFT has put a layer of its own around it
             named[PREFIX + (inside if inside in there else name)] = held[key]
         for module, keys in self.parts.items():
             for key in keys.values():
@@ -123,8 +117,7 @@ class _Expected:
 def _expected(adapter: Adapter, model: Any, vocabulary: int | None) -> _Expected:
     """What PEFT would save of a model that is wrapped with the adapter's config."""
     import torch
-    from peft import get_peft_model
-    from peft.utils import get_peft_model_state_dict
+    from peft import get_peft_model, get_peft_model_state_dict
 
     config = copy.deepcopy(adapter.config)
     config.init_lora_weights = True  # another one would look at weights, and there are none
@@ -150,7 +143,7 @@ def _expected(adapter: Adapter, model: Any, vocabulary: int | None) -> _Expected
         if found := PART.fullmatch(name):
             parts.setdefault(found["module"], {})[_part(found)] = tuple(tensor.shape)
         else:
-            whole[name.replace(".base_layer.", ".")] = tuple(tensor.shape)
+            whole[name.replace(BASE_LAYER, ".")] = tuple(tensor.shape)
     return _Expected(parts, whole, sizes)
 
 
@@ -209,7 +202,7 @@ class _Names:
             elif (found := COPIES.fullmatch(name)) and (own := self._own(f"{found['module']}.{found['last']}")):
                 self._add(copies, (found["kind"], own), key)
             else:
-                own = self._own(name.replace(".base_layer.", "."))
+                own = self._own(name.replace(BASE_LAYER, "."))
                 self._add(whole, own or self._unmatched(name, key), key)
         return parts, whole, copies
 
@@ -318,6 +311,6 @@ def _vocabulary(names: _Names, whole: Mapping[str, str], tokens: Callable[[], in
 
 def _can_be_adapted(module: Any) -> bool:
     import torch
-    from transformers.pytorch_utils import Conv1D
+    from transformers import Conv1D
 
     return isinstance(module, torch.nn.Linear | torch.nn.Embedding | Conv1D)

@@ -5,15 +5,16 @@ bitsandbytes quantizes and transformers loads; what both leave unsaid is said he
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftlab.errors import BadInput
+from ftlab.internals import bitsandbytes as bitsandbytes_internals
+from ftlab.internals.bitsandbytes import UNPACKED
+from ftlab.models import devices
 
 if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig
-
-UNPACKED = "support_avx512bf16_for_cpu"  # the switch of bitsandbytes' 4-bit layer
 
 
 def four_bit_config(device: str | None = None) -> BitsAndBytesConfig:
@@ -41,8 +42,7 @@ def four_bit_config(device: str | None = None) -> BitsAndBytesConfig:
     if device == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device == "cpu" else {}
-        bf16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        bf16 = device == "cpu" and devices.cpu_has_bf16()
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -59,7 +59,7 @@ def keep_trainable(model: torch.nn.Module) -> int:
     learns nothing any more after the first evaluation, without a word. The packed form also rounds the scales to
     bf16, and fails for layers narrower than a block of 64. It answers faster; leave it on where nothing trains.
     """
-    layers = [module for module in model.modules() if hasattr(module, UNPACKED)]
+    layers = list(bitsandbytes_internals.layers_that_pack(model))
     for layer in layers:
         setattr(layer, UNPACKED, False)
     return len(layers)
@@ -67,8 +67,8 @@ def keep_trainable(model: torch.nn.Module) -> int:
 
 def packed(model: torch.nn.Module) -> list[str]:
     """The names of the 4-bit layers whose weights were packed for inference (see `keep_trainable`)."""
-    states = ((name, getattr(getattr(m, "weight", None), "quant_state", None)) for name, m in model.named_modules())
-    return [name for name, state in states if getattr(state, "packing_format_for_cpu", False)]
+    weights = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
+    return [name for name, weight in weights if bitsandbytes_internals.is_packed(weight)]
 
 
 def require_amp(model: torch.nn.Module, fp16: bool) -> None:

@@ -16,6 +16,7 @@ from ftlab.adapters import lora
 from ftlab.adapters.config import INITS_THAT_LEAVE_THE_BASE
 from ftlab.adapters.matching import Fit
 from ftlab.errors import BadInput
+from ftlab.internals import peft as peft_internals
 from ftlab.models import loading
 
 if TYPE_CHECKING:
@@ -62,10 +63,7 @@ def names(model: Any) -> list[str]:
 
 def active(model: Any) -> str | None:
     """The name of the adapter that is switched on; None for the base alone."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = (module for module in model.modules() if isinstance(module, BaseTunerLayer))
-    off = all(layer.disable_adapters for layer in layers)
+    off = all(layer.disable_adapters for layer in peft_internals.adapted_layers(model))
     return None if off else str(model.active_adapter)
 
 
@@ -114,9 +112,9 @@ def mix(model: Any, name: str, weights: Mapping[str, float]) -> None:
         if reason := _no_sum(model, each):
             raise BadInput(f"the adapter {each!r} {reason}, so it cannot be mixed with others; leave it out")
     first, *others = weights
-    wrapped = _modules(model, first)
+    wrapped = peft_internals.lora_layers(model, first)
     for other in others:
-        if (found := _modules(model, other)) != wrapped:
+        if (found := peft_internals.lora_layers(model, other)) != wrapped:
             raise BadInput(
                 f"{first!r} adapts {len(wrapped)} modules and {other!r} {len(found)}, which are not the same ones; mix "
                 "adapters with equal target_modules"
@@ -130,19 +128,8 @@ def mix(model: Any, name: str, weights: Mapping[str, float]) -> None:
             raise BadInput(f"{', '.join(weights)} cannot be mixed ({problem}); leave one out") from problem
     # The factors hold the scales. PEFT copies the first config, and under rsLoRA's would scale the sum once more.
     model.peft_config[name].use_rslora = False
-    for layer in _modules(model, name).values():
-        layer.scaling[name] = 1.0
-
-
-def _modules(model: Any, name: str) -> dict[str, Any]:
-    """The layers that an adapter has matrices for, by name."""
-    from peft.tuners.lora import LoraLayer
-
-    return {
-        where: module
-        for where, module in model.named_modules()
-        if isinstance(module, LoraLayer) and (name in module.lora_A or name in module.lora_embedding_A)
-    }
+    for layer in peft_internals.lora_layers(model, name).values():
+        peft_internals.set_scaling(layer, name, 1.0)
 
 
 def _changes_the_base(model: Any, name: str) -> str | None:

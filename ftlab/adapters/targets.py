@@ -16,14 +16,14 @@ import pandas as pd
 
 from ftlab.adapters import quantized
 from ftlab.errors import BadInput
+from ftlab.internals import peft as peft_internals
+from ftlab.internals.peft import HEADS
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
 
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the output layer
-# What PEFT trains in full beside the adapter because of the task: a head that has learned nothing yet.
-HEADS = {"SEQ_CLS": ["classifier", "score"], "TOKEN_CLS": ["classifier", "score"], "QUESTION_ANS": ["qa_outputs"]}
 # Options that train something which the formula does not count.
 UNCOUNTED = (
     "target_parameters", "trainable_token_indices", "layer_replication", "use_bdlora", "kasa_config",
@@ -99,10 +99,7 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
     embeddings, not linear, tied to the embedding or trained in full as well, a rank or a scale that cannot learn, and
     options whose parameters are not counted here.
     """
-    from peft import PeftModel
-    from peft.tuners.lora import LoraModel
-    from peft.tuners.tuners_utils import _get_in_out_features, _maybe_include_all_linear_layers
-    from peft.utils.other import _get_module_names_tied_with_embedding, get_pattern_key
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     architecture = type(model).__name__
     require_unwrapped(model)
@@ -120,7 +117,7 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
         raise BadInput(f"there is no bias {config.bias!r}; expected none, all or lora_only")
     asked = copy.deepcopy(config)  # PEFT rewrites the config that it is given; so does this function with its copy
     if asked.target_modules is None:
-        asked.target_modules = LoraModel.target_module_mapping.get(model_type(model))
+        asked.target_modules = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type(model))
         if asked.target_modules is None:
             raise BadInput(
                 f"PEFT has no target_modules of its own for {architecture}; name some of its linear layers "
@@ -129,14 +126,14 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
     kept = trained_in_full(model, asked)
     if asked.task_type == "SEQ_CLS":  # for the other tasks PEFT adds the head only after it has matched the targets
         asked.modules_to_save = [*(asked.modules_to_save or []), *HEADS["SEQ_CLS"]]
-    asked = _maybe_include_all_linear_layers(asked, model)
+    asked = peft_internals.with_all_linear(asked, model)
     names = _matched(model, asked, config.target_modules or asked.target_modules)
     if both := [name for name in names if any(f"{name}.".startswith(f"{whole}.") for whole in kept)]:
         raise BadInput(
             f"{both[0]} is a target and trains in full as well (PEFT keeps modules whose names end in "
             f"{' or '.join(_to_keep(asked))}); take it out of the targets with exclude_modules={both}"
         )
-    if tied := sorted(set(_get_module_names_tied_with_embedding(model)) & {*names, *kept}):
+    if tied := sorted(set(peft_internals.tied_to_embedding(model)) & {*names, *kept}):
         raise BadInput(
             f"{tied[0]} of {architecture} shares its weights with the embedding (tie_word_embeddings), so training it "
             "alone would part them; leave it out of target_modules and modules_to_save"
@@ -150,9 +147,9 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
                 f"{name} is a {type(module).__name__}, which is no linear layer; the linear layers of {architecture} "
                 f"are {linear_layers(model)}: name some of these"
             )
-        wide, out = _get_in_out_features(module)  # right for Conv1D too, whose weight is (in, out)
-        rank = asked.rank_pattern.get(get_pattern_key(asked.rank_pattern.keys(), name), asked.r)
-        alpha = asked.alpha_pattern.get(get_pattern_key(asked.alpha_pattern.keys(), name), asked.lora_alpha)
+        wide, out = _widths(module)
+        rank = peft_internals.value_of(asked.rank_pattern, name, asked.r)
+        alpha = peft_internals.value_of(asked.alpha_pattern, name, asked.lora_alpha)
         if type(rank) is not int or not 1 <= rank <= min(wide, out):
             raise BadInput(
                 f"rank {rank!r} does not fit {name} ({wide} to {out}): expected a whole number from 1 to "
@@ -191,7 +188,7 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
     return Targets(
         architecture=architecture,
         modules=tuple(modules),
-        base=PeftModel.get_nb_trainable_parameters(model)[1],
+        base=peft_internals.count_parameters(model),
         kept=sum(parameter.numel() for whole in kept for parameter in model.get_submodule(whole).parameters()),
         biases=sum(
             model.get_parameter(name).numel()
@@ -205,11 +202,10 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
 def require_unwrapped(model: torch.nn.Module) -> None:
     """Raise BadInput when `model` has an adapter already: PEFT only warns, and forgets what that one has learned."""
     from peft import PeftModel
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
+    from peft.utils import AuxiliaryTrainingWrapper
 
-    wrapped = (PeftModel, BaseTunerLayer, AuxiliaryTrainingWrapper)
-    if any(isinstance(module, wrapped) for module in model.modules()):
+    wrapped = any(isinstance(module, PeftModel | AuxiliaryTrainingWrapper) for module in model.modules())
+    if wrapped or next(peft_internals.adapted_layers(model), None) is not None:
         raise BadInput(
             f"this {type(model).__name__} has an adapter already, and a second wrap would start it anew from nothing; "
             "load the base model once more, and wrap that"
@@ -219,10 +215,9 @@ def require_unwrapped(model: torch.nn.Module) -> None:
 def all_linear(model: torch.nn.Module, task_type: str | None = None) -> set[str]:
     """The names of the modules that "all-linear" stands for in `model`, as PEFT finds them."""
     from peft import LoraConfig
-    from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
 
     asked = LoraConfig(target_modules=ALL_LINEAR, task_type=task_type)
-    return _maybe_include_all_linear_layers(asked, model).target_modules
+    return peft_internals.with_all_linear(asked, model).target_modules
 
 
 def linear_layers(model: torch.nn.Module) -> str:
@@ -255,16 +250,14 @@ def model_type(model: torch.nn.Module) -> str:
 
 def _matched(model: Any, asked: Any, shown: Any) -> list[str]:
     """The names of the modules that PEFT would wrap; each entry of a list has to match one."""
-    from peft.tuners.tuners_utils import check_target_module_exists
-
     named = [name for name, _ in model.named_modules() if name]
     shown = shown if isinstance(shown, str) else sorted(shown)
     there = f"the linear layers of {type(model).__name__} are {linear_layers(model)}: name some of these"
     try:
-        names = [name for name in named if check_target_module_exists(asked, name)]
+        names = [name for name in named if peft_internals.is_target(asked, name)]
         by_name = copy.copy(asked)
         by_name.exclude_modules = by_name.layers_to_transform = by_name.modules_to_save = None
-        ruled_out = not names and any(check_target_module_exists(by_name, name) for name in named)
+        ruled_out = not names and any(peft_internals.is_target(by_name, name) for name in named)
     except re.error as problem:
         raise BadInput(f"target_modules or exclude_modules is no regular expression ({problem}); {there}") from problem
     if ruled_out:
@@ -291,12 +284,24 @@ def _to_keep(asked: Any) -> list[str]:
 
 def _kind(module: Any) -> str | None:
     import torch
-    from transformers.pytorch_utils import Conv1D
+    from transformers import Conv1D
 
     for kind, its_class in (("Linear", torch.nn.Linear), ("Conv1D", Conv1D), ("Embedding", torch.nn.Embedding)):
         if isinstance(module, its_class):
             return QUANTIZED.get(type(module).__name__, kind)
     return None
+
+
+def _widths(module: Any) -> tuple[int, int]:
+    """Return what a layer of a known kind takes and gives. The weight of a Conv1D is (in, out)."""
+    import torch
+
+    if isinstance(module, torch.nn.Linear):
+        return module.in_features, module.out_features
+    if isinstance(module, torch.nn.Embedding):
+        return module.num_embeddings, module.embedding_dim
+    inside, outside = module.weight.shape
+    return inside, outside
 
 
 def _has(model: Any, name: str) -> bool:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftlab.adapters import config as adapter_config
 from ftlab.adapters.config import WEIGHTS
 from ftlab.errors import BadInput
+from ftlab.internals.peft import value_of
 from ftlab.wording import one_line, shown, some
 
 if TYPE_CHECKING:
@@ -81,12 +82,12 @@ def read(folder: Path) -> Adapter:
 
 def rank_of(config: LoraConfig, module: str) -> int:
     """The rank of a module's factors: that of the first pattern that matches its name, else r."""
-    return _of_pattern(config.rank_pattern, module, config.r)
+    return value_of(config.rank_pattern, module, config.r)
 
 
 def alpha_of(config: LoraConfig, module: str) -> float:
     """The alpha of a module: that of the first pattern that matches its name, else lora_alpha."""
-    return _of_pattern(config.alpha_pattern, module, config.lora_alpha)
+    return value_of(config.alpha_pattern, module, config.lora_alpha)
 
 
 def scaling_of(config: LoraConfig, module: str) -> float:
@@ -96,12 +97,6 @@ def scaling_of(config: LoraConfig, module: str) -> float:
     """
     rank = rank_of(config, module)
     return alpha_of(config, module) / (math.sqrt(rank) if config.use_rslora else rank)
-
-
-def _of_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    from peft.utils.other import get_pattern_key
-
-    return patterns.get(get_pattern_key(patterns, module), default)
 
 
 def require_range(adapter: Adapter, parts: Mapping[str, Mapping[str, str]]) -> None:

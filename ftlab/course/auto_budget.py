@@ -1,7 +1,7 @@
-"""What the rows and the model ask of a budget: lengths and sizes that fit them, where nobody set them by hand.
+"""Adapt a budget to the rows and the model, where nobody set a value by hand: lengths, sizes, frozen layers.
 
-A profile's lengths were chosen for its own task and model. Another file's answers may be ten times as long, and would
-be refused by a `max_length` that its owner never set.
+A profile's lengths were chosen for its own task and model. The answers of another file may be ten times as long; a
+`max_length` that the file's owner never set would reject them.
 """
 
 from __future__ import annotations
@@ -28,14 +28,19 @@ NAMED = 3  # how many rows a refusal names
 
 
 def fitted(budget: profiles.Budget, *, rows: bool = True) -> profiles.Budget:
-    """The budget with lengths that fit its model and its task, where nobody set them by hand; `fitted` names these.
+    """Return the budget with lengths and sizes that fit its model and its rows; its field `fitted` names what changed.
 
-    max_length shrinks to the positions of the model, and grows where another task or model than the profile's own has
-    longer rows; max_new_tokens grows with the answers, and frozen_layers shrinks to two thirds of a model with fewer.
-    The sizes of the splits grow where a file of your own has more classes than they hold.
-    Of a task of the course, `left_out` names the rows that are too long all the same. Fetches the model if it is not
-    there; without `rows` nothing else is read. Raises BadInput where `profiles.require_fitting` does, and names rows of
-    your own file that are too long.
+    max_length shrinks to the model's positions, and grows where another task or model than the profile's own has longer
+    rows. max_new_tokens grows with the answers. frozen_layers shrinks to two thirds of a model with fewer layers. The
+    sizes of the splits grow if a file of your own has more classes than they hold. For a task of the course, `left_out`
+    names the rows that are still too long. The model is fetched if it is not in the cache.
+
+    Args:
+        budget: as `profiles.resolve` returns it.
+        rows: whether to read the rows; without them only the model is considered.
+
+    Raises:
+        BadInput: as `profiles.require_fitting`, and for rows of your own file that are too long, with their ids.
     """
     budget = _within_depth(_within_positions(budget))
     profiles.require_fitting(budget)
@@ -45,7 +50,7 @@ def fitted(budget: profiles.Budget, *, rows: bool = True) -> profiles.Budget:
 
 
 def may_change(budget: profiles.Budget) -> bool:
-    """Whether `fitted` has to look at the rows before a run: with the profile's own task and model it has been done."""
+    """Return whether `fitted` has to read the rows of `budget`; with the profile's own task and model it has not."""
     return bool({"task", "dataset", "model", "max_length", "max_new_tokens"} & budget.overrides.keys())
 
 
@@ -64,7 +69,7 @@ def _within_depth(budget: profiles.Budget) -> profiles.Budget:
 
 
 def _holding_its_classes(budget: profiles.Budget) -> profiles.Budget:
-    """Splits large enough for each class of a file of your own to stand in them."""
+    """Return the budget with splits large enough to hold each class of a file of your own."""
     if budget.dataset in sources.SOURCES:
         return budget
     columns: dict[str, Any] = budget.columns()
@@ -112,7 +117,7 @@ def _holding_its_rows(budget: profiles.Budget) -> profiles.Budget:
 
 
 def _follows_the_answers(budget: profiles.Budget) -> bool:
-    """Whether max_new_tokens is another task's: nobody set it for this one. In smoke it stays as small as it is."""
+    """Return whether max_new_tokens was chosen for another task. In smoke it stays small."""
     if budget.profile == "smoke" or "max_new_tokens" in budget.overrides or "task" not in budget.overrides:
         return False
     own = profiles.table()[budget.lesson][budget.profile]["task"]
@@ -122,7 +127,7 @@ def _follows_the_answers(budget: profiles.Budget) -> bool:
 
 
 def _lengths(table: pd.DataFrame, model: str) -> tuple[np.ndarray, np.ndarray]:
-    """For each row the tokens of its prompt, and of its answer with EOS: what training reads."""
+    """Return for each row the tokens of its prompt, and of its answer with EOS: what training reads."""
     tokenizer = loading.tokenizer(model)
     tokenizer.model_max_length = sys.maxsize  # or it warns of a long row, which is here to be counted
     rows = ({str(name): value for name, value in row.items()} for row in table.to_dict("records"))

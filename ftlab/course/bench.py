@@ -1,4 +1,4 @@
-"""Benchmarks: modules in benchmarks/ with a function `measure() -> dict`, their results stored beside them."""
+"""Run benchmarks (modules in benchmarks/ with a function `measure() -> dict`) and read their stored results."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from ftlab.errors import BadInput
 
 
 def run(name: str, *, save: bool = False) -> dict[str, Any]:
-    """Run a benchmark and return its result with machine, date, versions and command; `save` stores it.
+    """Run the benchmark `name` and return its result with machine, date, versions and command; with `save`, store it too.
 
-    Raises BadInput when there is no such benchmark.
+    Raises:
+        BadInput: there is no such benchmark.
     """
     folder = notebooks_folder().parent / "benchmarks"
     there = sorted(path.stem for path in folder.glob("*.py"))
@@ -43,9 +44,9 @@ def run(name: str, *, save: bool = False) -> dict[str, Any]:
 
 
 def alone(script: str, *arguments: Any) -> dict[str, Any]:
-    """Run one measurement of a benchmark in a fresh process, and return the JSON that it printed last.
+    """Run `script` with `arguments` in a fresh process, and return the JSON object of its last line.
 
-    Nothing that an earlier measurement left in memory, or warmed up, is then in a later one.
+    So nothing that an earlier measurement left in memory, or warmed up, influences a later one.
     """
     print(f"ftlab: measuring {' '.join(map(str, arguments))} ...", file=sys.stderr, flush=True)
     command = [sys.executable, script, *map(str, arguments)]
@@ -54,9 +55,12 @@ def alone(script: str, *arguments: Any) -> dict[str, Any]:
 
 
 def steps(trainer: Any) -> dict[str, Any]:
-    """Train with a Trainer that logs every step: seconds a step, how many were timed, peak memory and losses.
+    """Train with `trainer`, a Trainer that logs every step, and time its steps.
 
-    Timed from the start of the second step to the end: the first one is the warm-up.
+    The clock starts at the second step: the first one is the warm-up.
+
+    Returns:
+        seconds_a_step, steps (how many were timed), peak_mb (resident memory of the process) and losses (one a step).
     """
     times: list[float] = []
     step = trainer.training_step
@@ -77,7 +81,11 @@ def steps(trainer: Any) -> dict[str, Any]:
 
 
 def stored(name: str) -> dict[str, Any]:
-    """A stored result: benchmark, command, date, hardware, versions and result. Raises BadInput when there is none."""
+    """Return the stored result of the benchmark `name`: benchmark, command, date, hardware, versions and result.
+
+    Raises:
+        BadInput: nothing is stored.
+    """
     path = results_folder() / f"{name}.json"
     if not path.is_file():
         raise BadInput(f"there is no stored result of {name!r}; `ftlab bench {name} --save` makes one")
@@ -85,5 +93,5 @@ def stored(name: str) -> dict[str, Any]:
 
 
 def results_folder() -> Path:
-    """Where results are stored."""
+    """Return the folder of the stored results."""
     return notebooks_folder().parent / "benchmarks" / "results"

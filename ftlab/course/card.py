@@ -1,7 +1,6 @@
-"""The model card that fills itself: data and its audit, budget, seed, scores with intervals, limits.
+"""The model card, filled in from the run: data and audit, budget, seed, scores with intervals, limits.
 
-Source for what belongs on it: Mitchell et al., Model Cards for Model Reporting, 2019; the fields at the top are the
-hub's.
+What belongs on it: Mitchell et al., Model Cards for Model Reporting, 2019. The fields at the top are the hub's.
 """
 
 from __future__ import annotations
@@ -35,9 +34,14 @@ def write_card(
 ) -> None:
     """Write README.md (the card) and metrics.json into the folder of a saved classifier.
 
-    `audit` is that of the training rows; `answers` holds the prediction tables of the test rows, the baselines first
-    and the model last; `cut` is the share of test rows longer than max_length. What else the card says is taken from
-    the lesson: its budget, seed and the rows that it noted as `used`.
+    Args:
+        folder: of the saved model.
+        lesson: its budget, its seed, and the rows noted by `used` go onto the card.
+        audit: of the training rows.
+        answers: prediction tables of the test rows by model name, the baselines first and the model last.
+        temperature: the one that was folded into the head.
+        cut: share of the test rows that are longer than max_length.
+        precision: of the training, in words.
     """
     from huggingface_hub import EvalResult, ModelCardData
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -119,7 +123,7 @@ SETTINGS = (
 def _limits(
     scores: Mapping[str, Interval], table: pd.DataFrame, difference: Comparison, cut: float, max_length: int
 ) -> list[str]:
-    """What the measurements do not show, in sentences."""
+    """Return what the measurements do not show, in sentences."""
     disagree = (difference.only_first + difference.only_second) / len(table)
     smallest = comparison.smallest_difference(len(table), disagree)
     classes = {name[len("f1[") : -1]: score for name, score in scores.items() if name not in COMMON}

@@ -1,4 +1,4 @@
-"""What this machine has, against what the course needs: each line OK, or what to do."""
+"""Check this machine against what the course needs: each line is OK, or says what to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEEDED_DISK_GB = 2
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor: what was looked at, what was found, and what to do unless it is fine."""
+    """One check: what was examined, what was found, and what to do if it is not fine."""
 
     name: str
     ok: bool
@@ -31,7 +31,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """All checks. Reaches out to the network once, for the model hub, and changes nothing."""
+    """Return all checks. Contacts the network once, for the model hub, and changes nothing."""
     gpu = _gpu()
     return [_python(), _packages(), _cores(), _memory(), _disk(), gpu, *_assets(), _hub(), _advice(gpu)]
 
@@ -48,7 +48,7 @@ def _python() -> Check:
 
 
 def pinned() -> dict[str, str]:
-    """constraints.txt of the repository that ftlab is installed from: {package: version}; empty without one."""
+    """Return {package: version} from constraints.txt of the repository that ftlab is installed from; {} without one."""
     constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
     if not constraints.is_file():
         return {}

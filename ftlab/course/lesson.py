@@ -136,7 +136,8 @@ class Lesson:
         """The claims so far: what was claimed, the bound, what was measured in this run, and whether it holds.
 
         Returns:
-            A line a claim: claim, bound, measured, holds, and from ("this run" or "stored benchmark").
+            A line for each claim, with the claim as index (pandas cuts long texts in columns): bound, measured, holds,
+            and from ("this run" or "stored benchmark").
         """
         lines = [
             {
@@ -148,7 +149,7 @@ class Lesson:
             }
             for line in self._claim_lines
         ]
-        return pd.DataFrame(lines, columns=["claim", "bound", "measured", "holds", "from"])
+        return pd.DataFrame(lines, columns=["claim", "bound", "measured", "holds", "from"]).set_index("claim")
 
     def checkpoint(self, name: str = "", **depends_on: Any) -> str | None:
         """Where `trainer.train(resume_from_checkpoint=...)` goes on, or None to start at the first step.

@@ -1,4 +1,4 @@
-"""The live line of a run: lesson, section, cells done, step of training, time. Silent where nobody watches."""
+"""The status line of a run: lesson, section, cells done, training step, time. Silent where nobody watches."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 
 
 class Display:
-    """Where a run says how far it is. `progress` is rich's, or None where nobody watches."""
+    """The status line. `progress` is a rich Progress, or None where nobody watches."""
 
     def __init__(self, progress: Any) -> None:
         self.progress = progress
         self.task: Any = None
 
     def begin(self, lesson: str, live: Path) -> None:
-        """A lesson starts; while it trains it will write its step to the file `live`."""
+        """Start the line of `lesson`; while it trains it writes its step to the file `live`."""
         if self.progress is None:
             print(f"ftlab: running {lesson}", file=sys.stderr, flush=True)
         else:
             self.task = self.progress.add_task(lesson, total=None, section="starting the kernel", live=live)
 
     def cell(self, index: int, cells: Sequence[Any]) -> None:
-        """The cell at `index` starts; the section is the last heading before it."""
+        """Show that the cell at `index` of `cells` starts; the section is the last heading before it."""
         if self.progress is None:
             return
         section = ""
@@ -36,7 +36,7 @@ class Display:
         self.progress.update(self.task, completed=index, total=len(cells), section=section[:48])
 
     def end(self, headline: str) -> None:
-        """The lesson is done."""
+        """Show `headline`, the lesson's result: it is done."""
         if self.progress is not None:
             total = self.progress.tasks[-1].total
             self.progress.update(self.task, completed=total, section=headline[:80])
@@ -44,7 +44,7 @@ class Display:
 
 @contextmanager
 def display(watch: bool) -> Iterator[Display]:
-    """A Display on stderr, live if `watch` is asked for and stderr is a terminal."""
+    """Yield a Display on stderr: live if `watch` is true and stderr is a terminal, else silent."""
     from rich.console import Console
 
     console = Console(stderr=True)

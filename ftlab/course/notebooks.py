@@ -36,14 +36,18 @@ class LessonFile:
         return (self.number, self.number.lstrip("0"), self.name, self.slug)
 
     def parameters(self) -> list[str]:
-        """The names in its parameters cell, in order."""
-        from papermill.inspection import inspect_notebook
+        """Return the names in its parameters cell, in order."""
+        from papermill import inspect_notebook
 
         return list(inspect_notebook(self.path))
 
 
 def notebooks_folder() -> Path:
-    """The folder of the lessons: that of the repository that ftlab is installed from, else the one here."""
+    """Return the folder of the lessons: in the repository that ftlab is installed from, else in the current folder.
+
+    Raises:
+        BadInput: there is no such folder.
+    """
     for base in (Path(__file__).resolve().parents[2], Path.cwd(), Path.cwd().parent):
         if any((base / "notebooks").glob("[0-9][0-9]_*.ipynb")):
             return base / "notebooks"
@@ -51,9 +55,10 @@ def notebooks_folder() -> Path:
 
 
 def lessons(wanted: Sequence[str] = ()) -> list[LessonFile]:
-    """The lessons named (by number, name or path), all of them when none is; in the order of the course.
+    """Return the lessons named in `wanted` (by number, name or path), or all of them, in the order of the course.
 
-    Raises BadInput for a name that fits none.
+    Raises:
+        BadInput: a name matches no lesson.
     """
     there = [LessonFile(path) for path in sorted(notebooks_folder().glob("[0-9][0-9]_*.ipynb"))]
     if not wanted:

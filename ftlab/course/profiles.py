@@ -1,7 +1,7 @@
-"""Budgets: what a lesson uses in each profile, and what a parameter may be.
+"""Budgets: what a lesson uses in each profile, and the valid values of each parameter.
 
-profiles.toml holds the numbers; here a notebook's parameters are laid over them and checked, so that a slip is told
-in one sentence before any work starts.
+profiles.toml holds the numbers. A notebook's parameters override them and are checked here, so that a mistake is
+reported in one sentence before any work starts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROFILES = ("smoke", "cpu", "gpu")
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a notebook parameter may be. The bounds are inclusive; `above` excludes the bound itself."""
+    """The valid values of a notebook parameter. The bounds are inclusive; `above` excludes the bound itself."""
 
     kind: type
     what: str
@@ -34,10 +34,15 @@ class Parameter:
     above: float | None = None
 
     def parse(self, name: str, value: Any, *, all_at_zero: str = "") -> Any:
-        """`value` as this parameter's type, from Python, YAML or a command line.
+        """Return `value`, from Python, YAML or a command line, as this parameter's type.
 
-        `all_at_zero` says what 0 stands for, where it stands for all that there are. Raises BadInput for another type,
-        or a number out of range.
+        Args:
+            name: the parameter's name, for the error.
+            value: as it was given.
+            all_at_zero: what 0 stands for, where a lesson takes 0 for "all".
+
+        Raises:
+            BadInput: the type is wrong, or the number is out of range.
         """
         parsed = self._convert(name, value)
         if all_at_zero and parsed == 0:
@@ -167,7 +172,7 @@ ALL_AT_ZERO = {  # where a lesson takes 0 for all that there are
 class Budget:
     """What one run of a lesson uses: `budget.rows`, `budget.epochs` and so on.
 
-    `overrides` holds what was set by hand; claims are made for a profile's own budget alone.
+    `overrides` holds what was set by hand; claims are made only for a profile's own budget.
     """
 
     lesson: str
@@ -186,7 +191,7 @@ class Budget:
 
     @property
     def needs_hub(self) -> bool:
-        """Whether anything of this run comes from the model hub."""
+        """Whether a model or the rows come from the model hub."""
         return bool(self.settings.get("from_hub")) or any(map(loading.comes_from_hub, self._models))
 
     @property
@@ -208,7 +213,7 @@ class Budget:
         return not SIZES & self.overrides.keys()
 
     def columns(self) -> dict[str, str]:
-        """The column names of your own file, as `sources.load` takes them."""
+        """Return the column names of your own file, as keyword arguments of `sources.load`."""
         return {name: self.settings[name] for name in COLUMNS}
 
     def _repr_html_(self) -> str:
@@ -245,7 +250,7 @@ def _file() -> dict[str, Any]:
 
 
 def table() -> dict[str, dict[str, dict[str, Any]]]:
-    """The budgets of profiles.toml: {lesson: {profile: {name: value}}}."""
+    """Return the budgets of profiles.toml: {lesson: {profile: {name: value}}}."""
     return {name: budgets for name, budgets in _file().items() if name != "for_dataset"}
 
 
@@ -255,23 +260,34 @@ def names(lesson: str) -> tuple[str, ...]:
 
 
 def for_dataset(lesson: str, profile: str, dataset: str) -> dict[str, Any]:
-    """What a data set changes in the budget of a profile that was not written for it; smoke stays as small as it is."""
+    """Return the settings that change because `dataset` is not the data set that a profile was written for.
+
+    Args:
+        lesson: the notebook's name without its number.
+        profile: smoke, cpu or gpu; in smoke nothing changes: it stays small.
+        dataset: a named data set.
+    """
     if profile == "smoke" or dataset == table()[lesson][profile].get(rows_from(lesson)):
         return {}
     return _file()["for_dataset"].get(lesson, {}).get(dataset, {})
 
 
 def rows_from(lesson: str) -> str:
-    """The parameter that says where a lesson's rows come from: `task` for instructions, else `dataset`."""
+    """Return the parameter that says where the rows of `lesson` come from: task for instructions, else dataset."""
     return "task" if "task" in table()[lesson]["cpu"] else "dataset"
 
 
 def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = None) -> Budget:
-    """The budget of a lesson in a profile, with what was set by hand (None: as the profile says).
+    """Return the budget of a lesson in a profile, with the values set by hand. Nothing is downloaded.
 
-    `lesson` is the name of the notebook without its number, "text_classification". Raises BadInput for an unknown
-    profile or name, a value of the wrong type or out of range, and a data set or a model that cannot be used. Nothing
-    is downloaded.
+    Args:
+        lesson: the notebook's name without its number, "text_classification".
+        profile: smoke, cpu or gpu.
+        overrides: values set by hand, by name; None stands for the profile's value.
+
+    Raises:
+        BadInput: a profile or name is unknown, a value has the wrong type or is out of range, or a data set or a model
+            cannot be used.
     """
     if lesson not in table():
         raise BadInput(f"there is no lesson {lesson!r}; there are {', '.join(table())}")
@@ -306,7 +322,11 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
 
 
 def require_fitting(budget: Budget) -> None:
-    """Raise BadInput when the budget asks for more than its model takes. Fetches the model if it is not there."""
+    """Check that the model can take what `budget` asks for. The model is fetched if it is not in the cache.
+
+    Raises:
+        BadInput: more frozen layers than layers, or a max_length beyond the model's positions.
+    """
     if "frozen_layers" in budget.settings:
         depth = loading.depth(budget.model)
         if budget.frozen_layers > depth:

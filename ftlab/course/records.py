@@ -1,4 +1,4 @@
-"""What a run was: on which machine, with which versions, and what it took."""
+"""The record of a run: machine, package versions, memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECORDED_PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Python, ftlab and the packages that decide the numbers."""
+    """Return the versions of Python, ftlab and the packages that determine the numbers."""
     from ftlab import __version__
 
     found = {"python": platform.python_version(), "ftlab": __version__}
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def hardware() -> dict[str, Any]:
-    """Processor, cores, memory in GB, GPU; nothing that names the machine or its owner."""
+    """Return processor, cores, memory (GB) and GPU; nothing that identifies the machine or its owner."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -44,7 +44,7 @@ def hardware() -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     try:
         return len(psutil.Process().cpu_affinity() or [])
     except AttributeError:  # macOS has no affinity
@@ -52,12 +52,12 @@ def usable_cores() -> int:
 
 
 def memory_mb() -> int:
-    """The memory that this process holds now, in MB (resident set)."""
+    """Return the memory that this process holds now (resident set), in MB."""
     return round(psutil.Process().memory_info().rss / 1e6)
 
 
 def peak_memory_mb() -> int:
-    """The most memory that this process has held so far, in MB (resident set)."""
+    """Return the most memory that this process has held so far (resident set), in MB."""
     if sys.platform == "win32":
         return round(psutil.Process().memory_info().peak_wset / 1e6)
     import resource

@@ -18,9 +18,13 @@ from ftlab.progress import quiet
 
 
 def refresh(wanted: Sequence[str] = ()) -> list[Result]:
-    """Run lessons with the default profile and put their outputs into the notebooks of the course, without noise.
+    """Run the lessons named in `wanted` (all by default) with the cpu profile, and store their outputs in notebooks/.
 
-    Raises BadInput while another process does: the stored notebooks would be of two runs.
+    Returns:
+        The results, as `runner.run` returns them.
+
+    Raises:
+        BadInput: another process is storing outputs.
     """
     folder = notebooks_folder()
     with files.explained(folder, BadInput):
@@ -41,7 +45,7 @@ def refresh(wanted: Sequence[str] = ()) -> list[Result]:
 
 
 def strip_noise(notebook: Any) -> Any:
-    """A copy of an executed notebook without what another run would write differently.
+    """Return a copy of an executed `notebook` without what another run would write differently.
 
     Timings, papermill's notes and the injected parameters go; sources, outputs and execution counts stay.
     """
@@ -69,7 +73,7 @@ def strip_noise(notebook: Any) -> Any:
 
 
 def _strip_output(output: Any) -> None:
-    """Take out the address of an object and the time that a progress table took."""
+    """Remove the addresses of objects and the time of a progress table."""
     for kind, text in output.get("data", {}).items():
         if kind.startswith("text/") and isinstance(text, str):
             text = re.sub(r" at 0x[0-9a-f]+>", ">", text)

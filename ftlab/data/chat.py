@@ -1,8 +1,7 @@
-"""A prompt as a turn of a chat, in the format that a model was trained to chat in: its chat template.
+"""Chat templates: a prompt as a turn of a chat, in the format that the model was trained on.
 
-The template is a program of the model's maker, which comes with its tokenizer and writes special tokens around what a
-person says. What the person says stays text, though it may hold such a token. Source: *Chat templates* in the
-documentation of transformers.
+A chat template comes with the tokenizer and writes special tokens around the user's text. A special token in the text
+itself stays text. Source: *Chat templates* in the documentation of transformers.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Templates = str | Mapping[str, str]  # one, or several by name
-DEFAULT = "default"  # the name of the one that is used where there are several
-ALONE, CONFIG = "chat_template.jinja", "tokenizer_config.json"  # where a folder holds it
+DEFAULT = "default"  # of several templates, the one that is used
+ALONE, CONFIG = "chat_template.jinja", "tokenizer_config.json"  # the files of a folder that may contain it
 
 
 class Chat:
-    """How to ask a model as a chat: the text of a person becomes the only turn of the user.
+    """Prompts in the chat template of a model: the text becomes the only turn of the user.
 
-    `templates` are the tokenizer's own unless others are given; `system` is what the model is told before. Raises
-    BadInput where there is no template, several of which none is the default, or one that leaves out what is said.
+    `templates` are the tokenizer's own unless others are given; `system` is the text of the system turn. Raises
+    BadInput if there is no template, if none of several is the default, or if it leaves out the user's or system text.
     """
 
     def __init__(
@@ -54,9 +53,9 @@ class Chat:
             )
 
     def prompt_ids(self, text: str, *, where: str = "the prompt") -> list[int]:
-        """The ids that the answer goes on from: those of `apply_chat_template`, with special tokens in `text` as text.
+        """Return the ids of the prompt for `text`, as `apply_chat_template` does, but special tokens in it stay text.
 
-        Raises BadInput, naming `where`, for a text that the template refuses or the tokenizer cannot read as plain.
+        Raises BadInput, which names `where`, if the template refuses the text or the tokenizer cannot read it as plain.
         """
         said = f"{text}{self.system}"
         holds_tokens = any(token in said for token in self.tokenizer.added_tokens_encoder)
@@ -76,7 +75,7 @@ class Chat:
             return self.tokenizer.apply_chat_template(
                 turns, chat_template=self.template, add_generation_prompt=True, **options
             )
-        except Exception as problem:  # a program of somebody else's: it may raise anything
+        except Exception as problem:  # a template is a program, and may raise anything
             reason = " ".join(str(problem).split())[:200] or type(problem).__name__
             raise BadInput(
                 f"the model's chat template fails ({reason}); {'leave the system text out, or ' if told else ''}"
@@ -85,7 +84,10 @@ class Chat:
 
 
 def of_folder(folder: Path) -> Templates | None:
-    """The chat templates that the tokenizer files of a folder bring, an adapter's say; None if they bring none."""
+    """Return the chat templates in the tokenizer files of `folder` (an adapter's, say), or None if there are none.
+
+    Raises BadInput if the files cannot be read.
+    """
     try:
         if (folder / ALONE).is_file():
             return (folder / ALONE).read_text(encoding="utf-8")
@@ -95,8 +97,8 @@ def of_folder(folder: Path) -> Templates | None:
         return {one["name"]: one["template"] for one in said} if isinstance(said, list) else said
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as problem:
         raise BadInput(
-            f"the chat template in {folder} cannot be read ({type(problem).__name__}); mend or remove its {ALONE} and "
-            f"{CONFIG}"
+            f"the chat template in {folder} cannot be read ({type(problem).__name__}); correct or remove its {ALONE} "
+            f"and {CONFIG}"
         ) from problem
 
 
@@ -111,7 +113,7 @@ def _one_of(templates: Any) -> str:
         raise BadInput(f"the model's chat template is a {type(template).__name__}; expected a text, or leave chat out")
     if not template or not template.strip():
         raise BadInput(
-            "the model brings no chat template, so nobody knows how to chat with it; leave chat out, or ask in the "
+            "the model brings no chat template, so its chat format is unknown; leave chat out, or ask in the "
             "format of the course (`--instruct`), which its lessons train"
         )
     return template

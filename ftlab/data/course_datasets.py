@@ -1,4 +1,4 @@
-"""The named data sets of the course: what each is, where its rows lie, and its twin on the hub."""
+"""The named data sets of the course: a description of each, where its rows are, and the same data set on the hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Source:
-    """A data set of the course: rows of a pinned package, or shipped with ftlab, and its twin on the hub."""
+    """A data set of the course: rows in a pinned package or shipped with ftlab, and the same data set on the hub."""
 
     name: str
     what: str
@@ -65,4 +65,4 @@ SOURCES: dict[str, Source] = {
         ),
     )
 }
-SOURCES["reviews"] = SOURCES["rotten_tomatoes"]  # what the lessons mean by "reviews"
+SOURCES["reviews"] = SOURCES["rotten_tomatoes"]  # the lessons call it "reviews"

@@ -1,12 +1,13 @@
-"""CSV and TSV, row for row: what stands in the file comes out, or the file is refused with the line.
+"""Read CSV and TSV exactly: each cell as it is in the file, or the file is refused with the number of the line.
 
-CSV is RFC 4180: a cell in quotes may hold commas, line ends and doubled quotes; a quote inside an unquoted cell is
-text. For TSV there are two conventions. IANA's text/tab-separated-values has no quoting; spreadsheets and pandas quote
-as in CSV. So there a cell is quoted where it begins with a quote and ends with one, and every other quote is text.
-Where the quote that opens a cell is closed only on a later line, and each of these lines would be a row as well, nobody
-can tell which is meant, and the file is refused; unless all the cells of that row are quoted, or all of the header.
+CSV follows RFC 4180: a cell in quotes may contain commas, line ends and doubled quotes; a quote inside an unquoted cell
+is text. TSV has two conventions: IANA's text/tab-separated-values has no quoting, while spreadsheets and pandas quote
+as in CSV. So a cell of a TSV is quoted if it begins and ends with a quote; every other quote is text.
 
-A line with nothing on it is a row with nothing in it; at the end of a table of several columns it is none.
+A TSV is ambiguous if a quote that opens a cell is closed on a later line, and each of these lines could be a row too.
+Such a file is refused, unless all the cells of that row are quoted, or all of the header.
+
+An empty line is a row of empty cells; at the end of a table of several columns it is ignored.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from typing import NamedTuple
 
 from ftlab.errors import BadInput
 
-LONGEST = 1 << 27  # of a cell, in characters: what a quote that is never closed would read on to
-AHEAD = 1 << 20  # how far a quote's end is looked for in a TSV, in characters
+LONGEST = 1 << 27  # characters of a cell: a quote that is never closed reads no further
+AHEAD = 1 << 20  # characters of a TSV in which the end of a quote is searched
 BARE = "a carriage return stands in a cell without quotes; put the cell in quotes"
 QUOTED = re.compile(r'"((?:[^"]++|"")*+)"(?=\t|\Z)')
 UNCLOSED = re.compile(r'"(?:[^"]++|"")*+\Z')
@@ -31,22 +32,31 @@ CLOSING = re.compile(r'(?:[^"]++|"")*+"(?=\t|\Z)')
 
 
 def table(path: Path, lines: Iterable[str]) -> tuple[list[str], Iterator[list[str]]]:
-    """The names of the columns and the rows, each with as many cells as there are columns.
+    """Return the names of the columns, and an iterator of the rows, each with a cell for each column.
 
-    `lines` are those of the file, with their ends. Raises BadInput for a header that names no column or one twice, and,
-    on the way, for a row with more or fewer cells than columns and for a quote that cannot be understood.
+    >>> names, rows = table(Path("a.csv"), ["text,label\\n", '"one, two",x\\n'])
+    >>> names, list(rows)
+    (['text', 'label'], [['one, two', 'x']])
+
+    Args:
+        path: of the file, for its type and for messages.
+        lines: of the file, with their ends.
+
+    Raises:
+        BadInput: the first line is blank; or, while the rows are read, a row has more or fewer cells than columns, or a
+            quote is never closed or ambiguous.
     """
     records = (_tsv_records if path.suffix.lower() == ".tsv" else _csv_records)(path, iter(lines))
     _, names = next(records, (1, []))
     if not any(name.strip() for name in names):
         raise _refused(path, "the first line is blank; expected the names of the columns")
-    # A spreadsheet leaves names out, and so does pandas, of its index.
+    # Spreadsheets leave names out, and pandas leaves out the name of its index.
     names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
     return names, _whole_rows(path, records, len(names))
 
 
 def require_distinct(path: Path | str, names: Iterable[str]) -> None:
-    """Raise BadInput when two columns have one name: one of them would be lost."""
+    """Raise BadInput if two of the column `names` of the file at `path` are equal: one column would be lost."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -69,7 +79,7 @@ def _whole_rows(path: Path, records: Iterator[tuple[int, list[str]]], columns: i
 
 
 def _csv_records(path: Path, lines: Iterator[str], delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """The number of the first line of each record, and its cells; [] for a line with nothing on it."""
+    """The number of the first line of each record, and its cells; [] for an empty line."""
     csv.field_size_limit(LONGEST)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -102,7 +112,7 @@ class _Cell(NamedTuple):
 
 
 def _tsv_records(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    """As `_csv_records`, with the quotes of a TSV."""
+    """As `_csv_records`, with the quoting of a TSV."""
     first = next(lines, "")
     header = _cells(_without_end(first))
     if all(cell.quoted for cell in header):
@@ -110,7 +120,7 @@ def _tsv_records(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[s
         return
     yield 1, [cell.text for cell in header]
     number, columns = 2, len(header)
-    ahead: deque[str] = deque()  # lines that were read to find where a quote is closed
+    ahead: deque[str] = deque()  # lines that were read to find the end of a quote
     while (line := ahead.popleft() if ahead else next(lines, None)) is not None:
         row = _row(_without_end(line), columns)
         further = _lines_to_the_end_of_a_quote(line, lines, ahead)
@@ -145,7 +155,7 @@ def _without_end(line: str) -> str:
 
 
 def _cells(text: str) -> list[_Cell]:
-    """The cells of a record of a TSV: those that a quote opens and another one closes, and those in between."""
+    """The cells of a record of a TSV, quoted or not."""
     if '"' not in text:
         return [_Cell(cell, False) for cell in text.split("\t")]
     cells, place = [], 0
@@ -166,11 +176,12 @@ def _is_row(cells: list[_Cell], columns: int) -> bool:
 
 
 def _row(text: str, columns: int) -> list[_Cell] | None:
-    """The cells of a line that is a row by itself, else None."""
+    """The cells of a line if it is a complete row, else None."""
+    # First with tabs in quotes as text, then with every tab between two cells.
     for cells in (_cells(text), [cell for part in text.split("\t") for cell in _cells(part)]):
         if _is_row(cells, columns):
             return cells
-    return None  # else a tab in quotes is one between two cells
+    return None
 
 
 def _is_open(text: str) -> bool:
@@ -187,9 +198,9 @@ def _is_open(text: str) -> bool:
 
 
 def _lines_to_the_end_of_a_quote(line: str, lines: Iterator[str], ahead: deque[str]) -> int:
-    """How many further lines a record takes whose quote is still open at the end of `line`; 0 where none closes it.
+    """How many more lines a record has if a quote is open at the end of `line`; 0 if no line closes it.
 
-    What is read of `lines` for that waits in `ahead`.
+    Lines that are read for this go from `lines` to `ahead`.
     """
     if '"' not in line or not _is_open(_without_end(line)):
         return 0
@@ -213,7 +224,7 @@ def _lines_to_the_end_of_a_quote(line: str, lines: Iterator[str], ahead: deque[s
 
 def _refused(path: Path, reason: str) -> BadInput:
     kind = path.suffix.lower()[1:]
-    return BadInput(f"{path} cannot be read as {kind} ({reason}); mend the file and try again")
+    return BadInput(f"{path} cannot be read as {kind} ({reason}); correct the file and try again")
 
 
 def _wrong_number(path: Path, number: int, columns: int, there: int) -> BadInput:

@@ -1,10 +1,10 @@
-"""Python's standard library as instruction data: what is this function, class or method for?
+"""Instruction data from Python's standard library: what is this function, class or method for?
 
-The answers stand in its docstrings, written by those who wrote the code. They are read out of the source files, and no
-module is imported: some of them open a window or a browser when they are.
+The answers are the docstrings. They are read from the source files without importing a module: some modules open a
+window or a browser on import.
 
-Docstrings differ from one Python to another, and what a lesson trains on must not. So the rows of Python MADE_WITH are
-shipped in rows/python_docstrings.jsonl, which `as_lines(pairs())` made, and the lessons read that file.
+Docstrings differ between versions of Python, and the training data of a lesson must not. So the rows of Python
+MADE_WITH are shipped in rows/python_docstrings.jsonl (made by `as_lines(pairs())`), and the lessons read that file.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from ftlab.data import duplicates
 
 MADE_WITH = "3.11.7"  # the Python whose docstrings are shipped
 LEAST, MOST = 40, 400  # characters of an answer: shorter ones say little, longer ones are manuals
-# Tests, programs of their own, and what is not in each Python from 3.11 on.
+# Tests, whole programs, and modules that are not in every Python from 3.11 on.
 LEFT_OUT = {
     "antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "msilib", "pydoc_data", "test", "this", "tkinter",
     "turtle", "turtledemo",
 }  # fmt: skip
-# Decorators of what is no function to those who use it: properties, and the forms of `typing`.
+# Decorators of names that are not called: properties, and the forms of `typing`.
 NOT_CALLED = {
     "property", "cached_property", "DynamicClassAttribute", "setter", "getter", "deleter", "_SpecialForm",
     "_LiteralSpecialForm",
@@ -39,18 +39,17 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def pairs() -> pd.DataFrame:
-    """Columns id, module, instruction, input (how it is used) and output (the first paragraph of its docstring).
+    """Return columns id, module, instruction, input (the call) and output (the first paragraph of the docstring).
 
-    One row for each public function, class and method whose docstring says something in LEAST to MOST characters; of
-    those that share a docstring, or nearly (`duplicates.near`), the first: what one module says would else be the
-    answer to a question about another. In the order of the modules' names. Which rows there are depends on the version
-    of Python that runs.
+    There is one row for each public function, class and method whose first paragraph has LEAST to MOST characters, in
+    the order of the modules' names. Of equal and nearly equal docstrings (`duplicates.near`) the first is kept, so that
+    no answer is learned from another module. The rows depend on the version of Python that runs.
     """
     return _pairs().copy()
 
 
 def as_lines(table: pd.DataFrame) -> str:
-    """The rows of `pairs` as JSON Lines, in plain ASCII, as they are shipped."""
+    """Return `table`, the rows of `pairs`, as JSON Lines in ASCII, as they are shipped."""
     return "".join(f"{json.dumps(row)}\n" for row in table.to_dict("records"))
 
 
@@ -99,7 +98,7 @@ def _public(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]
 
 
 def _call(name: str, node: Definition) -> str:
-    """How it is used: `copy(src, dst, *, follow_symlinks=True)`; a class by its `__init__`, a property by its name."""
+    """The call: `copy(src, dst, *, follow_symlinks=True)`; a class by its `__init__`, a property by its name."""
     bound = "." in name
     if isinstance(node, ast.ClassDef):
         starts = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
@@ -115,7 +114,7 @@ def _call(name: str, node: Definition) -> str:
 
 
 def _first_paragraph(docstring: str) -> str:
-    """Its first paragraph on one line; nothing where it is a signature, an example or a heading."""
+    """The first paragraph on one line, or "" if it is a signature, an example or a heading."""
     paragraph = " ".join(inspect.cleandoc(docstring).split("\n\n")[0].split())
     if not re.match(r"[A-Z].*\w", paragraph) or re.search(r">>>|->|::|^[A-Z]?\w*\(|:$", paragraph):
         return ""

@@ -1,9 +1,8 @@
-"""Which texts are the same, or nearly: exact copies, copies that differ in writing, and near-duplicates.
+"""Duplicates and near-duplicates among texts, their clusters, and the rule for duplicates that contradict each other.
 
-Near means that two texts share most of their pairs of neighbouring words (Jaccard similarity of the two sets).
-Comparing every text with every other would take hours; MinHash (Broder 1997) makes short signatures that agree as often
-as the sets overlap, and banding them (Indyk and Motwani 1998) brings together only the texts that may be similar. What
-is found so is then compared exactly.
+Two texts are near-duplicates if they share most of their word bigrams (Jaccard similarity of the two sets). To compare
+all pairs would take hours. MinHash (Broder 1997) makes short signatures that agree as often as the sets overlap, and
+banding (Indyk and Motwani 1998) finds the pairs that may be similar. These pairs are then compared exactly.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import operator
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,11 +18,11 @@ import numpy as np
 
 from ftlab.data.words import Words, normalise
 
-NEAR = 0.6  # of the word pairs shared: a tenth of the words changed leaves about 0.65
-FEWEST_WORDS = 8  # in shorter texts a handful of common words would already be "most of it"
+NEAR = 0.6  # Jaccard similarity; with a tenth of the words changed it is about 0.65
+FEWEST_WORDS = 8  # in shorter texts a few common words are already most of the bigrams
 BANDS, BAND_ROWS = 21, 3  # finds 99.9 % of the pairs at 0.65, and 17 in a million at 0.01
-BUCKET = 30  # texts in a bucket up to which all are compared with all; beyond, each with its neighbours
-PROMISING = 0.4  # of a signature shared: three standard errors below NEAR
+BUCKET = 30  # in a bucket of up to so many texts all pairs are compared; in a larger one, neighbours only
+PROMISING = 0.4  # share of equal signature values: three standard errors below NEAR
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,50 @@ class NearPairs:
 
 
 def same(texts: Iterable[str]) -> np.ndarray:
-    """A group number for each text: equal for texts that are equal after `normalise`."""
+    """Return a group number for each of `texts`: equal if they are equal after `normalise`.
+
+    >>> same(["Good film", "bad", "good  film"]).tolist()
+    [0, 1, 0]
+    """
     groups: dict[bytes, int] = {}
     keys = (hashlib.blake2b(normalise(text).encode(errors="surrogatepass"), digest_size=16).digest() for text in texts)
     return np.fromiter((groups.setdefault(key, len(groups)) for key in keys), dtype=np.int64)
 
 
-def near(words: Words, rows: np.ndarray, done: Callable[[int], object] = lambda rows: None) -> NearPairs:
-    """The near-duplicates among the texts at the positions `rows`, of which no two should be equal.
+def distinct(texts: Iterable[str], labels: Sequence[int] | None = None) -> np.ndarray:
+    """Return the positions of the texts that a split is drawn from, in order: the first of those that are equal.
 
-    Texts with the very same words, apart by punctuation alone, are near whatever their length; each stands in a pair
-    with the first of its kind. `done` is called now and then with the number of texts compared since.
+    This is the rule of every split for rows that contradict each other. Texts whose `labels` differ are left out, all
+    of them, since at least one label is wrong. Without `labels` the first is kept: the outputs of a task are free text,
+    and two different ones may both be right.
+
+    >>> distinct(["Good", "good", "bad"]).tolist()
+    [0, 2]
+    >>> distinct(["Good", "good", "bad"], labels=[1, 0, 0]).tolist()
+    [2]
+
+    Args:
+        texts: equal after `normalise` means equal.
+        labels: one for each text.
+    """
+    _, firsts, of = np.unique(same(texts), return_index=True, return_inverse=True)
+    contradicted = np.zeros(len(firsts), dtype=bool)
+    if labels is not None:
+        found = np.asarray(labels)
+        contradicted[of[found != found[firsts][of]]] = True
+    return np.sort(firsts[~contradicted])
+
+
+def near(words: Words, rows: np.ndarray, done: Callable[[int], object] = lambda rows: None) -> NearPairs:
+    """Return the near-duplicates among the texts at the positions `rows`, no two of which should be equal.
+
+    Texts that differ in punctuation alone are near-duplicates whatever their length; each is paired with the first of
+    them.
+
+    Args:
+        words: of all texts.
+        rows: positions of the texts to compare.
+        done: called from time to time with the number of texts compared since the last call.
     """
     first_of: dict[bytes, int] = {}
     alike = np.array([first_of.setdefault(words.row(row).tobytes(), row) for row in rows], dtype=np.int64)
@@ -75,9 +107,19 @@ def near(words: Words, rows: np.ndarray, done: Callable[[int], object] = lambda 
 
 
 def jaccard(words: Words, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The exact similarity of each pair of positions: pairs of neighbouring words in both, of those in either."""
+    """Return the Jaccard similarity of each pair: the bigrams in both texts divided by the bigrams in either.
 
-    @lru_cache(maxsize=20_000)  # of a template with many copies, each text stands in many pairs
+    >>> words = Words.of(["a good film", "a good plot"])  # "a good" is in both; "good film" and "good plot" in one
+    >>> jaccard(words, np.array([0]), np.array([1])).round(2).tolist()
+    [0.33]
+
+    Args:
+        words: of all texts.
+        first: (n,) positions in `words`.
+        second: (n,) positions in `words`.
+    """
+
+    @lru_cache(maxsize=20_000)  # a text that was made from a template is in many pairs
     def bigrams(row: int) -> set[int]:
         return set(words.bigrams(row).tolist())
 
@@ -90,7 +132,16 @@ def jaccard(words: Words, first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def clusters(size: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """A cluster number for each of `size` positions: equal where a chain of pairs leads from one to the other."""
+    """Return a cluster number for each of `size` positions: equal if a chain of pairs connects them.
+
+    >>> clusters(4, np.array([0, 1]), np.array([1, 3])).tolist()
+    [0, 0, 1, 0]
+
+    Args:
+        size: the number of positions.
+        first: (n,) one position of each pair.
+        second: (n,) the other one.
+    """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -99,7 +150,7 @@ def clusters(size: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def together(texts: list[str]) -> np.ndarray:
-    """A cluster number for each text: equal for texts that are the same or near-duplicates of each other."""
+    """Return a cluster number for each of `texts`: equal for the same texts and for chains of near-duplicates."""
     groups = same(texts)
     firsts = np.unique(groups, return_index=True)[1]
     pairs = near(Words.of(texts), firsts)
@@ -109,8 +160,8 @@ def together(texts: list[str]) -> np.ndarray:
 def _signatures(words: Words, rows: np.ndarray) -> Iterator[np.ndarray]:
     from datasketch import MinHash
 
-    # By the words themselves and not their numbers, so that the order of the rows does not matter. A collision of these
-    # 32 bits, which are what datasketch permutes, makes a candidate more, and candidates are compared exactly.
+    # A hash of the word, and not its id, so that the order of the rows does not matter. datasketch permutes 32 bits; a
+    # collision only adds a candidate, and candidates are compared exactly.
     marks = np.array([zlib.crc32(word.encode()) for word in words.vocabulary], dtype=np.uint32)
 
     def pairs(row: int) -> list[int]:
@@ -122,12 +173,12 @@ def _signatures(words: Words, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _candidates(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of places whose signatures agree in a whole band, each pair once."""
+    """Pairs of positions whose signatures agree in a whole band, each pair once."""
     found: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
     size = len(signatures)
     bands = [_mix(signatures[:, start : start + BAND_ROWS]) for start in range(0, BANDS * BAND_ROWS, BAND_ROWS)]
     for band, following in zip(bands, bands[1:] + bands[:1], strict=True):
-        # Within a bucket by the next band: where the bucket is too large to compare all, likely pairs are neighbours.
+        # A bucket is sorted by the next band: if it is too large to compare all pairs, likely pairs are neighbours.
         order = np.lexsort((following, band))
         keys = band[order]
         ends = np.append(np.flatnonzero(keys[1:] != keys[:-1]) + 1, size)
@@ -154,7 +205,7 @@ def _mix(columns: np.ndarray) -> np.ndarray:
 
 
 def _agreement(signatures: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The share of each pair's signatures that agrees: an estimate of the Jaccard similarity."""
+    """The share of equal values in the signatures of each pair: an estimate of the Jaccard similarity."""
     agree = np.empty(len(first))
     for start in range(0, len(first), 100_000):
         part = slice(start, start + 100_000)

@@ -1,4 +1,4 @@
-"""A GGUF checkpoint, turned once into what every Hugging Face tool reads: safetensors, config and tokenizer."""
+"""Convert a GGUF checkpoint to safetensors, config and tokenizer, which every Hugging Face tool reads."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from ftlab.progress import quiet
 
 
 def convert(folder: Path, gguf_file: str) -> None:
-    """Replace `folder/gguf_file` by a float32 safetensors checkpoint with its tokenizer.
+    """Replace the file `gguf_file` in `folder` by a float32 safetensors checkpoint with its tokenizer.
 
-    transformers dequantizes a GGUF file while loading it (20 s for 135M parameters) but marks the model as quantized
-    and then refuses to save it. So the weights are loaded into a fresh model of the same config, without that mark.
-    The pad token becomes the unknown token, which a byte-level tokenizer never produces: with pad equal to EOS a
-    collator that masks padding would hide EOS too, and a model trained so never learns to stop.
+    transformers dequantizes a GGUF file while loading it (20 s for 135M parameters), but marks the model as quantized
+    and then refuses to save it. So the weights are loaded into a new model of the same config, without that mark.
+
+    The pad token becomes the unknown token, which a byte-level tokenizer never produces. If pad were EOS, a collator
+    that masks padding would mask EOS too, and the model would never learn to stop.
 
     Source: the GGUF page of the transformers documentation.
     """
@@ -23,7 +24,7 @@ def convert(folder: Path, gguf_file: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with contextlib.redirect_stderr(io.StringIO()):  # transformers draws a bar here that no setting turns off
+    with contextlib.redirect_stderr(io.StringIO()):  # no setting turns off the progress bar of transformers here
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
         loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32)
     config = loaded.config

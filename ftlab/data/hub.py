@@ -1,4 +1,4 @@
-"""Repositories of a model hub: one revision of one repository is one folder on disk, and holds no pickle."""
+"""Download one revision of a repository of a model hub into a folder: only files of the given names, so no pickles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ftlab.progress import Bar
 
 
 def unreachable() -> str | None:
-    """Why the hub cannot be reached, or None when it answers. Behind a proxy only a request could tell: None."""
+    """Return why the hub cannot be reached, or None if it answers. Behind a proxy, which only a request tests, None."""
     from huggingface_hub import constants
 
     url = urlsplit(constants.ENDPOINT)
@@ -30,10 +30,17 @@ def unreachable() -> str | None:
 
 
 def folder(repo_id: str, revision: str | None, *, kind: Literal["model", "dataset"], patterns: list[str]) -> Path:
-    """The folder of a hub repository at a revision, downloaded when the hub's cache lacks it.
+    """Return the folder of a hub repository at a revision, and download it if the hub's cache lacks it.
 
-    Only files that match `patterns` are taken. Raises AssetError in one sentence when the hub cannot be reached, or
-    does not have it.
+    Args:
+        repo_id: namespace/name.
+        revision: a commit, branch or tag; None is the main branch.
+        kind: of the repository.
+        patterns: only files that match one of them are downloaded.
+
+    Raises:
+        AssetError: the hub cannot be reached, does not have the revision, or asks for its terms to be accepted; or the
+            disk is full or read-only.
     """
     from huggingface_hub import constants, errors, snapshot_download
 
@@ -44,7 +51,7 @@ def folder(repo_id: str, revision: str | None, *, kind: Literal["model", "datase
             revision=revision,
             allow_patterns=patterns,
             tqdm_class=Bar,
-            local_files_only=unreachable() is not None,  # else it would try five times before it looks on the disk
+            local_files_only=unreachable() is not None,  # else it tries five times before it looks in the cache
         )
     except errors.RevisionNotFoundError as problem:
         raise AssetError(f"the hub has {repo_id}, but no revision {revision} of it; check the revision") from problem
@@ -57,7 +64,7 @@ def folder(repo_id: str, revision: str | None, *, kind: Literal["model", "datase
             cache = Path(constants.HF_HUB_CACHE)
             said = problem if isinstance(problem, PermissionError) else OSError(errno.ENOSPC, files.NO_SPACE)
             raise AssetError(f"{files.explain(said, cache)} (HF_HOME names another)") from problem
-        # The rest is the network's, in many classes of several libraries.
+        # All other errors come from the network, in many classes of several libraries.
         reason = unreachable() or (str(problem).splitlines() or [type(problem).__name__])[0]
         raise AssetError(
             f"{repo_id} is not in the hub's cache and the hub cannot be reached ({reason[:160]}); connect, or use "

@@ -1,8 +1,8 @@
-"""From an instruction and its answer to ids and labels: what the model reads, and what it is to learn.
+"""Prompt templates, tokenization and label masking for instruction tuning.
 
-A causal language model learns to continue. To learn to **answer**, it must be trained on the answer alone, given the
-prompt, and on the token that ends it: labels are -100 (which the loss leaves out) on the prompt and on padding, and the
-ids themselves on the completion and its EOS. What a row says is text: "</s>" in it is five characters, and no end.
+A causal language model learns to continue a text. To learn to **answer**, it is trained on the answer and on the token
+that ends it, given the prompt. So labels are -100, which the loss ignores, on the prompt and on padding, and the ids
+themselves on the completion and its EOS. The content of a row is text: "</s>" in it is five characters, and not EOS.
 """
 
 from __future__ import annotations
@@ -21,24 +21,27 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
+IGNORED = -100  # the label that PyTorch's cross-entropy ignores
 
 
 @dataclass(frozen=True)
 class Template:
-    """The words around an instruction: `with_input` where a row has an input, `without_input` where it has none.
+    """The text around an instruction: `with_input` for a row with an input, `without_input` for one without.
 
-    Placeholders are the names of a row's columns, in braces. A special token in the template is meant as one, as a chat
-    format's are; in a row it is text.
+    Placeholders are the names of a row's columns in braces. A special token in the template is special, as in a chat
+    format; in a row it is text.
+
+    >>> str(Template("{instruction} {input}:", "{instruction}:").prompt({"instruction": "Count."}))
+    'Count.:'
     """
 
     with_input: str
     without_input: str
 
     def prompt(self, row: Mapping[str, Any]) -> Prompt:
-        """All that stands before the answer.
+        """Return the text before the answer of `row`.
 
-        Raises BadInput for no instruction, a placeholder that the row lacks, and a value that is no text.
+        Raises BadInput if the row has no instruction, lacks a placeholder's column, or has a value that is not text.
         """
         if not _said(row, "instruction").strip():
             raise BadInput(f"{_named(row)} has no instruction; give it one, or leave the row out")
@@ -46,7 +49,7 @@ class Template:
         return Prompt.of(self._parts(text, row))
 
     def lines(self) -> set[str]:
-        """The lines that are the template's own words and no more."""
+        """Return the lines of the template that have no placeholder."""
         words = [
             literal + ("" if name is None else "\0")
             for text in (self.with_input, self.without_input)
@@ -55,7 +58,7 @@ class Template:
         return {line.strip() for line in "".join(words).split("\n") if line.strip() and "\0" not in line}
 
     def _parts(self, text: str, row: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-        """The template's own words and the row's values, in their order."""
+        """The texts of the template and the values of the row in order, each with whether it is the template's."""
         for literal, name, layout, conversion in string.Formatter().parse(text):
             yield literal, True
             if name is None:
@@ -91,10 +94,16 @@ class Cut:
 def encode(
     rows: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int, template: Template = ALPACA
 ) -> tuple[Dataset, Cut]:
-    """`rows` with input_ids, attention_mask and labels beside their columns, and what was cut (see `encode_row`).
+    """Return `rows` with the new columns input_ids, attention_mask and labels, and what was cut (see `encode_row`).
 
-    The columns are instruction, output and perhaps input. Raises BadInput for a row that cannot be learned from, by its
-    id or number.
+    Args:
+        rows: with columns instruction, output and perhaps input.
+        tokenizer: of the model.
+        max_length: the most tokens of a row.
+        template: of the prompt.
+
+    Raises:
+        BadInput: a row cannot be learned from; the message has its id or number.
     """
     found = [
         encode_row({"row": number, **row}, tokenizer, max_length=max_length, template=template)
@@ -110,16 +119,33 @@ def encode(
 def encode_row(
     row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, max_length: int, template: Template = ALPACA
 ) -> dict[str, Any]:
-    """input_ids, attention_mask and labels of one row, without padding, and `cut`: prompt tokens that did not fit.
+    """Tokenize one row, without padding, with the labels of its prompt masked.
 
-    Prompt and completion are tokenized **apart** and their ids joined, since that is what generation sees: together, a
-    token may reach across the boundary, and the prompt's own tokenization is no prefix of it. EOS ends the completion.
-    What is over `max_length` is taken from the left of the prompt (a token that begins every text stays); completion
-    and EOS are never cut, since a model that sees no end learns none. For example, with max_length 7:
+    Prompt and completion are tokenized **separately** and their ids joined, as in generation: together, a token might
+    reach across the boundary, and the ids of the prompt alone would not be a prefix. EOS ends the completion.
 
-        prompt      p1 p2 p3 p4 p5      completion  c1 c2 c3      EOS
-        input_ids   p3 p4 p5 c1 c2 c3 EOS       cut 2
-        labels      -100 -100 -100 c1 c2 c3 EOS
+    Tokens over `max_length` are cut from the left of the prompt, after BOS if there is one. Completion and EOS are
+    never cut, since a model that sees no end does not learn to stop.
+
+    >>> class Digits:  # a tokenizer of digits, each its own id
+    ...     bos_token_id, eos_token_id = None, 0
+    ...     __call__ = lambda self, text, **options: {"input_ids": [int(digit) for digit in text]}
+    >>> plain = Template("{instruction}", "{instruction}")
+    >>> found = encode_row({"instruction": "12345", "output": "678"}, Digits(), max_length=7, template=plain)
+    >>> found["input_ids"], found["labels"], found["cut"]
+    ([3, 4, 5, 6, 7, 8, 0], [-100, -100, -100, 6, 7, 8, 0], 2)
+
+    Args:
+        row: with columns instruction, output and perhaps input.
+        tokenizer: of the model.
+        max_length: the most tokens.
+        template: of the prompt.
+
+    Returns:
+        input_ids, attention_mask and labels, each a list of one length, and `cut`: how many prompt tokens did not fit.
+
+    Raises:
+        BadInput: as `pieces` and `require_whole`.
     """
     before, answer = pieces(row, tokenizer, template=template)
     require_whole(row, len(answer), max_length)
@@ -140,9 +166,9 @@ def encode_row(
 def pieces(
     row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, template: Template = ALPACA
 ) -> tuple[list[int], list[int]]:
-    """The ids of a row's prompt and of its answer with EOS, neither cut: what training reads, and an audit counts.
+    """Return the ids of the prompt of `row` in the `template`, and those of its answer with EOS, neither cut.
 
-    Raises BadInput for a tokenizer without EOS, and for a row without instruction or output.
+    Raises BadInput if the `tokenizer` has no EOS, or the row has no instruction or output.
     """
     end = tokenizer.eos_token_id
     if end is None:
@@ -152,7 +178,10 @@ def pieces(
 
 
 def require_whole(row: Mapping[str, Any], answer: int, max_length: int) -> None:
-    """Raise BadInput unless an answer of so many tokens, with EOS, leaves room for some of its prompt."""
+    """Raise BadInput unless an `answer` of `row`, in tokens with EOS, is shorter than `max_length`.
+
+    A part of the prompt must fit too.
+    """
     if answer >= max_length:
         raise BadInput(
             f"the output of {_named(row)} has {answer} tokens with EOS, and max_length is {max_length}; shorten "
@@ -163,27 +192,33 @@ def require_whole(row: Mapping[str, Any], answer: int, max_length: int) -> None:
 def question_ids(
     row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, template: Template = ALPACA
 ) -> list[int]:
-    """The ids that generation starts from to answer a row. Raises BadInput for a row without an instruction."""
+    """Return the ids of the prompt of `row` in the `template`, from which generation starts.
+
+    `tokenizer` is as for `prompt_ids`. Raises BadInput if the row has no instruction.
+    """
     return prompt_ids(template.prompt(row), tokenizer, where=f"the prompt of {_named(row)}")
 
 
 def answer_ids(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids of a row's output, without EOS. Raises BadInput for a row without one."""
+    """Return the ids of the output of `row` by `tokenizer`, without EOS. Raises BadInput if there is no output."""
     if not _said(row, "output").strip():
         raise BadInput(f"{_named(row)} has no output; give it an answer, or leave the row out")
     return completion_ids(_said(row, "output"), tokenizer, where=f"the output of {_named(row)}")
 
 
 def completion_ids(text: str, tokenizer: PreTrainedTokenizerBase, *, where: str = "the output") -> list[int]:
-    """The ids of an answer, without EOS; special tokens in it are text (see `special_tokens.plain_ids`)."""
+    """Return the ids of an answer, without EOS.
+
+    `text`, `tokenizer` and `where` are as for `special_tokens.plain_ids`: special tokens in the text stay text.
+    """
     return special_tokens.plain_ids(text, tokenizer, add_special_tokens=False, where=where)
 
 
 def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase, *, where: str = "the prompt") -> list[int]:
-    """The ids that generation starts from: with what the tokenizer puts before a text, without an EOS behind it.
+    """Return the ids from which generation starts: with what `tokenizer` puts before a text, without EOS at the end.
 
-    Special tokens are read as such where a template holds them (`Template.prompt`), and are text anywhere else. Raises
-    BadInput, naming `where`, for a tokenizer that cannot read one as text.
+    Special tokens of a template (`Template.prompt`) are special; all others in `prompt` are text. Raises BadInput,
+    which names `where`, if the tokenizer cannot read one as text.
     """
     ids = special_tokens.prompt_ids(prompt, tokenizer, where=where)
     while ids and ids[-1] == tokenizer.eos_token_id != tokenizer.bos_token_id:
@@ -192,16 +227,20 @@ def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase, *, where: str = 
 
 
 def supervised_share(labels: Sequence[Sequence[int]]) -> float:
-    """The share of tokens that the loss counts, of rows as `encode` made them."""
+    """Return the share of tokens in the loss, from the `labels` of rows that `encode` made.
+
+    >>> supervised_share([[-100, -100, 5, 2], [-100, 7, 8, 2]])  # 2 + 3 of 8
+    0.625
+    """
     return sum(label != IGNORED for row in labels for label in row) / sum(map(len, labels))
 
 
 @dataclass(frozen=True)
 class TokenView:
-    """One row token by token: what is read, what is learned, where it ends. HTML in a notebook, text in a terminal.
+    """The tokens of one row by kind: prompt, supervised, EOS, padding. HTML in a notebook, text in a terminal.
 
-    The kinds differ in shape as well as in colour: a prompt is plain, what is supervised stands underlined in bold, EOS
-    in a box, padding is struck out. In the text they are plain, [bracketed], [[EOS]] and ~.
+    The kinds differ in shape as well as in colour: a prompt is plain, supervised tokens are bold and underlined, EOS is
+    in a box, padding is struck out. In a terminal they are plain, [bracketed], [[EOS]] and ~.
     """
 
     tokens: list[str]
@@ -212,7 +251,7 @@ class TokenView:
 
     @property
     def kinds(self) -> list[str]:
-        """prompt, supervised, end or padding, for each token."""
+        """For each token: prompt, supervised, end or padding."""
         return [
             "padding" if not seen and label == IGNORED
             else "prompt" if label == IGNORED
@@ -223,12 +262,12 @@ class TokenView:
 
     @property
     def ends(self) -> int:
-        """How many labels are EOS, padding aside."""
+        """The number of labels that are EOS, without padding."""
         return sum(label == self.eos and bool(seen) for label, seen in zip(self.labels, self.attended, strict=True))
 
     @property
     def teaches_stopping(self) -> bool:
-        """Whether the last label that counts is EOS, stands where the row ends, and is the only EOS before padding."""
+        """Whether the last label in the loss is EOS, is at the end of the row, and is the only EOS before padding."""
         learned = [place for place, label in enumerate(self.labels) if label != IGNORED]
         at_the_end = bool(learned) and self.labels[learned[-1]] == self.eos
         return at_the_end and not any(self.attended[learned[-1] + 1 :]) and self.ends <= 1
@@ -275,7 +314,10 @@ class TokenView:
 
 
 def token_view(row: Mapping[str, Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> TokenView:
-    """The view of an encoded row: input_ids, labels, and attention_mask if it is padded."""
+    """Return the view of an encoded `row`: input_ids, labels, and attention_mask if it is padded.
+
+    `tokenizer` decodes the ids one by one.
+    """
     ids = [int(number) for number in row["input_ids"]]
     attended = [int(seen) for seen in row.get("attention_mask", [1] * len(ids))]
     labels = [int(label) for label in row["labels"]]
@@ -287,9 +329,9 @@ def _said(row: Mapping[str, Any], name: str) -> str:
 
 
 def _value(row: Mapping[str, Any], name: str) -> str | float:
-    """The text or number in a column of a row, "" where there is none. Raises BadInput for what is neither."""
+    """The text or number in a column of a row, "" if it is missing. Raises BadInput for another type."""
     value = row.get(name)
-    if value is None or (isinstance(value, float) and value != value):  # NaN, pandas' word for nothing
+    if value is None or (isinstance(value, float) and value != value):  # NaN: pandas' missing value
         return ""
     if not isinstance(value, (str, int, float)):
         kind = "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"

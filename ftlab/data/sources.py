@@ -1,8 +1,8 @@
 """Named data sets and your own files, as rows with an id, a text and a label.
 
-`read` gives a table in the order of the file, which is what an audit wants to see; `load` gives a shuffled
-`DatasetDict` with label names, which is what training wants. Each row's id says where it stands in its source
-("imdb-00042"), whatever is later shuffled, dropped or split away.
+`read` returns a table in the order of the file, for an audit; `load` returns a shuffled `DatasetDict` with label names,
+for training. The id of a row is its position in its source ("imdb-00042"), and stays the same when rows are shuffled,
+dropped or split.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROWS = Path(__file__).parent / "rows"
 
 
 class Provenance(NamedTuple):
-    """Where rows came from: enough to get the very same ones again, and what was made text that was none."""
+    """Where rows came from, enough to get the same ones again, and a note on values that were converted to text."""
 
     name: str
     origin: str
@@ -39,13 +39,13 @@ class Provenance(NamedTuple):
 
 
 def required_assets(dataset: str, *, from_hub: bool = False) -> list[str]:
-    """The assets that reading `dataset` needs in the cache."""
+    """Return the assets that reading `dataset` needs in the cache: none if it is read `from_hub`."""
     source = SOURCES.get(dataset)
     return [source.asset] if source and source.asset and not from_hub else []
 
 
 def splits_of(dataset: str, *, from_hub: bool = False) -> tuple[str, ...]:
-    """The splits that a data set brings: the hub's have a test split of their own, packages and files do not."""
+    """Return the splits of `dataset`: "train", and "test" if it is read `from_hub`; packages and files have no test."""
     source = SOURCES.get(dataset)
     return ("train", "test") if from_hub and source and source.hub_id else ("train",)
 
@@ -60,14 +60,23 @@ def read(
     most: int = 0,
     advice: str = COLUMNS_ADVICE,
 ) -> pd.DataFrame:
-    """The rows of a data set in the order of its file: columns id, text and label, labels as names.
+    """Read the rows of a data set in the order of its file: columns id, text and label, labels as names.
 
-    `dataset` is one of SOURCES, or the path of a CSV, TSV, JSONL or Parquet file with the two named columns. The
-    packaged sets and your files have one split, "train"; a hub data set has those of its repository. With `most` about
-    so many rows, spread over the source (see `spread`). Where the rows came from is in `frame.attrs["provenance"]`.
+    Args:
+        dataset: one of SOURCES, or the path of a CSV, TSV, JSONL or Parquet file.
+        text_column: of your file.
+        label_column: of your file.
+        split: "train", or "test" of a data set on the hub.
+        from_hub: whether to read the data set on the hub instead of the pinned package.
+        most: about how many rows to return, spread over the source (see `spread`); 0 means all.
+        advice: the next step, for the message on a column that is missing.
 
-    Raises BadInput for an unknown name, for a file that is missing, empty, binary or lacks a column (`advice` is then
-    the next step), and for a row with a list or an object in place of its text or its one label.
+    Returns:
+        The rows; `attrs["provenance"]` says where they came from.
+
+    Raises:
+        BadInput: the name is unknown, the file is missing, empty, binary or lacks a column, or a text or a label is a
+            list or an object.
     """
     source = SOURCES.get(dataset)
     if source is None:
@@ -99,13 +108,20 @@ def read(
 def read_pairs(
     file: str, *, prompt_columns: Sequence[str], completion_column: str, advice: str = "name the right ones"
 ) -> pd.DataFrame:
-    """The rows of a file of instruction data: columns id, instruction, input, prompt and completion.
+    """Read a file of instruction data: columns id, instruction, input, prompt and completion.
 
-    The prompt is the named columns joined by line ends, without those that are empty. The column called instruction, or
-    else the first, is the instruction that the course's template goes around; the others are its input.
-    Completions that are lists or objects are JSON text; the note of the provenance says so.
-    Raises BadInput for a file that cannot be read or lacks a column (`advice` is then the next step), and for a prompt
-    that is a list, an object or a conversation.
+    Args:
+        file: a path.
+        prompt_columns: the prompt is their texts, one a line, without those that are empty. The column called
+            instruction, or else the first, is the instruction for the course's template; the others are its input.
+        completion_column: lists and objects in it become JSON text, and the note of the provenance says so.
+        advice: the next step, for the message on a column that is missing.
+
+    Returns:
+        The rows; `attrs["provenance"]` says where they came from, `attrs["prompt_columns"]` the order of the columns.
+
+    Raises:
+        BadInput: the file cannot be read or lacks a column, or a prompt is a list, an object or a conversation.
     """
     if file in SOURCES:
         raise BadInput(f"{file} holds texts with labels, and no prompts with completions; give a file of your own")
@@ -121,7 +137,7 @@ def read_pairs(
 
 
 def joined(columns: Sequence[pd.Series], index: pd.Index) -> pd.Series:
-    """The texts of each row of several columns, those that say something, one a line."""
+    """Return, for each row, its texts in `columns` that are not blank, one a line, with `index` as the index."""
     rows = zip(*columns, strict=True) if columns else [()] * len(index)
     return pd.Series(["\n".join(text for text in row if text.strip()) for row in rows], index=index, dtype=object)
 
@@ -137,13 +153,25 @@ def load(
     drop_incomplete: bool = False,
     test_dataset: str | None = None,
 ) -> DatasetDict:
-    """The rows of a data set, shuffled: a DatasetDict of columns id, text and label, with a ClassLabel of names.
+    """Load a data set, shuffled: a DatasetDict of columns id, text and label, where the label is a ClassLabel.
 
-    The packaged sets and your own files come as one "train" split; the hub's as "train" and "test". Shuffled, since
-    both packaged sets (and many others) are sorted by label; with `most` about so many of each split, spread over it.
-    Rows that lack their text or their label are left out with `drop_incomplete`; else the first of them is named in a
-    BadInput. `test_dataset` brings the rows that judge, with the same column names, in place of the source's own;
-    BadInput names a label in it that no training row has.
+    It is shuffled, since both packaged sets (and many others) are sorted by label.
+
+    Args:
+        dataset: as for `read`.
+        text_column: of your file.
+        label_column: of your file.
+        from_hub: whether to read the data set on the hub instead of the pinned package.
+        seed: of the shuffle.
+        most: about how many rows of each split to take, spread over it; 0 means all.
+        drop_incomplete: whether to leave out rows without a text or a label; otherwise they are refused.
+        test_dataset: the test rows, with the same column names, instead of the source's own.
+
+    Returns:
+        The splits: "train" of packages and files, "train" and "test" of the hub or with a `test_dataset`.
+
+    Raises:
+        BadInput: as `read`; also a row without a text or a label, or a test row with a label that no training row has.
     """
     from datasets import DatasetDict
 
@@ -164,8 +192,17 @@ def load(
     return DatasetDict({split: _as_dataset(frame, names).shuffle(seed=seed) for split, frame in frames.items()})
 
 
+def row_ids(prefix: str, count: int) -> list[str]:
+    """Return the ids of the rows of a source, by their `count`: `prefix` and the position.
+
+    >>> row_ids("imdb", 2)
+    ['imdb-00000', 'imdb-00001']
+    """
+    return [f"{prefix}-{number:05d}" for number in range(count)]
+
+
 def as_frame(dataset: Dataset) -> pd.DataFrame:
-    """The rows of a Dataset that `load` made as an audit takes them: columns id, text and label, labels as names."""
+    """Return the rows of a `dataset` from `load` as an audit takes them: id, text and label, with labels as names."""
     names = dataset.features["label"].names
     frame = pd.DataFrame({"id": list(dataset["id"]), "text": list(dataset["text"])})
     frame["label"] = [names[label] for label in dataset["label"]]
@@ -174,9 +211,9 @@ def as_frame(dataset: Dataset) -> pd.DataFrame:
 
 
 def as_dataset_dict(frame: pd.DataFrame) -> DatasetDict:
-    """Rows that an audit mended, or that you made, as `load` would give them: one "train" split, in their order.
+    """Return the rows of `frame`, repaired by an audit or your own, as `load` would: one "train" split, in their order.
 
-    Raises BadInput when a row lacks its text or its label, or when the labels are not classes.
+    Raises BadInput if a row has no text or no label, or if the labels are not classes.
     """
     from datasets import DatasetDict
 
@@ -188,7 +225,7 @@ def _as_dataset(frame: pd.DataFrame, names: list[str]) -> Dataset:
     from datasets import ClassLabel, Dataset, Features, Value
 
     provenance = frame.attrs.get("provenance")
-    if not isinstance(provenance, Provenance):  # pandas stores it with a table, and reads it back as a list
+    if not isinstance(provenance, Provenance):  # pandas saves `attrs` with a table, and reads a tuple back as a list
         provenance = Provenance("rows", "made here", "your own", "")
     features = Features({"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=names)})
     rows = frame[["id", "text", "label"]]
@@ -202,22 +239,22 @@ def _as_dataset(frame: pd.DataFrame, names: list[str]) -> Dataset:
 
 
 def complete(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have both a text and a label, neither of them blank."""
+    """Return the rows of `frame` whose text and label are both present and not blank."""
     return frame[~blank(frame["text"]) & ~blank(frame["label"])]
 
 
 def blank(column: pd.Series) -> pd.Series:
-    """Which values are missing, or nothing but white space."""
+    """Return a mask of the values of `column` that are missing or white space only."""
     return column.isna() | (column.astype(str).str.strip() == "")
 
 
 def provenance(dataset: Dataset) -> Provenance:
-    """Where the rows of a Dataset that `load` made came from."""
+    """Return where the rows of a `dataset` from `load` came from."""
     return Provenance(**json.loads(dataset.info.description))
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A SHA-256 over ids, texts and labels (a task: instructions, inputs, outputs), in order: equal for equal rows."""
+    """Return a SHA-256 of the rows of `dataset` in order: ids, texts and labels, or a task's columns."""
     digest = hashlib.sha256()
     columns = ("text", "label") if "text" in dataset.column_names else ("instruction", "input", "output")
     for row in zip(*(dataset[column] for column in ("id", *columns)), strict=True):
@@ -228,7 +265,7 @@ def fingerprint(dataset: Dataset) -> str:
 def check(dataset: str, *, text_column: str = "text", label_column: str = "label") -> None:
     """Raise BadInput unless `dataset` is a known name or a file that can be read and used for training.
 
-    Nothing is downloaded: this is what a command asks before it starts work.
+    `text_column` and `label_column` are those of the file. Nothing is downloaded, so a command can check first.
     """
     if dataset not in SOURCES:
         frame = _read_file(_as_path(dataset), text_column, label_column)
@@ -256,7 +293,7 @@ def _read_file(path: Path, text_column: str, label_column: str, advice: str = CO
 
 
 def _part(frame: pd.DataFrame, most: int) -> pd.DataFrame:
-    """About `most` rows of the frame, spread over it (0: all), whose provenance says of how many."""
+    """About `most` rows of the frame, spread over it (0: all); their provenance says of how many."""
     part = spread(frame, most, by="label")
     if len(part) < len(frame):
         whole = frame.attrs["provenance"]
@@ -266,9 +303,9 @@ def _part(frame: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def _with_ids(frame: pd.DataFrame, prefix: str, origin: Provenance) -> pd.DataFrame:
-    """The rows with a first column `id` that says where each stands in its source, and the provenance in `attrs`."""
+    """The rows with their ids as a first column, and with the provenance in `attrs`."""
     frame = frame.reset_index(drop=True)
-    frame.insert(0, "id", [f"{prefix}-{number:05d}" for number in range(len(frame))])
+    frame.insert(0, "id", row_ids(prefix, len(frame)))
     frame.attrs["provenance"] = origin
     return frame
 
@@ -285,7 +322,7 @@ def _require_complete(frame: pd.DataFrame, dataset: str) -> None:
 
 
 def _require_known(test: pd.DataFrame, names: list[str]) -> None:
-    """Raise BadInput when a test row has a label that no training row has: the model has no answer for it."""
+    """Raise BadInput if a test row has a label that no training row has: the model cannot predict it."""
     strange = test[~test["label"].isin(names)]
     if len(strange):
         first = strange.iloc[0]

@@ -1,8 +1,8 @@
-"""Special tokens in the text of a row: they stay text, and end or begin nothing.
+"""Special tokens in the text of a row stay text; those of a template and of the tokenizer are special.
 
-A tokenizer that meets its own "</s>" in a text gives the id that ends a sequence, so an answer that merely mentions it
-would end there, and a customer who types "[SEP]" would draw a line between two segments. What a row holds is plain
-text; special tokens come from the tokenizer, and from the words of a template around the row.
+A tokenizer turns "</s>" in a text into the id that ends a sequence. An answer that only mentions it would end there,
+and a customer who types "[SEP]" would separate two segments. So the text of a row is read as plain text; special tokens
+come from the tokenizer, and from the template around the row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ftlab.errors import BadInput
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Those of widely used tokenizers and chat templates: BERT's, T5's, Llama's, GPT's, ChatML's, Gemma's, Phi's, Mistral's.
+# Of the tokenizers and chat templates of BERT, T5, Llama, GPT, ChatML, Gemma, Phi and Mistral.
 WELL_KNOWN = (
     "[CLS]", "[SEP]", "[MASK]", "[PAD]", "[UNK]", "<s>", "</s>", "<pad>", "<unk>", "<mask>", "<bos>", "<eos>",
     "<|endoftext|>", "<|startoftext|>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|end_of_text|>",
@@ -27,16 +27,19 @@ WELL_KNOWN = (
 
 
 class Prompt(str):
-    """A text before an answer that knows which of its characters a template wrote, and not a row.
+    """The text before an answer, with a record of the characters that come from the template.
 
-    `own` holds their places as (start, end). A special token there is meant as one; anywhere else it is text.
+    `own` has their ranges as (start, end). A special token there is special; anywhere else it is text.
+
+    >>> Prompt.of([("<s>", True), ("Hi", False)]).own
+    ((0, 3),)
     """
 
     own: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(cls, parts: Iterable[tuple[str, bool]]) -> Prompt:
-        """The text of all parts, each with whether the template wrote it."""
+        """Return the text of all `parts`, each given with whether it comes from the template."""
         said, own, end = [], [], 0
         for text, of_template in parts:
             said.append(text)
@@ -48,12 +51,12 @@ class Prompt(str):
         return prompt
 
 
-# Listing the special tokens takes longer than reading a text, and a tokenizer seldom gets new ones.
+# A cache: to list the special tokens takes longer than to read a text, and a tokenizer seldom gets new ones.
 _listed: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Hashable, dict[str, int]]] = WeakKeyDictionary()
 
 
 def tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """The special tokens of a tokenizer as they would stand in a text, and their ids."""
+    """Return the special tokens of `tokenizer`, as written in a text, and their ids."""
     if not hasattr(type(tokenizer), "added_tokens_decoder"):
         return {}
     state = len(tokenizer), str(tokenizer.special_tokens_map)
@@ -64,24 +67,32 @@ def tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 
 def unknown_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The id that a text gets for what the tokenizer has no token for; None where it has one for every text."""
+    """Return the id that `tokenizer` gives to unknown characters, or None if it can read every text."""
     unknown = tokenizer.unk_token_id
     rare = "\U0001faa9 \u1342 \U00012031"  # a disco ball, an Ethiopic and a cuneiform sign
     return unknown if unknown in tokenizer(rare, add_special_tokens=False)["input_ids"] else None
 
 
 def pattern(names: Iterable[str]) -> re.Pattern[str]:
-    """What finds any of these special tokens in a text, the longest first."""
+    """Return a pattern that finds any of these token `names` in a text, the longest first."""
     return re.compile("|".join(map(re.escape, sorted({*names}, key=len, reverse=True))) or r"(?!)")
 
 
 def plain_ids(
     text: str, tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool = True, where: str = "the text"
 ) -> list[int]:
-    """The ids of a text in which special tokens are text, with what the tokenizer puts around any text.
+    """Return the ids of a text whose special tokens are read as text.
 
-    For a text without special tokens these are the ids that the tokenizer gives by itself. Raises BadInput, naming
-    `where`, for a tokenizer that makes a special token of it all the same: a Unigram model holds "</s>" as a piece.
+    For a text without special tokens these are the ids of the tokenizer itself.
+
+    Args:
+        text: of a row.
+        tokenizer: of the model.
+        add_special_tokens: whether to add what the tokenizer puts around every text.
+        where: the place of the text, for messages.
+
+    Raises:
+        BadInput: the tokenizer makes a special token of the text in any case: a Unigram model has "</s>" as a piece.
     """
     special = _ids(tokenizer)
     options = {} if add_special_tokens else {"add_special_tokens": False}
@@ -89,7 +100,7 @@ def plain_ids(
     ids = list(tokenizer(text, **options)["input_ids"])
     if _count(ids, special) > _count(around, special):
         ids = list(tokenizer(text, **options, split_special_tokens=True)["input_ids"])
-    # The unknown token stands for any word that is not known, unless it is an end as well.
+    # The unknown token is allowed: it replaces unknown words. But in some tokenizers it is also BOS or EOS.
     special -= {getattr(tokenizer, "unk_token_id", None)} - _ends(tokenizer)
     if _count(ids, special) > _count(around, special):
         inside = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -102,9 +113,10 @@ def plain_ids(
 
 
 def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase, *, where: str = "the prompt") -> list[int]:
-    """The ids of a prompt, with what the tokenizer puts around a text: special where its template says so, else text.
+    """Return the ids of `prompt`, with what `tokenizer` puts around a text.
 
-    Raises BadInput, naming `where`, for a tokenizer that cannot tell the two apart.
+    Special tokens of its template are special, all others are text. Raises BadInput, which names `where`, if the
+    tokenizer cannot tell the two apart.
     """
     meant = _meant(prompt, tokenizer) if isinstance(prompt, Prompt) and prompt.own else []
     if not meant:
@@ -112,9 +124,9 @@ def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase, *, where: str = 
     special = _ids(tokenizer)
     whole = list(tokenizer(prompt)["input_ids"])
     if _count(whole, special) == _count(tokenizer("")["input_ids"], special) + len(meant):
-        return whole  # the row brings none of its own
-    # A special token parts a text before anything else is done with it, so the pieces can be read one by one; unless
-    # the tokenizer treats what follows one otherwise than the beginning of a text.
+        return whole  # the row has no special tokens
+    # Most tokenizers split a text at special tokens first, so that the pieces can be read one by one. Some read the
+    # text after a special token differently from the beginning of a text; those are refused.
     for start, end, _ in meant:
         probe = f"a {prompt[start:end]} a"
         found = _meant(Prompt.of([(probe, True)]), tokenizer)
@@ -144,7 +156,7 @@ def _joined(
 
 
 def _meant(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, int, int]]:
-    """Where the template's own words hold special tokens: start, end and id of each."""
+    """The special tokens in the template's part of a prompt: start, end and id of each."""
     numbers = tokens(tokenizer)
     search = pattern(numbers)
     return [

@@ -1,7 +1,9 @@
-"""Train, validation and test: stratified, no text or near-copy of it in two of them, and the test split sealed.
+"""Train, validation and test: stratified, with near-duplicates in one split, and the test split sealed.
 
-Validation is for choosing and may be looked at as often as you like. The test split judges once: each look at it
-that changes what you do next makes its score a little less true. So it has to be opened by name, and says so.
+Validation is for choosing; use it as often as you like. The test split is for one judgement: its score becomes too
+good each time that you look at it and change something. So it must be opened with a reason, which is recorded.
+
+How rows are drawn is in `stratified`; what happens to rows that contradict each other is in `duplicates.distinct`.
 """
 
 from __future__ import annotations
@@ -22,11 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Splits:
-    """A training, a validation and a sealed test split, each a Dataset of columns id, text and label.
+    """A training, a validation and a sealed test split: Datasets of columns id, text and label, or of a task's columns.
 
-    `dropped` counts the rows that were left out: equal texts (after `normalise`) but the first, equal texts whose
-    labels contradict each other, and near-duplicates of test rows that the source brought; `openings` holds the reason
-    given each time that the test split was opened.
+    `dropped` counts the rows that `duplicates.distinct` left out, and training rows that are near-duplicates of the
+    source's own test rows. `openings` holds the reason for each opening of the test split.
     """
 
     train: Dataset
@@ -42,11 +43,11 @@ class Splits:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Rows in each split; counting does not open the test split."""
+        """The number of rows in each split; this does not open the test split."""
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self._test)}
 
     def open_test(self, why: str) -> Dataset:
-        """The test split. `why` is kept in `openings`, for the record of the run."""
+        """Return the test split, and add the reason `why` to `openings`; raise BadInput if it is blank."""
         if not why.strip():
             raise BadInput("the test split is opened with a reason; say what it is to judge")
         self.openings.append(why)
@@ -62,17 +63,28 @@ def split(
     seed: int = 0,
     at_most: bool = False,
 ) -> Splits:
-    """Draw training, validation and test rows without overlap; None takes all that the others leave.
+    """Draw disjoint training, validation and test rows, with the classes in proportion (see `stratified.draw`).
 
-    Each split has the classes in the proportion of the whole, and each class at least once. Of texts that are equal
-    after `normalise` the first is kept; where their labels contradict each other, none is kept. Near-duplicates
-    (`duplicates.near`) stay together: a cluster stands in one split, or is left out where it fits into none. Where a
-    class would otherwise be absent from a split, clusters of it are dealt out first, one to each split, and of a
-    cluster larger than the share of its class the rest is left out. So a split may be short by a tenth of the rows of a
-    class, and by no more. When the source brings a test split of its own, the test rows come from there, and training
-    rows that are near-duplicates of them are left out. With `at_most` the sizes are upper bounds: where there are fewer
-    rows than they ask for, no split gets more than its part of what there is: three, one and one fifth. Raises BadInput
-    when there are too few rows, or too few that are not near-duplicates of each other.
+    Of equal texts the first is kept, or none if their labels contradict each other (`duplicates.distinct`). A cluster
+    of near-duplicates (`duplicates.near`) stays in one split, or is left out if it fits into none.
+
+    If the source has a test split of its own, the test rows come from there, and training rows that are near-duplicates
+    of them are left out. Near-duplicates of each other within that test split may all be drawn.
+
+    Args:
+        dataset: as `sources.load` returns it.
+        rows: of the training split; None takes all that the others leave.
+        validation_rows: of the validation split.
+        test_rows: of the test split; None takes all rows of the source's own test split.
+        seed: of the draw.
+        at_most: whether the sizes are upper bounds. If there are too few rows, the splits get at most three, one and
+            one fifth of them.
+
+    Returns:
+        The splits. Each class has rows in each split, and lacks at most a tenth of its share.
+
+    Raises:
+        BadInput: there are too few rows, or too many of them are near-duplicates of each other.
     """
     from datasets import concatenate_datasets
 
@@ -87,7 +99,7 @@ def split(
     judging, size = dataset["test"], len(everything)
     clusters = duplicates.together([*everything["text"], *judging["text"]])
     candidates = _distinct(judging)
-    # The judges are drawn from rows that are given; whether two of them are alike is for their makers to say.
+    # Near-duplicates within the source's own test split may all be drawn: each row is a cluster of its own.
     (test,) = stratified.draw(judging.select(candidates), np.arange(len(candidates)), [test_rows], seed, at_most)
     drawn = clusters[size:][np.isin(list(judging["id"]), list(test["id"]))]
     unseen = np.flatnonzero(~np.isin(clusters[:size], drawn))
@@ -98,9 +110,14 @@ def split(
 
 
 def part(dataset: Dataset, rows: int) -> Dataset:
-    """The first rows of a split that make `rows`, with its classes in their proportion and each at least once.
+    """Return the first `rows` rows of a split, with its classes in their proportion and each at least once.
 
-    Raises BadInput for more rows than the split has, and for fewer than it has classes.
+    Args:
+        dataset: a split with a column label.
+        rows: how many.
+
+    Raises:
+        BadInput: `rows` is more than the split has, or less than one for each class.
     """
     labels = np.asarray(dataset["label"])
     by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
@@ -115,29 +132,30 @@ def part(dataset: Dataset, rows: int) -> Dataset:
 
 
 def disjoint(dataset: Dataset, sizes: Sequence[int], *, seed: int = 0) -> list[Dataset]:
-    """Parts of a split with no row and no near-copy of it in two, each stratified and with each class at least once.
+    """Return stratified parts of a split that share no row and no near-duplicate, for example one for each seed.
 
-    So that several trainings, say one a seed, have nothing in common. Raises BadInput as `split` does.
+    Args:
+        dataset: a split with columns text and label.
+        sizes: rows of each part.
+        seed: of the draw.
+
+    Raises:
+        BadInput: there are too few rows, as for `split`.
     """
     return stratified.draw(dataset, duplicates.together(list(dataset["text"])), list(sizes), seed)
 
 
 def _distinct(dataset: Dataset) -> np.ndarray:
-    """The place of the first row of each text, in order; none where equal texts have different labels."""
-    labels = np.asarray(dataset["label"])
-    _, firsts, of = np.unique(duplicates.same(dataset["text"]), return_index=True, return_inverse=True)
-    contradicted = np.zeros(len(firsts), dtype=bool)
-    contradicted[of[labels != labels[firsts][of]]] = True
-    return np.sort(firsts[~contradicted])
+    return duplicates.distinct(dataset["text"], dataset["label"])
 
 
 def _require_left(before: Dataset, after: Dataset) -> None:
-    """Raise BadInput where near-duplicates of test rows were all that a class had to train on."""
+    """Raise BadInput if a class has too few training rows that are not near-duplicates of test rows."""
     there, left = (np.bincount(rows["label"], minlength=len(rows.features["label"].names)) for rows in (before, after))
     for name, had, has in zip(after.features["label"].names, there, left, strict=True):
         if has < 2 <= had:
             raise BadInput(
-                f"of the {had:,} training rows of the class {name!r}, {has} are left without copies and near-copies of "
-                "each other and of test rows; training and validation need one each: collect more that differ, or "
+                f"of the {had:,} training rows of the class {name!r}, {has} are left without near-duplicates of each "
+                "other and of test rows; training and validation need one each: collect more that differ, or "
                 "leave the class out"
             )

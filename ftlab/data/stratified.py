@@ -1,16 +1,26 @@
-"""Rows drawn into splits: stratified, clusters of near-copies whole, and each class in each split.
+"""Stratified draws of splits: no cluster of near-duplicates in two splits.
 
-The rows are drawn split by split. Where a class would then be absent, from this split or from one to come, its clusters
-are dealt out first; what cannot be dealt out is refused by the name of the class.
+There are two ways to draw, and one set of rules for both:
+
+- Of rows with equal texts at most one is drawn, and none if their labels contradict each other
+  (`duplicates.distinct`).
+- A cluster has rows in one split at most.
+- Splits are drawn from the last to the first, so that the number of training rows does not change the test rows.
+- Sizes may be upper bounds, which shrink to three, one and one fifth of the rows.
+
+`draw` is for labels: clusters stay whole where possible, and each class is in each split or the draw is refused.
+`draw_kinds` is for the rows of a task, whose clusters (the modules of a library, say) may be larger than a split: a
+part of a cluster may be drawn, and the rest is left out of the other splits. A kind may be absent from a split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ftlab.errors import BadInput
 
@@ -18,16 +28,34 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SHORT = 0.1  # of the rows of a class in a split, which whole clusters may leave unfilled
+MOST_OF_A_CLUSTER = 0.1  # of the rows of a split of a task: a test on one module alone would say little of others
 
 
 def draw(
     pool: Dataset, clusters: np.ndarray, sizes: list[int | None], seed: int, at_most: bool = False
 ) -> list[Dataset]:
-    """Stratified, disjoint draws from `pool`; the first size may be None, for all that the others leave."""
+    """Draw disjoint splits with each class in its share, and at least once, and no cluster in two of them.
+
+    A cluster is drawn whole or left out. But if a class would be absent from a split, clusters are first assigned so
+    that each split has every class; of a cluster larger than the share of its class only a part is then drawn.
+
+    Args:
+        pool: rows with a column label.
+        clusters: (n,) the cluster of each row.
+        sizes: rows of each split, the training split first, which may be None: all that the others leave.
+        seed: of the draw.
+        at_most: whether the sizes are upper bounds.
+
+    Returns:
+        The splits in the order of `sizes`, each with its rows shuffled. Of each class a split may lack up to a tenth
+        (SHORT), since clusters stay whole.
+
+    Raises:
+        BadInput: there are too few rows or clusters of a class, or too few rows for a split.
+    """
     names = pool.features["label"].names
-    if at_most and _wanted(sizes, len(names)) > len(pool):
-        fitting = _fitting(len(pool), len(sizes))
-        sizes = [None if size is None else min(size, most) for size, most in zip(sizes, fitting, strict=True)]
+    if at_most:
+        sizes = _bounded(sizes, len(pool), len(names))
     labels = np.asarray(pool["label"])
     by_class = [np.flatnonzero(labels == label) for label in range(len(names))]
     _require_enough([len(indices) for indices in by_class], names, sizes)
@@ -47,13 +75,13 @@ def draw(
         if (
             short
             or len(np.unique(labels[chosen])) < len(names)
-            or not rows.cover(gone | rows.with_copies(chosen), place)
+            or not rows.can_cover(gone | rows.with_copies(chosen), place)
         ):
             covers = rows.covers(~gone, place + 1, rng)
             if covers is None and not short:
                 raise BadInput(rows.too_few_clusters(~gone, place + 1))
             if covers is not None:
-                # The cover that comes nearest to what this split should take; the others are for the splits to come.
+                # This split gets the cover nearest to its shares; the others are for the splits that come later.
                 distance = [int(np.abs(rows.counts(cover) - take).sum()) for cover in covers]
                 first = covers.pop(int(np.argmin(distance)))
                 chosen, room = _fill(by_class, take, rows, first, {each for cover in covers for each in cover})
@@ -64,9 +92,126 @@ def draw(
     return drawn[::-1]
 
 
+def draw_kinds(
+    kinds: np.ndarray,
+    clusters: np.ndarray,
+    sizes: Mapping[str, int | None],
+    *,
+    usable: np.ndarray,
+    seed: int,
+    at_most: bool,
+    what: str,
+) -> list[np.ndarray]:
+    """Draw disjoint splits with each kind in its share, and no cluster in two of them.
+
+    Unlike `draw`, it may take a part of a cluster; the rest is then left out of the other splits. A split takes more
+    than MOST_OF_A_CLUSTER of its rows from one cluster only if the kind has no others.
+
+    Args:
+        kinds: (n,) the kind of each row.
+        clusters: (n,) the cluster of each row.
+        sizes: rows of each split by the name of its argument, the training split first; None for all that are left.
+        usable: (n,) whether a row may be drawn; what is drawn of the others does not depend on it.
+        seed: of the draw.
+        at_most: whether the sizes are upper bounds.
+        what: the name of the source, for messages.
+
+    Returns:
+        The positions of the rows of each split, in the order of `sizes`.
+
+    Raises:
+        BadInput: there are too few rows for a split.
+    """
+    there = int(usable.sum())
+    wanted = _bounded([*sizes.values()], there, 1) if at_most else [*sizes.values()]
+    for name, size in zip(sizes, wanted, strict=True):
+        if size is not None and size < 1:
+            raise BadInput(f"{what} has {there:,} rows, and {name} would be {size}; each split needs at least one")
+    if (total := _wanted(wanted, 1)) > there:
+        raise BadInput(f"{what} has {there:,} rows, and {total:,} are asked for in all; ask for fewer")
+    rng = np.random.default_rng(seed)
+    free = np.ones(len(kinds), dtype=bool)
+    drawn: list[np.ndarray] = []
+    # From the last to the first: the test rows stay the same whatever number of training rows is asked for.
+    for place, (name, size) in reversed([*enumerate(zip(sizes, wanted, strict=True))]):
+        places = _draw_split(kinds, clusters, free, usable, size, rng, training=place == 0)
+        least = 1 if size is None or at_most else size
+        if len(places) < least:
+            raise BadInput(
+                f"{what} leaves {len(places):,} rows for {name}, which needs {least:,}: groups and near-duplicates "
+                "stay in one split; ask for fewer rows"
+            )
+        drawn.append(places)
+        free &= ~np.isin(clusters, clusters[places])
+    return drawn[::-1]
+
+
+def _draw_split(
+    kinds: np.ndarray,
+    clusters: np.ndarray,
+    free: np.ndarray,
+    usable: np.ndarray,
+    size: int | None,
+    rng: np.random.Generator,
+    *,
+    training: bool,
+) -> np.ndarray:
+    """The positions of `size` free rows (None: all), each kind in its share and no cluster with too many of them.
+
+    Rows that are not `usable` are left out after the shuffle: the draw of the others does not change. Unless this is
+    the `training` split, a cluster of each kind is left for training, if the other rows are enough.
+    """
+    if size is None:
+        places = rng.permutation(np.flatnonzero(free))
+        return places[usable[places]]
+    names, of = np.unique(kinds, return_inverse=True)
+    there = free & usable
+    if not training and 1 < len(names) <= size:
+        others = there & ~np.isin(clusters, _last_of_each_kind(of, clusters, there, size))
+        there = others if others.sum() >= size else there
+    of_each = np.bincount(of[there], minlength=len(names))
+    quota = _kind_shares(np.bincount(of), of_each, size, rng)
+    while (absent := (quota == 0) & (of_each > 0)).any() and quota.max() > 1:  # a row of each kind, if there is room
+        quota[quota.argmax()] -= 1
+        quota[absent.argmax()] += 1
+    most = max(1, int(MOST_OF_A_CLUSTER * size))
+    chosen: list[int] = []
+    for name, wanted in zip(names, quota, strict=True):
+        places = rng.permutation(np.flatnonzero(free & (kinds == name)))
+        places = places[there[places]]
+        rank = pd.Series(clusters[places]).groupby(clusters[places]).cumcount().to_numpy()
+        few = np.concatenate([places[rank < most], places[rank >= most]])  # more of a cluster only where it must be
+        chosen.extend(few[:wanted])
+    return rng.permutation(np.array(chosen, dtype=int))
+
+
+def _last_of_each_kind(of: np.ndarray, clusters: np.ndarray, there: np.ndarray, size: int) -> list[int]:
+    """The cluster with the most rows of a kind, for each kind of which a draw of `size` could take all clusters."""
+    share = np.bincount(of) * (size / len(of))
+    last = []
+    for kind in np.unique(of[there]):
+        some, rows = np.unique(clusters[there & (of == kind)], return_counts=True)
+        if len(some) <= np.ceil(share[kind]):
+            last.append(int(some[rows.argmax()]))
+    return last
+
+
+def _kind_shares(counts: np.ndarray, there: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """How many rows of each kind make `size`: in the proportion of `counts`, and no more than are `there`.
+
+    Unlike `shares`, a kind may get no row, and ties are broken at random: there may be more kinds than rows.
+    """
+    exact = counts * (size / counts.sum())
+    quota = np.minimum(np.floor(exact).astype(int), there)
+    tie_break = 1e-9 * rng.spawn(1)[0].random(len(counts))  # else the first names of equally large kinds always win
+    for _ in range(min(size, int(there.sum())) - int(quota.sum())):
+        quota[np.where(quota < there, exact - quota + tie_break, -np.inf).argmax()] += 1
+    return quota
+
+
 @dataclass(frozen=True)
 class Rows:
-    """What a draw is made from: the label and the cluster of each row, the rows of each cluster of two or more."""
+    """The rows to draw from: the label and the cluster of each, and the members of each cluster of two or more."""
 
     labels: np.ndarray
     clusters: np.ndarray
@@ -74,30 +219,35 @@ class Rows:
     names: list[str]
 
     def of(self, cluster: int) -> np.ndarray:
-        """The rows of a cluster."""
+        """Return the rows of `cluster`."""
         together = self.members.get(cluster)
         return np.flatnonzero(self.clusters == cluster) if together is None else together
 
     def counts(self, clusters: Sequence[int]) -> np.ndarray:
-        """How many rows of each class these clusters hold."""
+        """Return the number of rows of each class in these `clusters`."""
         rows = np.concatenate([self.of(cluster) for cluster in clusters])
         return np.bincount(self.labels[rows], minlength=len(self.names))
 
     def with_copies(self, rows: np.ndarray) -> np.ndarray:
-        """Which rows are among these or in a cluster of theirs."""
+        """Return a mask of the rows that are in a cluster of one of these `rows`."""
         return np.isin(self.clusters, self.clusters[rows])
 
-    def cover(self, gone: np.ndarray, count: int) -> bool:
-        """Whether what is not gone could give every class to each of `count` splits."""
+    def can_cover(self, gone: np.ndarray, count: int) -> bool:
+        """Return whether the rows that are not `gone` could give every class to each of `count` splits."""
         _, holds = self._holds(~gone)
-        alone = holds[holds.sum(axis=1) == 1].sum(axis=0)  # clusters of one class are in nobody's way
+        alone = holds[holds.sum(axis=1) == 1].sum(axis=0)  # if clusters of a single class are enough, no search is due
         return bool((alone >= count).all()) or self.covers(~gone, count, np.random.default_rng(0)) is not None
 
     def covers(self, free: np.ndarray, count: int, rng: np.random.Generator) -> list[list[int]] | None:
-        """`count` disjoint sets of clusters, each of which holds every class; None where there are none.
+        """Return `count` disjoint sets of clusters that each hold every class, or None if there are none.
 
-        Clusters of several classes make this a puzzle (disjoint set covers), which a solver for whole numbers answers:
-        each cluster goes to one set at most, each class to every set, and small clusters come first.
+        This is the problem of disjoint set covers, solved by integer programming: each cluster goes to one set at most,
+        each set has every class, and the sets are as small as possible.
+
+        Args:
+            free: (n,) which rows may be taken.
+            count: how many sets.
+            rng: breaks ties between clusters of one size.
         """
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import coo_matrix, identity, kron
@@ -105,7 +255,7 @@ class Rows:
         if not count:
             return []
         there, holds = self._holds(free)
-        # No set needs more than a cluster for each class, so the smallest of many are enough.
+        # A set needs at most one cluster for each class, so the smallest clusters of each class are enough.
         enough = count * holds.shape[1]
         rows = (
             np.bincount(np.searchsorted(there, self.clusters[free]), minlength=len(there)) + rng.random(len(there)) / 2
@@ -126,17 +276,17 @@ class Rows:
         return [there[part > 0.5].tolist() for part in np.split(found.x, count)]
 
     def _holds(self, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The clusters of the free rows, and which classes each of them holds."""
+        """The clusters of the free rows, and the classes of each: (clusters, classes) booleans."""
         there, place = np.unique(self.clusters[free], return_inverse=True)
         holds = np.zeros((len(there), len(self.names)), dtype=bool)
         holds[place, self.labels[free]] = True
         return there, holds
 
     def too_few_clusters(self, free: np.ndarray, splits: int) -> str:
-        """A sentence on the class that cannot stand in each split."""
+        """Return the message on the class that cannot be in each of the `splits`, with the rows that are `free`."""
         _, holds = self._holds(free)
         clusters = holds.sum(axis=0)
-        # Of classes with clusters enough, the one whose clusters are the least its own.
+        # If each class has enough clusters, the one with the fewest clusters of its own.
         label = int(
             clusters.argmin() if clusters.min() < splits else holds[holds.sum(axis=1) == 1].sum(axis=0).argmin()
         )
@@ -150,7 +300,7 @@ class Rows:
 
 
 def members_of(clusters: np.ndarray) -> dict[int, np.ndarray]:
-    """The rows of each cluster of two or more."""
+    """Return the rows of each cluster of two or more, by their `clusters`."""
     order = np.argsort(clusters, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(clusters[order])) + 1)
     return {int(clusters[part[0]]): part for part in parts if len(part) > 1}
@@ -163,10 +313,10 @@ def _fill(
     first: Sequence[int] = (),
     barred: Collection[int] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows in the order of `by_class` until each class has what it should, and the rows that are wanting by class.
+    """Rows in the order of `by_class` until each class has `take`, and how many rows of each class are missing.
 
-    A cluster comes whole or not at all, none that is `barred`. The clusters `first` come before all others: a row for
-    each of their classes that is not there yet, then as many more as fit.
+    A cluster is taken whole or not at all, and not if it is `barred`. The clusters `first` come before all others: one
+    row of each class, then as many more as fit.
     """
     room = take.copy()
     chosen: dict[int, None] = {}
@@ -196,7 +346,7 @@ def _fill(
 
 
 def _is_short(room: np.ndarray, take: np.ndarray) -> bool:
-    """Whether some class lacks more than a tenth of its rows."""
+    """Whether a class lacks more than a tenth of its rows."""
     return bool((room > np.ceil(SHORT * take)).any())
 
 
@@ -210,9 +360,15 @@ def _could_not_be_filled(room: np.ndarray, names: Sequence[str]) -> str:
 
 
 def shares(left: np.ndarray, size: int, keep: int) -> np.ndarray:
-    """How many rows of each class make `size`, in the proportion of what is left (largest remainders).
+    """Return how many rows of each class make `size`, in the proportion of what is left (largest remainders).
 
-    Each class gives at least one row, and keeps at least `keep` for the draws to come.
+    >>> shares(np.array([60, 30, 10]), 9, keep=0).tolist()  # of 5.4, 2.7 and 0.9
+    [5, 3, 1]
+
+    Args:
+        left: (classes,) the rows of each class.
+        size: of the split; each class gives at least one row.
+        keep: how many rows of each class must stay for later draws.
     """
     most = left - keep
     exact = left * (size / left.sum())
@@ -225,13 +381,21 @@ def shares(left: np.ndarray, size: int, keep: int) -> np.ndarray:
     return take
 
 
-def _wanted(sizes: list[int | None], classes: int) -> int:
-    """How many rows the sizes ask for at least: all that the others leave is one of each class."""
-    return sum(classes if size is None else size for size in sizes)
+def _wanted(sizes: list[int | None], least: int) -> int:
+    """How many rows the sizes ask for at least; None, all that the others leave, counts as `least`."""
+    return sum(least if size is None else size for size in sizes)
+
+
+def _bounded(sizes: list[int | None], there: int, least: int) -> list[int | None]:
+    """The sizes, as upper bounds: where fewer rows are there than they ask for, none above its part of the rows."""
+    if _wanted(sizes, least) <= there:
+        return sizes
+    fitting = _fitting(there, len(sizes))
+    return [None if size is None else min(size, most) for size, most in zip(sizes, fitting, strict=True)]
 
 
 def _fitting(there: int, splits: int) -> list[int]:
-    """Sizes that fit into so many rows, for one split, two or three (of which the first trains)."""
+    """Sizes that fit into so many rows; of two or three splits the first, for training, gets the most."""
     fifths = {1: (5,), 2: (4, 1), 3: (3, 1, 1)}.get(splits, (1,) * splits)
     return [there * part // 5 for part in fifths]
 

@@ -1,6 +1,6 @@
-"""Files larger than memory: texts in by the thousand, answers out as they come.
+"""Read and write files larger than memory: texts in chunks, answers row by row.
 
-A CSV, TSV or JSONL file keeps its columns; a .txt file, or what comes through a pipe, has one text a line.
+A CSV, TSV or JSONL file keeps its columns; a .txt file, or stdin, has one text a line.
 """
 
 from __future__ import annotations
@@ -29,14 +29,19 @@ STDIN = "-"
 def chunks(
     file: str, column: str = "text", *, rows: int = CHUNK, advice: str = "name the right one"
 ) -> Iterator[pd.DataFrame]:
-    """The rows of a file, at most `rows` at a time, in its order, with the column `column` among others.
+    """Yield the rows of a file in its order, in tables of at most `rows` rows.
 
-    A text that is missing is None or NaN. `file` is a path, or "-" for one text a line on stdin. Raises BadInput for a
-    file that is missing, empty, of another type, not UTF-8, broken at some row, or without the column (`advice` is then
-    the next step).
+    Args:
+        file: a path, or "-" for one text a line on stdin.
+        column: the column of the texts, which each table has; a missing text is None or NaN.
+        rows: in memory at a time.
+        advice: the next step, for the message on a column that is missing.
+
+    Raises:
+        BadInput: the file is missing, empty, of another type, not UTF-8, broken at some row, or without the column.
     """
     if file == STDIN:
-        # As bytes: what a machine's locale makes of them is not always UTF-8.
+        # As bytes: the machine's locale may decode them as something other than UTF-8.
         parts = _tables(_lines(sys.stdin.buffer, "stdin", column), rows)
         yield from _with_column(parts, "stdin", column, advice)
         return
@@ -89,12 +94,12 @@ def _tables(rows: Iterator[dict[str, Any]], size: int) -> Iterator[pd.DataFrame]
 
 
 def _with_column(parts: Iterator[pd.DataFrame], where: Path | str, column: str, advice: str) -> Iterator[pd.DataFrame]:
-    """The tables that have rows. The column must stand in the first; rows of a JSONL file may lack it later on."""
+    """The tables that have rows. The first must have the column; later rows of a JSONL file may lack it."""
     first = True
     for part in parts:
         if first:
             tables.require_columns(where, part, [column], advice)
-        if not len(part):  # a header, and nothing under it
+        if not len(part):  # a header without rows
             break
         yield part if column in part.columns else part.assign(**{column: None})
         first = False
@@ -103,12 +108,12 @@ def _with_column(parts: Iterator[pd.DataFrame], where: Path | str, column: str, 
 
 
 def texts(part: pd.DataFrame, column: str) -> list[str]:
-    """The texts of a column, in the order of the rows; empty where one is missing."""
+    """Return the texts in the column `column` of the table `part`, in order; "" for a missing one."""
     return [values.text_of(value) or "" for value in part[column]]
 
 
 def require_writable(out: Path, source: str = STDIN) -> None:
-    """Raise BadInput when `out` is no type of file that can be written, or the file that is being read."""
+    """Raise BadInput if `out` is not a type of file that can be written, or is `source`, the file that is read."""
     if out.suffix.lower() not in OUTPUT_TYPES:
         raise BadInput(f"{out} is not a file type that can be written; expected one of {', '.join(OUTPUT_TYPES)}")
     if source != STDIN and out.exists() and Path(source).exists() and out.samefile(source):
@@ -117,14 +122,15 @@ def require_writable(out: Path, source: str = STDIN) -> None:
 
 @contextmanager
 def writer(out: Path | None) -> Iterator[Any]:
-    """A function that writes the rows of a table as they come: to `out` (.csv, .tsv or .jsonl), else JSONL to stdout.
+    """Return a context manager whose value is a function that writes the rows of a table.
 
-    A file appears when everything is written, and not before. Raises BadInput for another type of file, and when it
+    It writes to `out` (.csv, .tsv or .jsonl), or as JSONL to stdout if `out` is None. The file appears when all rows
+    are written. Raises BadInput for another type of file, for a later column that the first rows lack, and if the file
     cannot be written.
     """
     if out is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the machine's locale
+            sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8, whatever the machine's locale
         yield lambda part: sys.stdout.write(_as_lines(part))
         sys.stdout.flush()
         return
@@ -147,7 +153,7 @@ def writer(out: Path | None) -> Iterator[Any]:
 
 
 def _as_cells(table: pd.DataFrame, header: bool, out: Path) -> str:
-    """The rows of a CSV or TSV file, as `delimited` reads them back; lists and objects as JSON."""
+    """The rows as text of a CSV or TSV file that `delimited` can read back; lists and objects as JSON."""
     for name in filter(lambda name: pd.api.types.is_object_dtype(table[name]), table.columns):
         table[name] = table[name].map(values.text_of)
     tabs = out.suffix.lower() == ".tsv"
@@ -155,8 +161,8 @@ def _as_cells(table: pd.DataFrame, header: bool, out: Path) -> str:
     text = table.to_csv(None, **options)
     if "\0" in text:
         raise BadInput(f"{out}: a value has a NUL character in it, which no {out.suffix[1:]} can hold; write a .jsonl")
-    # Python quotes a carriage return from 3.13 on only; bare, it would end the row. In a TSV a line end in quotes is
-    # one for sure where all the cells of a row are quoted, or the header.
+    # Python before 3.13 does not quote a carriage return, which would end the row. In a TSV, a line end in quotes is
+    # certain to be read as one only if all the cells of a row are quoted, or all of the header.
     if "\r" in text or (tabs and (len(table.columns) == 1 or text.count("\n") > len(table) + header)):
         text = table.to_csv(None, **options, quoting=csv.QUOTE_ALL)
     return text

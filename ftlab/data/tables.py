@@ -1,4 +1,4 @@
-"""Your own files: CSV, TSV, JSONL and Parquet, as tables of what the file says and no more."""
+"""Read your own CSV, TSV, JSONL and Parquet files as tables, without guessing types."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 import pandas as pd
 
+from ftlab import strict_json
 from ftlab.data import delimited, values
 from ftlab.errors import BadInput
 
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
+_DECODER = json.JSONDecoder(
+    **strict_json.hooks(
+        repeated="the name {} stands twice in it",
+        constant="JSON has no {}; write null where a value is missing",
+        overflow="{} is too large for a number",
+    )
+)
 COLUMNS_ADVICE = "name the right ones with text_column and label_column"
 CONVERT = {
     ".parquet": "save it as .jsonl",
@@ -25,13 +33,26 @@ CONVERT = {
 
 
 def read_table(path: Path, columns: Sequence[str], *, advice: str = COLUMNS_ADVICE) -> pd.DataFrame:
-    """The table in a file that has these columns and at least one row, in the order of its rows; None where it is null.
+    """Read the table in a file, in the order of its rows; a missing value is None.
 
-    Values stay what they are: text in CSV and TSV, JSON's types in JSONL, Python's in Parquet (a ClassLabel of
-    `datasets` as its name). Raises BadInput for any other file; `advice` says what to do where a column is missing.
+    Values keep their types: text in CSV and TSV, JSON's types in JSONL, Python's in Parquet (a ClassLabel of `datasets`
+    becomes its name).
+
+    Args:
+        path: of a file of one of FILE_TYPES.
+        columns: that it must have.
+        advice: the next step, for the message on a column that is missing.
+
+    Returns:
+        The table, with at least one row.
+
+    Raises:
+        BadInput: the file is missing, of another type, empty, broken, or lacks a column or rows.
     """
     if not path.exists():
-        raise BadInput(f"there is no file {path}; give the path of a {', '.join(FILE_TYPES)} file, from here or whole")
+        raise BadInput(
+            f"there is no file {path}; give the path of a {', '.join(FILE_TYPES)} file, relative or absolute"
+        )
     if path.suffix.lower() not in FILE_TYPES:
         raise BadInput(
             f"{path} is not a file type that the course reads; expected one of {', '.join(FILE_TYPES)}"
@@ -51,14 +72,14 @@ def read_table(path: Path, columns: Sequence[str], *, advice: str = COLUMNS_ADVI
 
 
 def how_to_convert(path: Path) -> str:
-    """What makes a readable file of one of another type, to follow a sentence; "" where nothing is known."""
+    """Return how to convert the file at `path` to a type that is read, as the end of a sentence, or ""."""
     return f"; {CONVERT[path.suffix.lower()]}" if path.suffix.lower() in CONVERT else ""
 
 
 def require_columns(
     path: Path | str, frame: pd.DataFrame, columns: Sequence[str], advice: str = COLUMNS_ADVICE
 ) -> None:
-    """Raise BadInput unless the table has these columns; `advice` is the next step, in words of whoever asks."""
+    """Raise BadInput unless the table `frame`, read from `path`, has these `columns`; `advice` is the next step."""
     for column in columns:
         if column not in frame.columns:
             raise BadInput(f"{path} has no column {column!r}; it has {_shown(frame)}; {_next_step(frame, advice)}")
@@ -71,7 +92,7 @@ def _shown(frame: pd.DataFrame) -> str:
 
 
 def _next_step(frame: pd.DataFrame, advice: str) -> str:
-    """What to do about a table that lacks a column, after why it does where that can be seen."""
+    """What to do about a missing column: the likely cause if the table shows one, and else `advice`."""
     if any(values.is_chat(next(iter(column.dropna()), None)) for _, column in frame.items()):
         return f"{values.CHAT}, then {advice}"
     only, *others = map(str, frame.columns)
@@ -82,7 +103,7 @@ def _next_step(frame: pd.DataFrame, advice: str) -> str:
 
 
 def _parse(path: Path) -> pd.DataFrame:
-    """The table in a file, whatever its type; what a parser complains of becomes one sentence."""
+    """The table in a file of any type; an error of a parser becomes one sentence."""
     suffix = path.suffix.lower()
     with explained(path):
         if suffix == ".parquet":
@@ -96,34 +117,33 @@ def _parse(path: Path) -> pd.DataFrame:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """What a parser complains of, as one sentence (BadInput)."""
+    """Turn an error of a parser of `path` into one sentence (BadInput). Returns a context manager."""
     try:
         yield
     except (ValueError, OSError, NotImplementedError) as problem:  # as pyarrow's errors are
         reason = " ".join(str(problem).split())
         raise BadInput(
-            f"{path} cannot be read as {path.suffix.lower()[1:]} ({reason[:200]}); mend the file and try again"
+            f"{path} cannot be read as {path.suffix.lower()[1:]} ({reason[:200]}); correct the file and try again"
         ) from problem
 
 
 def csv_chunks(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
-    """The table of a CSV or TSV file, `rows` at a time (None: whole), each value as the text that stands there.
+    """Yield the table of the CSV or TSV file at `path`, `rows` at a time (None: whole), with each value as text.
 
-    At least one table comes, perhaps without rows; a value is missing where nothing stands. `delimited` says how the
-    files are read.
+    There is at least one table, perhaps without rows; an empty cell is a missing value. See `delimited` for the format.
     """
     require_text(path)
     with path.open("rb") as file:
         names, cells = delimited.table(path, _ahead(text_lines(file, path)))
         delimited.require_distinct(path, names)
         for part in _pieces(cells, rows):
-            # 007 is not 7, and "None" may be a label.
+            # As text: 007 is not 7, and "None" may be a label.
             yield pd.DataFrame([[cell or None for cell in row] for row in part], columns=names, dtype="str")
 
 
-def _ahead(lines: Iterator[str], count: int = 1000) -> Iterator[str]:
-    """The same lines, read by the thousand: a short file that is not UTF-8 is refused before a row of it comes."""
-    while some := list(itertools.islice(lines, count)):
+def _ahead(lines: Iterator[str]) -> Iterator[str]:
+    """The same lines, read by the thousand: a short file that is not UTF-8 is refused before its first row."""
+    while some := list(itertools.islice(lines, 1000)):
         yield from some
 
 
@@ -135,7 +155,7 @@ def _pieces(cells: Iterator[list[str]], rows: int | None) -> Iterator[list[list[
 
 
 def require_text(path: Path) -> None:
-    """Raise BadInput for a file that is no text: a picture, or text in UTF-16."""
+    """Raise BadInput if the file at `path` is not text in UTF-8: a picture, or text in UTF-16."""
     with path.open("rb") as file:
         beginning = file.read(1 << 16)
     if b"\0" in beginning:
@@ -144,7 +164,7 @@ def require_text(path: Path) -> None:
 
 
 def text_lines(file: BinaryIO, where: object) -> Iterator[str]:
-    r"""The lines of a file with their ends: \n, or \r in a file that has no \n. Nothing else ends a line."""
+    r"""Return the lines of `file` with their ends: \n, or \r in a file without \n; `where` is as for `decoded`."""
     return decoded(_lines(file), where)
 
 
@@ -153,11 +173,14 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
     if first.endswith(b"\n") or b"\r" not in first:
         yield from itertools.chain([first] if first else [], file)
     else:
-        yield from first.splitlines(keepends=True)  # as Macs wrote them long ago: the line is the file
+        yield from first.splitlines(keepends=True)  # the line ends of old Macs: the first line was the whole file
 
 
 def decoded(lines: Iterable[bytes], where: object) -> Iterator[str]:
-    """The lines as text, without a byte order mark; BadInput names the line that is not UTF-8 or has a NUL in it."""
+    """Yield the `lines` as text, without a byte order mark.
+
+    Raises BadInput, with the file `where` and the line, for a line that is not UTF-8 or has a NUL character.
+    """
     for number, line in enumerate(lines, start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -170,14 +193,14 @@ def decoded(lines: Iterable[bytes], where: object) -> Iterator[str]:
 
 
 def json_objects(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file, one a line; BadInput names the line that is none, or that has a name twice."""
+    """Yield the objects of the JSONL file at `path`; BadInput names the line that is not one object in strict JSON."""
     require_text(path)
     with path.open("rb") as file:
         for number, line in enumerate(text_lines(file, path), start=1):
             if not line.strip():
                 continue
             try:
-                row = _decoder.decode(line.strip())
+                row = _DECODER.decode(line.strip())
             except (ValueError, RecursionError) as problem:
                 reason = getattr(
                     problem, "msg", "nested too deeply" if isinstance(problem, RecursionError) else problem
@@ -190,29 +213,8 @@ def json_objects(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice in it")
-    return found
-
-
-def _number(text: str) -> float:
-    if (number := float(text)) in (float("inf"), -float("inf")):
-        raise ValueError(f"{text:.40} is too large for a number")
-    return number
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"JSON has no {name}; write null where a value is missing")
-
-
-_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
-
-
 def _read_parquet(path: Path) -> pd.DataFrame:
-    """The columns of a Parquet file as they lie in it, with Python's values: a whole number beside a null stays one."""
+    """The columns of a Parquet file with Python's values; a column of integers with nulls keeps its integers."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -228,7 +230,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """The names of the labels of each ClassLabel column, which `datasets` keeps beside the columns."""
+    """The label names of each ClassLabel column, which `datasets` stores in the metadata."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         return {
@@ -241,7 +243,7 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
 
 
 def _named(ids: list[int | None], names: list[str], where: str) -> list[str | None]:
-    """The names of label ids; -1 is what `datasets` writes where a label is missing."""
+    """The names of label ids; `datasets` writes -1 for a missing label."""
     for number, label in enumerate(ids, start=1):
         if label is not None and not -1 <= label < len(names):
             raise BadInput(

@@ -1,4 +1,4 @@
-"""Instruction tasks: rows of an instruction, perhaps an input, and the output to learn, with test rows unseen."""
+"""Instruction tasks: rows of an instruction, perhaps an input, and the output to learn, in three splits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ftlab import files
-from ftlab.data import docstrings, duplicates, sources, tables, values
+from ftlab.data import docstrings, duplicates, sources, stratified, tables, values
 from ftlab.data.splits import Splits
 from ftlab.data.subsets import spread
 from ftlab.errors import BadInput
@@ -21,23 +21,27 @@ if TYPE_CHECKING:
 
 TASKS = ("clinical_notes", "tutor", "summaries")
 LIBRARY = "python_docstrings"  # the rows that `tutor` has from Python's standard library
-# kind: what sort of answer it is, in proportion in each split; test: code that judges a written function, or nothing;
-# group: rows of one group stand in one split.
+# kind: the sort of answer; each split has the kinds in proportion. test: code that judges a function, or empty.
+# group: rows of one group stay in one split.
 COLUMNS = ("id", "instruction", "input", "output", "kind", "test", "group")
 CLASSIFY = "Is this note a diagnosis, a treatment or a symptom?"
 SUMMARIZE = "Summarize this text in one sentence."
 ADVICE = "rename the columns of the file: a task's are called instruction and output, and perhaps input, kind and group"
-MOST_OF_A_GROUP = 0.1  # of a split: a test of one module alone would say little of others
 
 
 def read(task: str) -> pd.DataFrame:
-    """The rows of a task, in the order of its source: columns id, instruction, input, output, kind, test and group.
+    """Return the rows of a task in the order of its source: id, instruction, input, output, kind, test and group.
 
-    `task` is one of TASKS, or a JSONL, CSV, TSV or Parquet file with columns instruction, output and perhaps input,
-    kind and group; an output that is a list or an object is JSON text, and `attrs["note"]` says so. `tutor` is the
-    course's own pairs and what Python's standard library says of itself (`docstrings`), grouped by module. Raises
-    BadInput for an unknown name, and for a file that cannot be read, has a row without instruction or output, or one
-    whose instruction or input is a list or an object.
+    `tutor` has the course's own pairs and the docstrings of Python's standard library (`docstrings`), grouped by
+    module.
+
+    Args:
+        task: one of TASKS, or a JSONL, CSV, TSV or Parquet file with columns instruction, output and perhaps input,
+            kind and group. An output that is a list or an object becomes JSON text, and `attrs["note"]` says so.
+
+    Raises:
+        BadInput: the name is unknown, the file cannot be read, a row has no instruction or output, or an instruction or
+            input is a list or an object.
     """
     if task == "clinical_notes":
         notes = sources.read(task)
@@ -68,144 +72,73 @@ def load(
     most: int = 0,
     without: Collection[str] = (),
 ) -> Splits:
-    """Training, validation and test rows of a task, without overlap; None takes all that the others leave.
+    """Draw disjoint training, validation and test rows of a task, with its kinds in proportion.
 
-    Rows of one group (a module of the standard library) and near-copies of each other stand in one split, or are left
-    out of the others; each kind has its share of each split, and at least a row where a split has room for all kinds
-    and there are groups of it enough. A kind of a single group stands among the training rows, and is not tested. With
-    `at_most` the sizes are bounds, which shrink to three, one and one fifth of what there is, and to what groups leave.
-    With `most` about so many rows are read, spread over the source; the rows whose ids stand in `without` are not
-    drawn. Raises BadInput when there are too few rows.
+    Of rows with equal instruction and input the first is kept, whatever their outputs (`duplicates.distinct`). Rows of
+    one group and near-duplicates stay in one split (`stratified.draw_kinds`). Each kind has a row in each split that
+    has room for all kinds, if it has enough groups; a kind of a single group is in the training split alone.
+
+    Args:
+        task: as for `read`.
+        rows: of the training split; None takes all that the others leave.
+        validation_rows: of the validation split.
+        test_rows: of the test split.
+        seed: of the draw.
+        at_most: whether the sizes are upper bounds, which shrink to three, one and one fifth of the rows, and to the
+            rows that groups leave.
+        most: about how many rows to read, spread over the source (0: all).
+        without: ids of rows that must not be drawn.
+
+    Returns:
+        The splits, with the columns of `read`.
+
+    Raises:
+        BadInput: there are too few rows.
     """
     table = part(task, most)
-    texts = (table["instruction"] + "\n" + table["input"]).tolist()
-    firsts = np.unique(duplicates.same(texts), return_index=True)[1]
-    kept = table.iloc[np.sort(firsts)].reset_index(drop=True)
-    apart = _components(kept)
-    usable = ~kept["id"].isin(list(without)).to_numpy()
-    sizes: list[int | None] = [rows, validation_rows, test_rows]
-    there = int(usable.sum())
-    if at_most and sum(size or 1 for size in sizes) > there:
-        bounds = (3 * there // 5, there // 5, there // 5)
-        sizes = [None if size is None else min(size, most) for size, most in zip(sizes, bounds, strict=True)]
-    names = ("rows", "validation_rows", "test_rows")
-    for name, size in zip(names, sizes, strict=True):
-        if size is not None and size < 1:
-            raise BadInput(f"{task} has {there:,} rows, and {name} would be {size}; each split needs at least one")
-    if (wanted := sum(size or 1 for size in sizes)) > there:
-        raise BadInput(f"{task} has {there:,} rows, and {wanted:,} are asked for in all; ask for fewer")
-    rng = np.random.default_rng(seed)
-    free = np.ones(len(kept), dtype=bool)
-    drawn: list[np.ndarray] = []
-    # From the last to the first: the test rows stay the same whatever number of training rows is asked for.
-    for name, size in zip(reversed(names), reversed(sizes), strict=True):
-        places = _draw(kept, apart, free, usable, size, rng, training=name == "rows")
-        least = 1 if size is None or at_most else size
-        if len(places) < least:
-            raise BadInput(
-                f"{task} leaves {len(places):,} rows for {name}, which needs {least:,}: groups and near-copies stand "
-                "in one split; ask for fewer rows"
-            )
-        drawn.append(places)
-        free &= ~np.isin(apart, apart[places])
+    kept = table.iloc[duplicates.distinct(table["instruction"] + "\n" + table["input"])].reset_index(drop=True)
+    drawn = stratified.draw_kinds(
+        kept["kind"].to_numpy(),
+        _clusters(kept),
+        {"rows": rows, "validation_rows": validation_rows, "test_rows": test_rows},
+        usable=~kept["id"].isin(list(without)).to_numpy(),
+        seed=seed,
+        at_most=at_most,
+        what=task,
+    )
     provenance = _provenance(task)._replace(note=table.attrs.get("note", ""))
-    train, validation, test = (_dataset(kept.iloc[places], provenance) for places in reversed(drawn))
+    train, validation, test = (_dataset(kept.iloc[places], provenance) for places in drawn)
     return Splits(train, validation, test, len(table) - len(kept))
 
 
 def part(task: str, most: int = 0) -> pd.DataFrame:
-    """The rows of a task as `read` gives them; with `most` about so many, spread over the source, of each kind some."""
+    """Return the rows of `task` as `read` does; with `most`, about that many, spread over the source and its kinds."""
     return spread(read(task), most, by="kind")
 
 
 def as_pairs(rows: Dataset) -> pd.DataFrame:
-    """Rows as `audit_instructions` takes them: columns id, instruction, input, prompt and completion."""
+    """Return `rows` as `audit_instructions` takes them: columns id, instruction, input, prompt and completion."""
     frame = rows.to_pandas()
     prompts = (frame["instruction"] + "\n" + frame["input"]).str.strip()
     return frame[["id", "instruction", "input"]].assign(prompt=prompts, completion=frame["output"])
 
 
-def _components(table: pd.DataFrame) -> np.ndarray:
-    """A number for each row, equal where two rows share a group or are near-copies, or are linked by such rows."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    # The words of an instruction that rows share would make short inputs look alike; a number tells it from others.
+def _clusters(table: pd.DataFrame) -> np.ndarray:
+    """A number for each row, equal for rows of one group, near-duplicates, and rows that a chain of both links."""
+    # An instruction that several rows share would make short inputs near-duplicates, so a number replaces it.
     numbers = pd.Series(pd.factorize(table["instruction"])[0].astype(str))
     begins = (numbers + " ").where(table["instruction"].duplicated(keep=False), table["instruction"] + "\n")
     near = duplicates.together((begins + table["input"]).tolist())
     own = pd.Series([f"row {number}" for number in range(len(table))])
     groups = pd.factorize(table["group"].where(table["group"] != "", own))[0]
-    size = int(near.max()) + 1
-    links = coo_matrix((np.ones(len(table)), (near, size + groups)), shape=(size + groups.max() + 1,) * 2)
-    return connected_components(links, directed=False)[1][near]
-
-
-def _draw(
-    table: pd.DataFrame,
-    apart: np.ndarray,
-    free: np.ndarray,
-    usable: np.ndarray,
-    size: int | None,
-    rng: np.random.Generator,
-    *,
-    training: bool,
-) -> np.ndarray:
-    """The places of `size` free rows (None: all), each kind in its share and no component with too many of them.
-
-    Rows that are not `usable` are passed over when their turn comes: what is drawn of the others does not move. Unless
-    this is the `training` split, a component of each kind is left to it, as far as there are rows without.
-    """
-    if size is None:
-        places = rng.permutation(np.flatnonzero(free))
-        return places[usable[places]]
-    kinds = table["kind"].to_numpy()
-    names, of = np.unique(kinds, return_inverse=True)
-    there = free & usable
-    if not training and 1 < len(names) <= size:
-        others = there & ~np.isin(apart, _last_of_each_kind(of, apart, there, size))
-        there = others if others.sum() >= size else there
-    of_each = np.bincount(of[there], minlength=len(names))
-    quota = _shares(np.bincount(of), of_each, size, rng)
-    while (absent := (quota == 0) & (of_each > 0)).any() and quota.max() > 1:  # a row of each kind, if there is room
-        quota[quota.argmax()] -= 1
-        quota[absent.argmax()] += 1
-    most = max(1, int(MOST_OF_A_GROUP * size))
-    chosen: list[int] = []
-    for name, wanted in zip(names, quota, strict=True):
-        places = rng.permutation(np.flatnonzero(free & (kinds == name)))
-        places = places[there[places]]
-        rank = pd.Series(apart[places]).groupby(apart[places]).cumcount().to_numpy()
-        few = np.concatenate([places[rank < most], places[rank >= most]])  # more of a component only where it must be
-        chosen.extend(few[:wanted])
-    return rng.permutation(np.array(chosen, dtype=int))
-
-
-def _last_of_each_kind(of: np.ndarray, apart: np.ndarray, there: np.ndarray, size: int) -> list[int]:
-    """The component with the most rows of a kind, for each kind of which a draw of `size` could take all components."""
-    share = np.bincount(of) * (size / len(of))
-    last = []
-    for kind in np.unique(of[there]):
-        components, rows = np.unique(apart[there & (of == kind)], return_counts=True)
-        if len(components) <= np.ceil(share[kind]):
-            last.append(int(components[rows.argmax()]))
-    return last
-
-
-def _shares(counts: np.ndarray, there: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """How many rows of each kind make `size`: in the proportion of `counts`, and no more than are `there`."""
-    exact = counts * (size / counts.sum())
-    quota = np.minimum(np.floor(exact).astype(int), there)
-    lot = 1e-9 * rng.spawn(1)[0].random(len(counts))  # else of kinds of one size the first names would always win
-    for _ in range(min(size, int(there.sum())) - int(quota.sum())):
-        quota[np.where(quota < there, exact - quota + lot, -np.inf).argmax()] += 1
-    return quota
+    count = int(near.max()) + 1
+    return duplicates.clusters(count + int(groups.max()) + 1, near, count + groups)[near]
 
 
 def _shipped(name: str) -> pd.DataFrame:
-    with (sources.ROWS / f"{name}.jsonl").open(encoding="utf-8") as lines:  # ends a line at \n, and not at U+2028
+    with (sources.ROWS / f"{name}.jsonl").open(encoding="utf-8") as lines:  # splitlines would end a line at U+2028
         rows = pd.DataFrame([json.loads(line) for line in lines])
-    return rows if "id" in rows else rows.assign(id=[f"{name}-{number:05d}" for number in range(len(rows))])
+    return rows if "id" in rows else rows.assign(id=sources.row_ids(name, len(rows)))
 
 
 def _own(task: str) -> pd.DataFrame:
@@ -221,10 +154,10 @@ def _own(task: str) -> pd.DataFrame:
     for column in ("instruction", "input"):
         if column in rows:
             rows[column] = values.plain_texts(rows[column], f"{path}, column {column!r}")
-    # A column `test` of a stranger's file is no code to run.
+    # A column `test` of an unknown file must not be run as code.
     rows = rows.drop(columns="test", errors="ignore").assign(output=outputs)
     rows.attrs["note"] = note
-    return rows.assign(id=[f"{path.name}-{number:05d}" for number in range(len(rows))])
+    return rows.assign(id=sources.row_ids(path.name, len(rows)))
 
 
 def _dataset(rows: pd.DataFrame, provenance: sources.Provenance) -> Dataset:
@@ -250,6 +183,6 @@ def _provenance(task: str) -> sources.Provenance:
 
 
 def check(task: str) -> None:
-    """Raise BadInput unless `task` is a known name or a file with rows to learn from."""
+    """Raise BadInput unless `task` is a known name or a file with usable rows."""
     if task not in TASKS:
         _own(task)

@@ -1,7 +1,7 @@
-"""Values of a table as text: one label a row, one text a row, and answers that may be lists or objects.
+"""Convert the values of a table to text: one label a row, one text a row, and answers that may be lists or objects.
 
-A list is never written as Python writes it ("['billing']"): it is refused where one text or one label is meant, and
-becomes JSON where it is an answer to learn.
+A list is never written as in Python ("['billing']"): as a text or a label it is refused, and as an answer it becomes
+JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MULTI_LABEL = (
 
 
 def kind_of(value: object) -> str | None:
-    """What a value is that is no text and cannot be read as one ("a list", "an object", "bytes"), or None."""
+    """Return what `value` is if it cannot be read as text ("a list", "an object", "bytes"), else None."""
     if isinstance(value, (str, int, float)) or value is None:
         return None
     if isinstance(value, dict):
@@ -36,7 +36,7 @@ def kind_of(value: object) -> str | None:
 
 
 def is_chat(value: object) -> bool:
-    """Whether a value is a conversation: a list of turns, each with its role and its content."""
+    """Return whether `value` is a conversation: a list of turns, each with its role and its content."""
     return (
         isinstance(value, Iterable)
         and not isinstance(value, (str, bytes, dict))
@@ -45,7 +45,7 @@ def is_chat(value: object) -> bool:
 
 
 def text_of(value: Any) -> str | None:
-    """A value as the text that JSON has for it: True is "true", a list is JSON; None where it is missing.
+    """Return `value` as JSON writes it, but a text without quotes: True is "true", a list is JSON; None if missing.
 
     >>> text_of(7), text_of(False), text_of({"owner": None})
     ('7', 'false', '{"owner": null}')
@@ -66,7 +66,7 @@ def _dated(value: object) -> str:
 
 
 def require_text(value: object, what: str) -> None:
-    """Raise BadInput for a list, an object or bytes; `what` says where it stands."""
+    """Raise BadInput if `value` is a list, an object or bytes; `what` says where it is."""
     if is_chat(value):
         raise BadInput(f"{what} is a list of turns; {CHAT}")
     if (kind := kind_of(value)) is not None:
@@ -74,10 +74,10 @@ def require_text(value: object, what: str) -> None:
 
 
 def as_texts(column: pd.Series, where: str) -> pd.Series:
-    """The column as strings, missing where there is nothing, in the same order.
+    """Return `column` as strings, with missing values left missing.
 
-    Numbers and truths among the texts are written as JSON writes them. Raises BadInput when it holds nothing but
-    numbers (it is another column that was meant), and for a row that is a list, an object or bytes.
+    Numbers and booleans among the texts become JSON. Raises BadInput, which begins with `where`, if all values are
+    numbers (probably the wrong column), and for a row that is a list, an object or bytes.
     """
     values = column.dropna()
     if len(values) and is_chat(values.iloc[0]):
@@ -88,14 +88,14 @@ def as_texts(column: pd.Series, where: str) -> pd.Series:
     if only_numbers or (len(values) and not strings.any()):
         kind = "numbers" if only_numbers else type(values.iloc[0]).__name__
         first = str(values.iloc[0])[:40]
-        raise BadInput(f"{where}, holds no texts but {kind} (the first is {first}); name the column of the texts")
+        raise BadInput(f"{where}, contains {kind}, not text (the first is {first}); name the column of the texts")
     return plain_texts(column, where)
 
 
 def plain_texts(column: pd.Series, where: str) -> pd.Series:
-    """The column as strings, missing where there is nothing, whatever the type of its values.
+    """Return `column` as strings, whatever its type, with missing values left missing.
 
-    Raises BadInput for a row that is a list, an object or bytes.
+    Raises BadInput, which begins with `where`, for a row that is a list, an object or bytes.
     """
     if isinstance(column.dtype, pd.StringDtype):
         return column
@@ -105,7 +105,10 @@ def plain_texts(column: pd.Series, where: str) -> pd.Series:
 
 
 def as_answers(column: pd.Series, where: str) -> tuple[pd.Series, str]:
-    """The column as strings, lists and objects as JSON, and a sentence that says so ("" where there are none)."""
+    """Return `column` as strings, with lists and objects as JSON, and a sentence that says so ("" if there are none).
+
+    Raises BadInput, which begins with `where`, for a row that is a conversation or bytes.
+    """
     for number, value in enumerate(column, start=1):
         if kind_of(value) == "bytes" or is_chat(value):
             require_text(value, f"{where}, row {number}")
@@ -115,9 +118,14 @@ def as_answers(column: pd.Series, where: str) -> tuple[pd.Series, str]:
 
 
 def with_whole_numbers(column: pd.Series) -> pd.Series:
-    """The column with 1.0 as 1, where it holds no fractions, or whole numbers beside it.
+    """Return `column` with 1.0 as 1, if all its floats are whole or it has integers too.
 
-    Whole numbers with gaps between them are often stored as floats.
+    Integers with missing values among them are often stored as floats.
+
+    >>> with_whole_numbers(pd.Series([1.0, None, 2.0])).tolist()
+    [1, nan, 2]
+    >>> with_whole_numbers(pd.Series([1.0, 2.5])).tolist()
+    [1.0, 2.5]
     """
     floats = column.map(lambda value: isinstance(value, float) and value == value).astype(bool)
     numbers = column[floats]
@@ -130,14 +138,14 @@ def with_whole_numbers(column: pd.Series) -> pd.Series:
 
 
 class MixedLabels(dict[str, tuple[str, str]]):
-    """Rows whose label is of a rarer type than that of equal-looking ones (1 beside "1"): id -> label, type."""
+    """Rows whose label reads as another one but has a rarer type (1 and "1"): id -> label, type."""
 
     def __deepcopy__(self, memo: object) -> MixedLabels:
         return self  # pandas copies what is in `attrs` with each table that it makes
 
 
 def with_label_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with its labels as text; where two types read the same, `attrs["mixed_labels"]` says in which rows.
+    """Return the table `frame` with its labels as text; `attrs["mixed_labels"]` has the rows of MixedLabels, if any.
 
     Raises BadInput for a row whose label is a list, an object or bytes: a row has one label.
     """
@@ -159,7 +167,7 @@ def with_label_names(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _require_one_label(frame: pd.DataFrame) -> None:
-    """Raise BadInput for the first row whose label is none: of lists the first that does not hold one label."""
+    """Raise BadInput for the first label that is a list, an object or bytes; a list of several labels comes first."""
     odd = [(row, value) for row, value in zip(frame["id"], frame["label"], strict=True) if kind_of(value)]
     if not odd:
         return
@@ -173,7 +181,11 @@ def _require_one_label(frame: pd.DataFrame) -> None:
 
 
 def is_whole(row: object) -> bool:
-    """Whether a string, or a JSON value with strings in it, can be written down: half of a surrogate pair cannot."""
+    r"""Return whether the JSON value `row` can be encoded as UTF-8; a lone half of a surrogate pair cannot.
+
+    >>> is_whole({"text": "\U0001f600"}), is_whole("\ud83d")
+    (True, False)
+    """
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:

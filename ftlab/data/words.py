@@ -1,4 +1,4 @@
-"""Texts as words: read once, then compared, counted and weighed as numbers."""
+"""Texts as word ids: read once, then compared and counted as numbers; also the lines that many texts share."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-# Scripts that put no space between words: each character is taken for a word.
+# Scripts without spaces between words: each character counts as a word.
 UNSPACED = ((0x0E00, 0x0EFF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0x20000, 0x3134F))
 LINE_END = re.compile(r"\n|<br\s*/?>|</p>", re.IGNORECASE)
 SHARED_BY, SHARED_CHARACTERS, SHARED_WORDS = 5, 20, 3
 
 
 class _Folding(dict[int, str]):
-    """What each character becomes: itself, or a space for punctuation, symbols, white space and control characters.
+    """A table for `str.translate`: letters, marks and digits stay; every other character becomes a space.
 
-    Combining marks stay: in many scripts they are the vowels.
+    Combining marks stay because they are the vowels of many scripts.
     """
 
     def __missing__(self, code: int) -> str:
@@ -39,12 +39,12 @@ _FOLDING = _Folding()
 
 
 def normalise(text: str) -> str:
-    """The text as two copies of it compare: NFKC, case folded, white space reduced.
+    """Return `text` for comparison: NFKC, case folded, white space reduced to single spaces.
 
-    Punctuation and symbols stay, since they can be the whole difference: "great :)" and "great :(".
+    Punctuation and symbols stay, since they may be the only difference: "great :)" and "great :(".
 
-    >>> normalise("A GREAT  film") == normalise("a great film")
-    True
+    >>> normalise(" A GREAT\\n film :)")
+    'a great film :)'
     """
     return " ".join(_folded(text).split())
 
@@ -57,7 +57,11 @@ def _folded(text: str) -> str:
 class Words:
     """The words of many texts, without case and punctuation, as ids: text i is `ids[starts[i]:starts[i + 1]]`.
 
-    Equal ids mean equal words, so that comparing and counting need no strings. `vocabulary[id]` is the word.
+    Equal ids mean equal words, and `vocabulary[id]` is the word.
+
+    >>> words = Words.of(["A good film!", "Good."])
+    >>> words.vocabulary, words.row(0).tolist(), words.row(1).tolist()
+    (['a', 'good', 'film'], [0, 1, 2], [1])
     """
 
     ids: np.ndarray
@@ -66,7 +70,7 @@ class Words:
 
     @classmethod
     def of(cls, texts: Iterable[str], done: Callable[[int], object] = lambda rows: None) -> Words:
-        """Read the texts; `done` is called now and then with the number of texts read since."""
+        """Return the words of `texts`; `done` is called from time to time with the number of texts read since then."""
         numbers: defaultdict[str, int] = defaultdict()
         numbers.default_factory = numbers.__len__  # an unknown word gets the next number
         ids, starts = array("i"), array("q", [0])
@@ -82,20 +86,20 @@ class Words:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Words in each text."""
+        """The number of words in each text."""
         return np.diff(self.starts)
 
     def row(self, index: int) -> np.ndarray:
-        """The word ids of one text, in order."""
+        """Return the word ids of the text at `index`, in order."""
         return self.ids[self.starts[index] : self.starts[index + 1]]
 
     def bigrams(self, index: int) -> np.ndarray:
-        """A number for each pair of neighbouring words in one text; equal numbers mean equal pairs."""
+        """Return a number for each bigram of the text at `index`; equal numbers mean equal bigrams."""
         words = self.row(index).astype(np.int64)
         return words[:-1] * len(self.vocabulary) + words[1:]
 
     def counts(self) -> csr_matrix:
-        """How often each text holds each word: a sparse matrix of shape (texts, vocabulary)."""
+        """Return how often each word is in each text: a sparse matrix of shape (texts, vocabulary)."""
         from scipy.sparse import csr_matrix
 
         ones = np.ones(len(self.ids), dtype=np.float32)
@@ -105,7 +109,7 @@ class Words:
 
 
 def long_lines(text: str) -> list[str]:
-    """The lines of a text of several lines that are long enough to say something."""
+    """Return the lines of `text` with at least 20 characters and 3 words; none if it has a single line."""
     if "\n" not in text and "<" not in text:
         return []
     parts = [part.strip() for part in LINE_END.split(text)]
@@ -115,7 +119,7 @@ def long_lines(text: str) -> list[str]:
 
 
 def shared_lines(texts: Iterable[str]) -> dict[str, int]:
-    """Lines of some length that stand in several of the texts, with the number of texts; the most frequent first."""
+    """Return the long lines that at least SHARED_BY of `texts` have: line -> number of texts, most frequent first."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(set(long_lines(text)))
@@ -123,7 +127,11 @@ def shared_lines(texts: Iterable[str]) -> dict[str, int]:
 
 
 def without_lines(text: str, lines: Iterable[str]) -> str:
-    """The text without these lines and the line ends after them."""
+    """Return `text` without these `lines` and the line ends after them.
+
+    >>> without_lines("Sent from my phone\\nIt is broken.", ["Sent from my phone"])
+    'It is broken.'
+    """
     unwanted = set(lines)
     parts = re.split(rf"({LINE_END.pattern})", text, flags=LINE_END.flags)
     pieces = zip(parts[::2], [*parts[1::2], ""], strict=True)

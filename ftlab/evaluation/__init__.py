@@ -1,1 +1,1 @@
-"""How good is it, how sure are we, and what did it have to beat?"""
+"""Metrics, confidence intervals and baselines: how good a model is, and compared with what."""

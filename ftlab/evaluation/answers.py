@@ -1,4 +1,8 @@
-"""What a language model answers to held-out instructions, and how good that is: measures that need no judge."""
+"""Answers of a language model to held-out instructions, and metrics of them that need no judge.
+
+The metrics: exact match, right label, whether the answer stopped, format, ROUGE-L, the row's own test of written code,
+and what a snippet prints.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BINARY = ("exact match", "right word", "stopped", "format", "tests passed", "prints it")
-FEW_WORDS = 3  # an answer of more of them is hardly ever written in the same ones
+FEW_WORDS = 3  # a longer answer hardly ever repeats the reference word for word
 QUOTED = re.compile(r"(`+)(.+?)\1", re.DOTALL)  # code in prose: between backticks, or in a fenced block
 
 
@@ -36,9 +40,20 @@ def answer(
     sampling: generation.Sampling | None = None,
     what: str = "answering",
 ) -> pd.DataFrame:
-    """The model's answer to each row of a task: columns id to test, and answer, tokens, stopped.
+    """Generate the model's answer to each row of an instruction task.
 
-    Greedy unless `sampling` is given (see `generation.generate`).
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        rows: with id, kind, instruction, input, output and test.
+        max_new_tokens: the longest answer, in tokens.
+        template: of the prompts.
+        sampling: how to draw; greedy without it (see `generation.generate`).
+        what: the text of the progress bar.
+
+    Returns:
+        One line a row: id, kind, instruction, input, output and test, and of the answer its text (`answer`), its length
+        in `tokens`, and whether it `stopped` at an end token.
     """
     ids = [prompts.question_ids(row, tokenizer, template=template) for row in rows]
     found = generation.generate(model, tokenizer, ids, max_new_tokens=max_new_tokens, sampling=sampling, what=what)
@@ -49,14 +64,15 @@ def answer(
 
 
 def has_labels(rows: Dataset) -> bool:
-    """Whether the outputs are the names of the kinds, so that a classifier could give them as well."""
+    """Return whether the outputs of `rows` are the names of their kinds, so that a classifier could answer too."""
     return list(rows["kind"]) == list(rows["output"])
 
 
 def by_word_counts(train: Dataset, rows: Dataset, *, seed: int = 0) -> pd.DataFrame:
-    """What TF-IDF with logistic regression answers (`baselines.tfidf`), as a table of answers.
+    """Return the answers of TF-IDF with logistic regression (`baselines.tfidf`) to `rows`, in the form of `answer`.
 
-    The baseline of a task with labels (`has_labels`): it reads the inputs and needs no language model.
+    It is the baseline of a task with labels (`has_labels`) and needs no language model. It learns the outputs of
+    `train` from their inputs; `seed` is of the folds.
     """
     from datasets import ClassLabel
 
@@ -66,29 +82,35 @@ def by_word_counts(train: Dataset, rows: Dataset, *, seed: int = 0) -> pd.DataFr
         .cast_column("label", names)
         for part in (train, rows)
     ]  # fmt: skip
-    one_class = len(set(train["output"])) < 2  # nothing to tell apart
+    one_class = len(set(train["output"])) < 2  # logistic regression needs two
     found = baselines.majority(*labelled) if one_class else baselines.tfidf(*labelled, seed=seed)
     table = rows.select_columns(["id", "kind", "instruction", "input", "output", "test"]).to_pandas()
     said = found.set_index("id").loc[table["id"], "prediction"].to_numpy()
     return table.assign(answer=said, tokens=0, stopped=True)
 
 
-def leading(names: Sequence[str], rows: Dataset) -> str:
-    """The measure of `names` that says most of these rows: exact match for a word or a few, ROUGE-L for free text."""
+def main_metric(names: Sequence[str], rows: Dataset) -> str:
+    """Return the main metric among `names` for `rows`: exact match for a few words, ROUGE-L for longer outputs."""
     words = float(np.median([len(output.split()) for output in rows["output"]]))
     wanted = "exact match" if words <= FEW_WORDS else "rouge-l"
     return wanted if wanted in names else names[0]
 
 
 def measured(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The answers with a column for each measure of `names` (see MEASURES), 0 to 1; NaN where it does not apply."""
+    """Return a `table` of answers with one more column for each metric of `names`, a value from 0 to 1 for each row.
+
+    A metric that does not apply to a row is NaN. Raises BadInput for a name that is not in MEASURES.
+    """
     if unknown := [name for name in names if name not in MEASURES]:
         raise BadInput(f"there is no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
     return table.assign(**{name: MEASURES[name](table).astype(float) for name in names})
 
 
 def scores(table: pd.DataFrame, *, seed: int = 0) -> dict[str, Interval]:
-    """The mean of each measure of a table from `measured`, with its interval: Wilson's for shares, else a bootstrap."""
+    """Return the mean of each metric of a `table` of `measured`, with its interval.
+
+    The interval is Wilson's for shares, and a bootstrap with `seed` for other metrics.
+    """
     found = {}
     for name in (name for name in MEASURES if name in table):
         values = table[name].dropna().to_numpy()
@@ -98,7 +120,11 @@ def scores(table: pd.DataFrame, *, seed: int = 0) -> dict[str, Interval]:
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, name: str, *, seed: int = 0) -> Comparison | Interval:
-    """A measure of `first` less that of `second` on the same rows: with McNemar's test for shares, else a bootstrap."""
+    """Return the metric `name` of `first` minus that of `second`, two tables of `measured` on the same rows.
+
+    For shares the result has McNemar's test (`intervals.paired`); for other metrics it is a bootstrap interval. `seed`
+    is of the bootstrap. Raises BadInput for different rows and for a metric that was not measured or does not apply.
+    """
     if sorted(first["id"]) != sorted(second["id"]):
         raise BadInput("the two models answered different rows; compare them on the same ones")
     if name not in first or name not in second:
@@ -114,13 +140,16 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, name: str, *, seed: int =
     return mean_interval(values[0] - values[1], bounds=(-1, 1), seed=seed)
 
 
-def beside(tables: Mapping[str, pd.DataFrame], names: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
-    """One line a model, one column a measure, each with its interval."""
+def score_table(tables: Mapping[str, pd.DataFrame], names: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
+    """Return one line for each model of `tables` and one column for each metric of `names`, with its interval.
+
+    `tables` are those of `answer`, by the name of the model; `seed` is of the bootstrap.
+    """
     lines = {
         name: {
             measure: str(found)
             for measure, found in scores(measured(table, names), seed=seed).items()
-            if measure in names  # whether an answer stopped is in the table anyway
+            if measure in names  # every table has the column "stopped"
         }
         for name, table in tables.items()
     }
@@ -132,7 +161,7 @@ def _exact(table: pd.DataFrame) -> pd.Series:
 
 
 def _right_word(table: pd.DataFrame) -> pd.Series:
-    """For rows with labels: whether the first label in the answer is the right one, whatever else stands there."""
+    """For rows with labels: whether the first label in the answer is the right one, whatever else the answer says."""
     labels = sorted(set(table["output"][table["output"] == table["kind"]]), key=len, reverse=True)
     pattern = "|".join(map(re.escape, labels)) or "(?!)"
 
@@ -151,11 +180,11 @@ def _stopped(table: pd.DataFrame) -> pd.Series:
 
 
 def _format(table: pd.DataFrame) -> pd.Series:
-    """Whether the answer has the form that its kind asks for, whatever it says, and ends there.
+    """Whether the answer has the form that its kind requires, right or wrong, and stopped.
 
     A label (the output is the name of the row's kind): one of the labels and nothing else. Code: Python that can be
-    parsed and defines a function. Prose: no empty answer and no heading of the template, which would be the next
-    instruction of its own making.
+    parsed and defines a function. Prose: not empty, and without a heading of the template, which would begin another
+    instruction.
     """
     outputs = table["output"].str.strip()
     labels = set(outputs[outputs == table["kind"]])
@@ -173,7 +202,7 @@ def _defines_a_function(text: str) -> bool:
     import ast
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of "\d" in a model's code Python would warn its author
+        warnings.simplefilter("ignore")  # Python warns of "\d" in a plain string
         try:
             return any(isinstance(node, ast.FunctionDef) for node in ast.parse(text).body)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -185,10 +214,16 @@ def _rouge_l(table: pd.DataFrame) -> pd.Series:
 
 
 def rouge_l(text: str, reference: str) -> float:
-    """F1 of the longest common subsequence of words, lower case. Source: Lin, ROUGE, 2004, section 3.1.
+    """Return the ROUGE-L of `text` against `reference`: F1 of their longest common subsequence of words, in lower case.
 
-    It asks whether the words of the reference come in its order. That means something for a summary or an explanation,
-    and nothing for a label (which is right or wrong) or for code (which runs or does not).
+    It measures whether the words of the reference occur in the same order. That is useful for a summary or an
+    explanation, and not for a label (which is right or wrong) or for code (which runs or does not). Source: Lin, ROUGE,
+    2004, section 3.1.
+
+    "the cat sat" is common to both: 3 of 4 words of the text, 3 of 3 of the reference.
+
+    >>> rouge_l("The cat sat down.", "the cat sat") == 2 * 3 / (4 + 3)
+    True
     """
     one, other = (re.findall(r"[^\W_]+", part.lower()) for part in (text, reference))
     if not one or not other:
@@ -209,12 +244,12 @@ def _tests(table: pd.DataFrame) -> pd.Series:
 
 
 def passes(code: str, test: str, *, seconds: float = sandbox.SECONDS) -> bool:
-    """Whether `code` runs and `test`, its asserts, holds: in a process that can do little (see `sandbox`)."""
+    """Return whether `code` runs and the asserts of `test` hold, within `seconds`, in a sandbox (see `sandbox`)."""
     return sandbox.holds(code, test, seconds=seconds)
 
 
 def _prints(table: pd.DataFrame) -> pd.Series:
-    """For rows that ask what code prints: whether the answer says it, quoted as code or as words of its own."""
+    """For rows that ask what code prints: whether the answer says it, quoted as code or between spaces."""
     values = []
     for kind, code, answer in zip(table["kind"], table["input"], table["answer"], strict=True):
         shown = _printed(code) if kind == "read" else ""
@@ -224,12 +259,12 @@ def _prints(table: pd.DataFrame) -> pd.Series:
 
 @lru_cache(maxsize=1000)
 def _printed(code: str) -> str:
-    """What a row's snippet really prints: a reference quotes other things too."""
+    """Return what a row's snippet prints; a reference answer quotes other things too."""
     return (sandbox.printed(code) or "").strip()
 
 
 def _says(answer: str, shown: str) -> bool:
-    """Whether `shown` is quoted in the answer, or stands there between spaces: 4 is not in 14, nor in [4, 5]."""
+    """Return whether `shown` is quoted in the answer, or stands between spaces: 4 is not in 14, nor in [4, 5]."""
     quoted = {found[2].strip() for found in QUOTED.finditer(answer)}
     alone = rf"(?<![^\s\"'(]){re.escape(shown)}(?=[\"').,;:!?]*(?:\s|$))"
     return shown in quoted or re.search(alone, QUOTED.sub(" ", answer)) is not None
@@ -244,7 +279,7 @@ MEASURES: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "tests passed": _tests,
     "prints it": _prints,
 }
-# What tells something about the answers of a task; your own file is measured as prose.
+# The metrics that suit the answers of each task; your own file is measured as prose.
 OF_TASK = {
     "clinical_notes": ("exact match", "right word", "stopped", "format"),
     "tutor": ("stopped", "format", "rouge-l", "tests passed", "prints it"),

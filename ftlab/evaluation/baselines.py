@@ -1,4 +1,4 @@
-"""What a fine-tuned model has to beat: the majority class, word counts, and the same encoder left as it was."""
+"""Baselines of text classification: majority class, TF-IDF with logistic regression, and the frozen encoder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
-STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # of logistic regression's C, for cross-validation to choose from
+STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # values of logistic regression's C for cross-validation
 
 
 def majority(train: Dataset, rows: Dataset) -> pd.DataFrame:
-    """Predict the most frequent training label for each of `rows` (a table as `prediction_table` makes it)."""
+    """Return a prediction table in which each of `rows` gets the most frequent label of `train`."""
     from sklearn.dummy import DummyClassifier
 
     model = DummyClassifier(strategy="prior").fit(list(train["text"]), list(train["label"]))
@@ -29,25 +29,33 @@ def majority(train: Dataset, rows: Dataset) -> pd.DataFrame:
 
 
 def tfidf(train: Dataset, rows: Dataset, *, seed: int = 0) -> pd.DataFrame:
-    """TF-IDF over words and word pairs with logistic regression, fitted on `train`: predictions for `rows`.
+    """Fit TF-IDF over words and word pairs with logistic regression, and predict.
 
-    Where no text has a word (of two letters or more), it is over characters and pairs of them.
-    A weak baseline flatters whatever stands beside it, so C is chosen by five-fold cross-validated accuracy. The word
-    counts are weighed once over all training rows, held-out folds included: no label is seen in doing so, and it is
-    five times faster. Source: scikit-learn's user guide, sections 6.2.3 (text features) and 1.1.11.
+    If no text has a word (of two letters or more), TF-IDF is over characters and pairs of them. A weak baseline makes
+    any model look good, so C is chosen by five-fold cross-validated accuracy. TF-IDF is fitted once on all training
+    rows, held-out folds included: it uses no labels, and this is five times faster. Source: scikit-learn's user guide,
+    sections 6.2.3 (text features) and 1.1.11.
+
+    Args:
+        train: rows with text and label.
+        rows: those to predict.
+        seed: of the folds.
+
+    Returns:
+        A prediction table of `rows`.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline
 
     labels = list(train["label"])
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode")
-    words = counting_what_is_there(words, train["text"])
+    words = words_or_characters(words, train["text"])
     model = _fitted(make_pipeline(words, _logistic_regression(labels, seed)), list(train["text"]), labels)
     return _answers(model, rows, list(rows["text"]))
 
 
-def counting_what_is_there(vectorizer: Any, texts: Iterable[str]) -> Any:
-    """scikit-learn's vectorizer of words, made to count characters where no text has a word (texts of emoji, say)."""
+def words_or_characters(vectorizer: Any, texts: Iterable[str]) -> Any:
+    """Return scikit-learn's `vectorizer`, set to count characters if none of `texts` has a word (only emoji, say)."""
     return vectorizer if any(map(vectorizer.build_analyzer(), texts)) else vectorizer.set_params(analyzer="char")
 
 
@@ -58,9 +66,16 @@ def embed(
     max_length: int,
     read: Callable[[Any, torch.Tensor], torch.Tensor] = batches.mean_pooled,
 ) -> np.ndarray:
-    """What the pretrained encoder `model` makes of each text before any fine-tuning: (texts, hidden size), length 1.
+    """Embed texts with a pretrained encoder, without fine-tuning.
 
-    `read` makes one vector of a text's tokens: `batches.mean_pooled` or `batches.first_token`.
+    Args:
+        texts: of any length.
+        model: the name of the encoder.
+        max_length: in tokens; longer texts are truncated.
+        read: makes one vector of a text's tokens: `batches.mean_pooled` or `batches.first_token`.
+
+    Returns:
+        (texts, hidden size) L2-normalised vectors, in the order of `texts`.
     """
     tokenizer, encoder = loading.tokenizer(model, split_special_tokens=True), loading.body(model)
     loading.match_pad_token(encoder, tokenizer)
@@ -71,9 +86,19 @@ def embed(
 def on_vectors(
     train: Dataset, train_vectors: np.ndarray, rows: Dataset, vectors: np.ndarray, *, seed: int = 0
 ) -> pd.DataFrame:
-    """Logistic regression on the frozen encoder's vectors (see `embed`): predictions for `rows`.
+    """Fit logistic regression on the frozen encoder's vectors, and predict: what pretraining alone knows of the task.
 
-    What pretraining alone knows of the task. C is chosen as for `tfidf`.
+    C is chosen as for `tfidf`.
+
+    Args:
+        train: rows with label.
+        train_vectors: (training rows, hidden size) of `embed`.
+        rows: those to predict.
+        vectors: (rows, hidden size) of `embed`.
+        seed: of the folds.
+
+    Returns:
+        A prediction table of `rows`.
     """
     labels = list(train["label"])
     model = _fitted(_logistic_regression(labels, seed), train_vectors, labels)
@@ -81,7 +106,10 @@ def on_vectors(
 
 
 def ladder(answers: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFrame:
-    """One line for each model, in the order given: accuracy and macro F1, each with its interval, and MCC."""
+    """Return one line for each model of `answers`, in their order: accuracy and macro F1 with intervals, and MCC.
+
+    `answers` are prediction tables by the name of the model; `seed` is of the bootstrap.
+    """
     lines = []
     for name, table in answers.items():
         found = comparison.scores(table, seed=seed)
@@ -98,25 +126,25 @@ def ladder(answers: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFram
 def _fitted(model: Any, inputs: Any, labels: Sequence[int]) -> Any:
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):  # the products are small: two threads took twenty times as long, waiting for each other
+    with threadpool_limits(1):  # the matrices are small: two threads wait for each other, and took twenty times as long
         return model.fit(inputs, labels)
 
 
 def _answers(model: Any, rows: Dataset, inputs: Any) -> pd.DataFrame:
-    """A fitted model's predictions for `rows`; a label that no training row had gets the probability 0."""
+    """Return a fitted model's predictions for `rows`; a label without a training row has the probability 0."""
     probabilities = np.zeros((len(rows), rows.features["label"].num_classes))
     probabilities[:, model.classes_] = model.predict_proba(inputs)
     return prediction_table(rows, probabilities)
 
 
 def _logistic_regression(labels: Sequence[int], seed: int) -> Any:
-    """Logistic regression whose C is chosen by cross-validation on the training rows."""
+    """Return a logistic regression whose C is chosen by cross-validation on the training rows."""
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.model_selection import StratifiedKFold
 
     rarest = min(Counter(labels).values())
     if rarest < 2:
-        return LogisticRegression(max_iter=1000)  # a class of one row cannot stand on both sides of a fold
+        return LogisticRegression(max_iter=1000)  # a class of one row cannot be in training and held-out fold
     folds = StratifiedKFold(n_splits=min(5, rarest), shuffle=True, random_state=seed)
     return LogisticRegressionCV(
         Cs=list(STRENGTHS),

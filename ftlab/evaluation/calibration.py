@@ -1,8 +1,8 @@
-"""How sure may it be? Confidence against accuracy, and one number that mends it.
+"""Calibration: reliability diagram, expected calibration error (ECE), and temperature scaling.
 
-Of the answers given with 90 % confidence, nine in ten should be right. Fine-tuned networks are often surer than that;
-dividing their logits by one temperature, chosen on validation rows, mends most of it and changes no answer.
-Source: Guo et al., On Calibration of Modern Neural Networks, 2017.
+Of the predictions with 90 % confidence, nine in ten should be right. Fine-tuned networks are often overconfident.
+Temperature scaling divides their logits by one number, chosen on validation rows: it corrects most of the error and
+changes no prediction. Source: Guo et al., On Calibration of Modern Neural Networks, 2017.
 """
 
 from __future__ import annotations
@@ -20,20 +20,31 @@ if TYPE_CHECKING:
 
 BINS = 15  # as in Guo et al.
 RANGE = (0.05, 20.0)  # of temperatures
-LEAST = float(np.finfo(np.float32).tiny)  # of probabilities: what float32 holds in full
+LEAST = float(np.finfo(np.float32).tiny)  # of probabilities: the smallest normal float32
 
 
 def reliability(predictions: pd.DataFrame, *, bins: int = BINS) -> pd.DataFrame:
-    """One line for each bin of confidence that has rows: low, high, rows, mean confidence, accuracy and gap.
+    """Compare confidence with accuracy in bins of confidence: the data of a reliability diagram.
 
-    The bins have equal width from 0 to 1; with few classes the lowest are empty, since the best of k probabilities is
-    at least 1/k.
+    The bins have equal width from 0 to 1. With few classes the lowest are empty, since the largest of k probabilities
+    is at least 1/k.
+
+    Args:
+        predictions: a table of `prediction_table`.
+        bins: how many.
+
+    Returns:
+        One line for each bin that has rows: low, high, rows, mean confidence, accuracy, and gap (confidence minus
+        accuracy).
+
+    Raises:
+        BadInput: fewer than one bin.
     """
     if bins < 1:
         raise BadInput(f"bins is {bins}; expected at least 1")
     confidence = predictions["confidence"].to_numpy(dtype=float)
     edges = np.arange(bins + 1) / bins
-    place = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)  # a bin holds its upper end
+    place = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)  # a bin includes its upper edge
     grouped = pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": correct(predictions)}).groupby("bin")
     table = grouped.mean()
     table.insert(0, "low", edges[table.index])
@@ -44,21 +55,33 @@ def reliability(predictions: pd.DataFrame, *, bins: int = BINS) -> pd.DataFrame:
 
 
 def expected_calibration_error(predictions: pd.DataFrame, *, bins: int = BINS) -> float:
-    """The mean distance of confidence from accuracy over the bins of `reliability`, weighed by rows; 0 is perfect."""
+    """Return the ECE of `predictions`: the mean |confidence - accuracy| over `bins` bins, weighted by rows; 0 is best.
+
+    Two rows, both with confidence 0.9, one of them right: |0.9 - 0.5|.
+
+    >>> rows = pd.DataFrame({"label": ["a", "b"], "prediction": ["a", "a"], "confidence": [0.9, 0.9]})
+    >>> round(expected_calibration_error(rows), 3)
+    0.4
+    """
     table = reliability(predictions, bins=bins)
     return float((table["gap"].abs() * table["rows"]).sum() / table["rows"].sum())
 
 
 def log_loss(predictions: pd.DataFrame) -> float:
-    """The mean negative logarithm of the probability that each row's true label got (cross-entropy, in nats)."""
+    """Return the log loss (cross-entropy) of `predictions`: mean of -log of the true label's probability, in nats.
+
+    >>> rows = pd.DataFrame({"label": ["a", "b"], "p_a": [0.5, 0.75], "p_b": [0.5, 0.25]})
+    >>> round(log_loss(rows), 3)  # (log 2 + log 4) / 2
+    1.04
+    """
     return _loss(*_logits(predictions))
 
 
 def temperature(predictions: pd.DataFrame) -> float:
-    """The temperature that makes the log loss of these (validation) predictions smallest.
+    """Return the temperature that minimises the log loss of `predictions`, which are those of validation rows.
 
-    Above 1 the model was too sure, below 1 not sure enough. Where every answer is right there is no best: the lower,
-    the smaller the loss, and rows without a mistake do not show how often one happens. Then it is 1: nothing changes.
+    Above 1 the model was overconfident, below 1 underconfident. If every prediction is right, there is no minimum: a
+    lower temperature always has a lower loss. Then 1 is returned, which changes nothing.
     """
     from scipy.optimize import minimize_scalar
 
@@ -71,7 +94,7 @@ def temperature(predictions: pd.DataFrame) -> float:
 
 
 def scaled(predictions: pd.DataFrame, temperature: float) -> pd.DataFrame:
-    """The predictions with the logits divided by `temperature`: the same answers, other confidences."""
+    """Return `predictions` with the logits divided by `temperature`: the same predictions with other confidences."""
     from scipy.special import softmax
 
     _require_positive(temperature)
@@ -82,10 +105,10 @@ def scaled(predictions: pd.DataFrame, temperature: float) -> pd.DataFrame:
 
 
 def fold_into_head(model: PreTrainedModel, temperature: float) -> None:
-    """Divide the weights of the classifier's last layer by `temperature`, so that the saved model is calibrated itself.
+    """Divide the last layer of the classifier `model` by `temperature`, so that the saved model is calibrated.
 
-    Its logits are then those of before, divided by the temperature. Raises BadInput for a model whose last layer cannot
-    be found: the only linear layer with as many outputs as there are labels.
+    Weights and bias are divided, and so the logits. The last layer is the only linear layer outside the body with one
+    output for each label. Raises BadInput if there is no such layer or more than one.
     """
     import torch
 
@@ -117,9 +140,9 @@ def _columns(predictions: pd.DataFrame) -> list[str]:
 
 
 def _logits(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, shaped (rows, classes), and the place of each row's true label among the classes.
+    """Return logits, shaped (rows, classes), and the index of each row's true label.
 
-    Softmax forgets a constant added to all logits of a row, so the logarithms of its output serve as logits.
+    Softmax ignores a constant added to all logits of a row, so the logarithms of probabilities can serve as logits.
     """
     columns = _columns(predictions)
     places = {column.removeprefix("p_"): index for index, column in enumerate(columns)}
@@ -128,7 +151,7 @@ def _logits(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Cross-entropy from logits, where no probability is too small for a logarithm."""
+    """Return the cross-entropy from logits: log-softmax needs no logarithm of a probability that rounded to 0."""
     from scipy.special import log_softmax
 
     return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())

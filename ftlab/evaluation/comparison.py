@@ -1,9 +1,9 @@
-"""The scores of prediction tables: each with its interval, by class, and two models compared row by row.
+"""Scores of classifiers from prediction tables, with confidence intervals, by class, and two models compared.
 
-The intervals of F1 and MCC are bootstraps over rows. Such a score depends on the rows only through how many there are
-of each label and prediction, and drawing rows with replacement draws those counts from a multinomial distribution: so
-the counts are drawn, and thousands of resamples take milliseconds. Their quantiles are the interval, a little further
-out where rows are few (`intervals.expanded`). Source: Efron and Tibshirani 1993.
+The intervals of F1 and MCC are bootstraps over rows. These scores depend only on the confusion matrix, and drawing rows
+with replacement draws its counts from a multinomial distribution. So the counts are drawn and not the rows: thousands
+of resamples take milliseconds. The interval lies between their quantiles (`intervals.resampled_interval`). Source:
+Efron and Tibshirani 1993.
 """
 
 from __future__ import annotations
@@ -15,30 +15,46 @@ import numpy as np
 import pandas as pd
 
 from ftlab.errors import BadInput
-from ftlab.intervals import Comparison, Interval, expanded, mean_interval, paired, proportion
+from ftlab.intervals import (
+    LEVEL,
+    RESAMPLES,
+    Comparison,
+    Interval,
+    mean_interval,
+    paired,
+    proportion,
+    resampled_interval,
+)
 
 __all__ = ["Comparison", "Interval", "accuracy", "by_truncation", "compare", "correct", "difference", "mean_interval",
            "report", "scores", "smallest_difference"]  # fmt: skip
 
-RESAMPLES = 4000
 Metric = Literal["accuracy", "f1_macro", "f1_weighted", "mcc"]
 
 
 def correct(predictions: pd.DataFrame) -> np.ndarray:
-    """For each row of a prediction table, 1.0 where the prediction is the label and 0.0 where it is not."""
+    """Return 1.0 for each row of `predictions` whose prediction is its label, and 0.0 for each other row."""
     return (predictions["label"] == predictions["prediction"]).to_numpy(dtype=float)
 
 
-def accuracy(predictions: pd.DataFrame, *, level: float = 0.95) -> Interval:
-    """The accuracy of a prediction table with its (Wilson) interval."""
+def accuracy(predictions: pd.DataFrame, *, level: float = LEVEL) -> Interval:
+    """Return the accuracy of `predictions` with Wilson's interval at `level`."""
     return proportion(correct(predictions), level=level)
 
 
-def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> dict[str, Interval]:
-    """Accuracy, macro F1, weighted F1, MCC and the F1 of each class ("f1[<label>]"), each with its interval.
+def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> dict[str, Interval]:
+    """Compute accuracy, macro F1, weighted F1, MCC and the F1 of each class, each with its interval.
 
-    Accuracy has Wilson's interval, the others a percentile bootstrap over rows. A bootstrap knows no mistake that the
-    rows do not hold: where there are few mistakes its interval is too narrow, and where there is none it is a point.
+    Accuracy has Wilson's interval; the others have a percentile bootstrap over rows. A bootstrap draws only mistakes
+    that occur in the rows: with few mistakes its interval is too narrow, and with none it is a point.
+
+    Args:
+        predictions: a table of `prediction_table`.
+        seed: of the bootstrap.
+        level: of confidence.
+
+    Returns:
+        The intervals by name: "accuracy", "f1_macro", "f1_weighted", "mcc", and "f1[<label>]" for each class.
     """
     names = _labels(predictions)
     counts = _confusion(predictions, names)
@@ -46,27 +62,39 @@ def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> 
     found = {"accuracy": accuracy(predictions, level=level)}
     measures = {"f1_macro": _f1_macro, "f1_weighted": _f1_weighted, "mcc": _mcc}
     for name, measure in measures.items():
-        found[name] = _interval(measure(counts[np.newaxis])[0], measure(drawn), len(predictions), level)
+        found[name] = resampled_interval(measure(counts[np.newaxis])[0], measure(drawn), len(predictions), level=level)
     by_class, drawn_by_class = _f1(counts[np.newaxis])[0], _f1(drawn)
     for index, name in enumerate(names):
-        found[f"f1[{name}]"] = _interval(by_class[index], drawn_by_class[:, index], len(predictions), level)
+        found[f"f1[{name}]"] = resampled_interval(
+            by_class[index], drawn_by_class[:, index], len(predictions), level=level
+        )
     return found
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> Comparison:
-    """The accuracy of `first` less that of `second`, paired by row id (see `intervals.paired`).
+    """Return the accuracy of `first` minus that of `second`, paired by row id (see `intervals.paired`).
 
-    Both tables must hold the same row ids, in any order.
+    Both tables must have the same row ids, in any order. `seed` is of the bootstrap.
     """
     return paired(correct(first), correct(_aligned(first, second)), seed=seed)
 
 
 def difference(
-    first: pd.DataFrame, second: pd.DataFrame, metric: Metric = "f1_macro", *, seed: int = 0, level: float = 0.95
+    first: pd.DataFrame, second: pd.DataFrame, metric: Metric = "f1_macro", *, seed: int = 0, level: float = LEVEL
 ) -> Interval:
-    """A score of `first` less that of `second` on the same rows, with a paired bootstrap interval.
+    """Return a score of `first` minus that of `second` on the same rows, with a paired bootstrap interval.
 
-    Paired: each resample draws rows, and both models answer the rows that were drawn.
+    Paired means: each resample draws rows, and both models are scored on the drawn rows.
+
+    Args:
+        first: a table of `prediction_table`.
+        second: one with the same row ids, in any order.
+        metric: "accuracy", "f1_macro", "f1_weighted" or "mcc".
+        seed: of the bootstrap.
+        level: of confidence.
+
+    Raises:
+        BadInput: another metric, or tables of different rows.
     """
     if metric not in _MEASURES:
         raise BadInput(f"there is no metric {metric!r} to compare by; there are {', '.join(_MEASURES)}")
@@ -75,7 +103,7 @@ def difference(
     codes = {name: index for index, name in enumerate(names)}
     answers = [frame[column].map(codes).to_numpy(dtype=int) for frame, column in
                ((first, "label"), (first, "prediction"), (second, "prediction"))]  # fmt: skip
-    # Only the combinations that occur: of many classes, most of the cube of all combinations is empty.
+    # Only the combinations that occur: with many classes most combinations of (label, first, second) do not.
     (true, by_first, by_second), counts = np.unique(np.stack(answers), axis=1, return_counts=True)
     drawn = _resample(counts, seed)
     measure = _MEASURES[metric]
@@ -84,16 +112,27 @@ def difference(
         each = (measure(_confusions(true, predicted, drawn, len(names))) for predicted in (by_first, by_second))
         return np.subtract(*each)
 
-    return _interval(gap(counts[np.newaxis])[0], gap(drawn), len(first), level)
+    return resampled_interval(gap(counts[np.newaxis])[0], gap(drawn), len(first), level=level)
 
 
-def smallest_difference(rows: int, disagree: float, *, power: float = 0.8, level: float = 0.95) -> float:
-    """The smallest true difference in accuracy that McNemar's exact test on `rows` rows would show, `power` of times.
+def smallest_difference(rows: int, disagree: float, *, power: float = 0.8, level: float = LEVEL) -> float:
+    """Return the smallest true difference in accuracy that McNemar's exact test on `rows` rows would detect.
 
-    `disagree` is the share of rows where one model is right and the other wrong (a first comparison measures it). Given
-    their number, the rows that the better model wins are binomial; the search goes over differences in steps of a
-    row. That number varies with the rows too, so the power is near `power` and not exactly it. 1.0 where no difference
-    is large enough. Source: Connor 1987, by exact counting.
+    On the rows where exactly one model is right, the number that the better model wins is binomial; the search goes
+    over differences in steps of one row. The number of such rows varies too, so the power is close to `power` and not
+    equal to it. Source: Connor 1987, by exact counting.
+
+    Args:
+        rows: how many test rows there are.
+        disagree: the share of rows where exactly one model is right; a first comparison measures it.
+        power: the probability that the test detects the difference.
+        level: 1 minus the significance level of the test.
+
+    Returns:
+        A difference from 0 to 1; 1.0 if no difference is large enough.
+
+    Raises:
+        BadInput: a share, power or level outside 0 to 1.
     """
     from scipy import stats
 
@@ -111,10 +150,20 @@ def smallest_difference(rows: int, disagree: float, *, power: float = 0.8, level
 
 
 def by_truncation(predictions: pd.DataFrame, tokens: Sequence[int], max_length: int) -> pd.DataFrame:
-    """Accuracy, with its interval, on the rows that were cut at `max_length` and on those that the model read whole.
+    """Compare the accuracy on rows that were truncated at `max_length` with that on rows that the model read whole.
 
-    `tokens` counts the tokens of each row before cutting, special tokens included, in the order of the table. The two
-    groups are different rows: longer texts may be harder or easier for reasons of their own.
+    The two groups are different rows: longer texts may be harder or easier for other reasons.
+
+    Args:
+        predictions: a table of `prediction_table`.
+        tokens: of each row before truncation, special tokens included, in the order of the table.
+        max_length: in tokens.
+
+    Returns:
+        One line for each group: rows, count, accuracy, low and high (95 %).
+
+    Raises:
+        BadInput: the number of token counts is not the number of rows.
     """
     if len(tokens) != len(predictions):
         raise BadInput(
@@ -129,11 +178,14 @@ def by_truncation(predictions: pd.DataFrame, tokens: Sequence[int], max_length: 
 
 
 def report(predictions: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Precision, recall, F1 with its interval, and support for each class; then the macro and the weighted means."""
+    """Return precision, recall, F1 with its interval, and support of each class, then the macro and weighted averages.
+
+    `predictions` is a table of `prediction_table`; `seed` is of the bootstrap.
+    """
     from sklearn.metrics import classification_report
 
     names = _labels(predictions)
-    keys = [f"f1[{name}]" for name in names]  # as in `scores`; a label named "accuracy" is then not taken for the score
+    keys = [f"f1[{name}]" for name in names]  # as in `scores`; a label "accuracy" cannot be mistaken for the score
     result = classification_report(
         predictions["label"], predictions["prediction"], labels=names, target_names=keys, output_dict=True,
         zero_division=0.0,
@@ -149,7 +201,7 @@ def report(predictions: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 
 def _aligned(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """`second` in the order of `first`, by row id. Raises BadInput unless both answer the same rows, each once."""
+    """Return `second` in the order of `first`, by row id. Raises BadInput unless both have the same rows, each once."""
     for table in (first, second):
         if (again := table["id"].duplicated()).any():
             raise BadInput(f"row {table['id'][again].iloc[0]} was answered twice by one model; keep one answer a row")
@@ -168,7 +220,7 @@ def _aligned(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def _labels(predictions: pd.DataFrame) -> list[str]:
-    """The labels that stand in a table, as truth or as prediction."""
+    """Return the labels of a table, true or predicted, sorted."""
     return sorted({*predictions["label"], *predictions["prediction"]})
 
 
@@ -179,28 +231,22 @@ def _confusion(predictions: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
 
 
 def _resample(counts: np.ndarray, seed: int) -> np.ndarray:
-    """Bootstrap resamples of a table of counts, shaped (resamples, *counts.shape)."""
+    """Draw bootstrap resamples of a table of counts, shaped (resamples, *counts.shape)."""
     rows = int(counts.sum())
     drawn = np.random.default_rng(seed).multinomial(rows, (counts / rows).ravel(), size=RESAMPLES)
     return drawn.reshape(RESAMPLES, *counts.shape)
 
 
 def _confusions(true: np.ndarray, predicted: np.ndarray, drawn: np.ndarray, size: int) -> np.ndarray:
-    """Confusion matrices (resamples, true labels, predicted labels), from how often each combination was drawn."""
+    """Return confusion matrices (resamples, true labels, predicted labels); `drawn` counts each combination."""
     counts = np.zeros((size, size, len(drawn)), dtype=drawn.dtype)
     for combination, times in enumerate(drawn.T):
         counts[true[combination], predicted[combination]] += times
     return np.moveaxis(counts, 2, 0)
 
 
-def _interval(value: float, drawn: np.ndarray, rows: int, level: float) -> Interval:
-    wide = expanded(level, rows)
-    low, high = np.quantile(drawn, [(1 - wide) / 2, (1 + wide) / 2])
-    return Interval(float(value), float(low), float(high), level)
-
-
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Their quotient, and 0 where there is nothing to divide by, as scikit-learn has it with `zero_division=0`."""
+    """Return the quotient, and 0 where the denominator is 0, as scikit-learn does with `zero_division=0`."""
     return np.divide(numerator, denominator, out=np.zeros(denominator.shape), where=denominator > 0)
 
 
@@ -212,13 +258,13 @@ def _accuracy(counts: np.ndarray) -> np.ndarray:
 
 
 def _f1(counts: np.ndarray) -> np.ndarray:
-    """The F1 of each class: (resamples, classes)."""
+    """Return the F1 of each class, shaped (resamples, classes)."""
     right = np.diagonal(counts, axis1=1, axis2=2)
     return _divide(2.0 * right, (counts.sum(axis=1) + counts.sum(axis=2)).astype(float))
 
 
 def _f1_macro(counts: np.ndarray) -> np.ndarray:
-    # A class that a resample holds neither as truth nor as prediction is no class of it.
+    # A class that is neither true nor predicted in a resample does not count in its mean.
     there = (counts.sum(axis=1) + counts.sum(axis=2)) > 0
     return _divide(_f1(counts).sum(axis=1), there.sum(axis=1).astype(float))
 
@@ -229,7 +275,7 @@ def _f1_weighted(counts: np.ndarray) -> np.ndarray:
 
 
 def _mcc(counts: np.ndarray) -> np.ndarray:
-    """Matthews' correlation for any number of classes (Gorodkin 2004)."""
+    """Return Matthews' correlation for any number of classes (Gorodkin 2004)."""
     true, predicted = counts.sum(axis=2).astype(float), counts.sum(axis=1).astype(float)
     rows = true.sum(axis=1)
     covariance = np.trace(counts, axis1=1, axis2=2) * rows - (true * predicted).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Where is it wrong? The mistakes as a table to read, each beside the training rows that are most like it."""
+"""Error analysis: the wrong predictions as a table to read, each with the most similar training rows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,24 @@ if TYPE_CHECKING:
 def mistakes(
     predictions: pd.DataFrame, train: Dataset, train_vectors: np.ndarray, vectors: np.ndarray, *, nearest: int = 2
 ) -> pd.DataFrame:
-    """The wrong answers, the most confident first: id, text, label, prediction, confidence, and the nearest rows.
+    """List the wrong predictions, each with its nearest training rows.
 
-    `vectors` stand for the predicted rows in the order of the table, and `train_vectors` for those of `train`
-    (`baselines.embed`: length 1, so that a product is a cosine). `nearest_1` holds the most similar training row's id,
-    label and text, `similarity_1` its cosine, and so on. A near row with the label that was predicted shows where the
-    mistake was learned; with the true one, that it was not.
+    A near row with the predicted label shows where the mistake was learned. A near row with the true label shows that
+    the training rows did not teach it.
+
+    Args:
+        predictions: a table of `prediction_table`.
+        train: the training rows, with id, text and label.
+        train_vectors: (training rows, hidden size) of `baselines.embed`, L2-normalised: their products are cosines.
+        vectors: (rows, hidden size) of the predicted rows, in the order of `predictions`.
+        nearest: how many training rows to show for each mistake.
+
+    Returns:
+        id, text, label, prediction and confidence, the most confident first; `nearest_1` is the id, label and text of
+        the most similar training row, `similarity_1` its cosine, and so on.
+
+    Raises:
+        BadInput: the number of vectors is not the number of rows.
     """
     if len(vectors) != len(predictions) or len(train_vectors) != len(train):
         raise BadInput(

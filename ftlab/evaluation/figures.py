@@ -1,8 +1,14 @@
-"""Figures with labelled axes and a text for those who do not see them."""
+"""Figures in one style: labelled axes, one colour for each method, and an alt text.
+
+The colours are those of Okabe and Ito, which differ in the common colour blindnesses
+(https://jfly.uni-koeln.de/color/). The panel is white and opaque, so that a figure is readable in a dark theme too.
+"""
 
 from __future__ import annotations
 
 import io
+import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -10,19 +16,70 @@ import pandas as pd
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, ACCENT, MUTED = "#1f77b4", "#d95f02", "#9aa0a6"  # told apart in the common colour blindnesses, and in grey
+BLUE, VERMILION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
+PURPLE, SKY, DARK, MUTED, FAINT = "#cc79a7", "#56b4e9", "#4d4d4d", "#8c8c8c", "#d4d4d4"
+INK, ACCENT = BLUE, VERMILION
+PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, DARK, "#000000", MUTED)  # Okabe-Ito without its yellow
+MARKERS = "osD^vP<>*hX"
+
+STYLE: dict[str, Any] = {
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "figure.labelsize": 10,
+    "savefig.facecolor": "white",
+    "savefig.pad_inches": 0.15,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+METHODS = {  # the colour and marker of each method and split, in every lesson
+    "full fine-tuning": (BLUE, "o"),
+    "first layers frozen": (GREEN, "s"),
+    "head only": (PURPLE, "D"),
+    "frozen encoder": (SKY, "^"),
+    "lora": (VERMILION, "P"),
+    "qlora": (ORANGE, "X"),
+    "tf-idf": (DARK, "v"),
+    "majority class": (MUTED, "<"),
+    "base": ("#000000", "s"),
+    "training": (MUTED, "s"),
+    "validation": (BLUE, "o"),
+    "test": (VERMILION, "^"),
+}
+OTHER_NAMES = {
+    "full": "full fine-tuning", "all of it": "full fine-tuning", "fine-tuned": "full fine-tuning",
+    "tuned": "full fine-tuning", "sentence vectors": "frozen encoder", "majority": "majority class",
+    "adapter": "lora", "all linear": "lora", "base model": "base",
+}  # fmt: skip
+MAIN = ("full fine-tuning", "first layers frozen", "head only", "frozen encoder")  # highlighted among many models
 
 
+@contextmanager
+def style() -> Iterator[None]:
+    """Return a context, and a decorator, in which Matplotlib draws in the style of the course."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(STYLE):
+        yield
+
+
+@style()
 def show(figure: Figure, alt: str) -> None:
-    """Display a figure in the notebook as a PNG with `alt` as its text, and close it.
+    """Display `figure` in the notebook as a PNG with `alt` as its text, and close it.
 
-    The text is also the plain form of the output, so that a screen reader, a terminal and nbval have something to
-    compare; keep measured numbers out of it.
+    The text is also the plain form of the output: a screen reader and a terminal use it, and nbval compares it. So it
+    must not contain measured numbers.
     """
     import matplotlib.pyplot as plt
     from IPython.display import display
@@ -37,67 +94,127 @@ def show(figure: Figure, alt: str) -> None:
     )
 
 
+def method_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return the colour and the marker of each of `names`, in their order.
+
+    A method of `METHODS` has its own. Others get colours and markers that no other of `names` has, as long as there are
+    any; so does a second name of the same method.
+
+    >>> method_styles(["TF-IDF", "first 4 frozen", "something else"])["first 4 frozen"]
+    ('#009e73', 's')
+    """
+    names = list(dict.fromkeys(names))
+    found: dict[str, tuple[str, str]] = {}
+    for name in names:
+        if (known := METHODS.get(_method(name))) and known not in found.values():
+            found[name] = known
+    for number, name in enumerate(names):
+        if name not in found:
+            colours, markers = ({look[part] for look in found.values()} for part in (0, 1))
+            found[name] = (
+                next((colour for colour in PALETTE if colour not in colours), PALETTE[number % len(PALETTE)]),
+                next((marker for marker in MARKERS if marker not in markers), MARKERS[number % len(MARKERS)]),
+            )
+    return {name: found[name] for name in names}
+
+
+@style()
 def label_order(labels: pd.Series, first: int) -> Figure:
-    """One thin line a row, coloured by label, in the order of the file; the first n rows are marked."""
+    """Draw the label of each row, in the order of the file, as a thin line; mark the first rows.
+
+    Args:
+        labels: one for each row.
+        first: how many rows from the top are marked.
+
+    Returns:
+        The figure.
+    """
     import matplotlib.pyplot as plt
     import numpy as np
+    from matplotlib.patches import Patch
 
     names = sorted(labels.unique())
-    figure, axis = plt.subplots(figsize=(9, 1.5))
+    figure, axis = plt.subplots(figsize=(8, 1.9))
     codes = labels.map({name: index for index, name in enumerate(names)}).to_numpy()
-    axis.imshow(codes[np.newaxis, :], aspect="auto", cmap="cividis", interpolation="nearest")
-    axis.axvline(first, color="white", linewidth=2)
-    axis.annotate(f"first {first:,}", (first, 0.3), xytext=(8, 0), textcoords="offset points", color="white")
-    axis.set(
-        yticks=[],
-        xlabel="row of the file",
-        title=f"Label of each row, in the order of the file: {_dark_to_light(names)}",
-    )
+    strip = axis.imshow(codes[np.newaxis, :], aspect="auto", cmap="cividis", interpolation="nearest")
+    axis.axvline(first, color=VERMILION, linewidth=3)
+    axis.annotate(
+        f"first {first:,} rows", (first, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+        textcoords="offset points", color=VERMILION, ha="left" if first < len(labels) / 2 else "right",
+    )  # fmt: skip
+    axis.set(yticks=[], xlabel="row of the file")
+    axis.set_title("Labels in the order of the file", pad=20)
+    shown = names if len(names) <= 6 else [names[0], "...", names[-1]]
+    colours = [strip.cmap(place) for place in np.linspace(0, 1, len(shown))]
+    patches = [Patch(color=colour, label=name) for name, colour in zip(shown, colours, strict=True)]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(shown))
     return figure
 
 
+@style()
 def token_lengths(lengths: pd.DataFrame, max_length: int) -> Figure:
-    """A histogram of the tokens in each row, and the share of rows that each max_length keeps whole."""
+    """Draw a histogram of the tokens per row, and the share of rows that each max_length does not truncate.
+
+    Args:
+        lengths: with a column tokens.
+        max_length: is marked in both panels.
+
+    Returns:
+        The figure; its axes end at the 99th percentile.
+    """
     import matplotlib.pyplot as plt
     import numpy as np
 
     tokens = np.sort(lengths["tokens"].to_numpy())
     longest = float(np.quantile(tokens, 0.99))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
-    left.hist(tokens, bins=60, range=(0, longest), color=INK)
-    left.set(xlabel="tokens in a row", ylabel="rows", title="How long the texts are (up to the 99th percentile)")
-    right.plot(tokens, np.arange(1, len(tokens) + 1) / len(tokens), color=INK)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
+    left.hist(tokens, bins=60, range=(0, longest), color=BLUE)
+    left.set(xlabel="tokens per row (to the 99th percentile)", ylabel="rows", title="Histogram of row lengths")
+    right.plot(tokens, np.arange(1, len(tokens) + 1) / len(tokens), color=BLUE)
     right.set(
-        xlabel="max_length",
-        ylabel="share of rows kept whole",
-        title="What each max_length keeps",
+        xlabel="max_length in tokens",
+        ylabel="share of rows not truncated",
+        title="Cumulative distribution",
         xlim=(0, longest),
         ylim=(0, 1),
     )
     for axis in (left, right):
-        axis.axvline(max_length, color=ACCENT, linestyle="--", label=f"max_length {max_length}")
+        axis.axvline(max_length, color=VERMILION, linestyle="--", label=f"max_length {max_length}")
         axis.legend()
-    figure.tight_layout()
     return figure
 
 
+@style()
 def training_curves(log_history: list[dict[str, float]], metric: str = "f1") -> Figure:
-    """Loss on training and validation rows, and the validation score, by epoch, from `trainer.state.log_history`."""
+    """Draw training and validation loss, and the validation score, by epoch.
+
+    Args:
+        log_history: `trainer.state.log_history`.
+        metric: is logged as `eval_` and this name; "f1" is the macro F1.
+
+    Returns:
+        The figure.
+    """
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
     evals = [entry for entry in log_history if "eval_loss" in entry]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
     _draw_losses(left, log_history)
-    right.plot([e["epoch"] for e in evals], [e[f"eval_{metric}"] for e in evals], "o-", color=INK)
-    right.set(xlabel="epoch", ylabel=f"{metric} on validation", title="The score that chooses the epoch", ylim=(0, 1))
+    name = "macro F1" if metric == "f1" else metric
+    right.plot([e["epoch"] for e in evals], [e[f"eval_{metric}"] for e in evals], "o-", color=METHODS["validation"][0])
+    right.set(xlabel="epoch", ylabel=f"{name} on validation rows", title=f"Validation {name}", ylim=(0, 1))
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.tight_layout()
+    right.grid()
     return figure
 
 
+@style()
 def losses(log_history: list[dict[str, float]]) -> Figure:
-    """Loss on training and validation rows by epoch, from `trainer.state.log_history`."""
+    """Draw training and validation loss by epoch, from `trainer.state.log_history`, and return the figure.
+
+    `log_history` has an entry for each logged step and evaluation.
+    """
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(7, 3.2))
@@ -108,197 +225,289 @@ def losses(log_history: list[dict[str, float]]) -> Figure:
 def _draw_losses(axis: Axes, log_history: list[dict[str, float]]) -> None:
     train = [(entry["epoch"], entry["loss"]) for entry in log_history if "loss" in entry]
     evals = [(entry["epoch"], entry["eval_loss"]) for entry in log_history if "eval_loss" in entry]
-    axis.plot(*zip(*train, strict=True), color=MUTED, label="training")
-    axis.plot(*zip(*evals, strict=True), "o-", color=INK, label="validation")
-    axis.set(xlabel="epoch", ylabel="cross-entropy loss", title="Loss")
+    axis.plot(*zip(*train, strict=True), color=METHODS["training"][0], label="training")
+    axis.plot(*zip(*evals, strict=True), "o-", color=METHODS["validation"][0], label="validation")
+    axis.set(xlabel="epoch", ylabel="cross-entropy loss in nats", title="Training and validation loss")
+    axis.grid()
     axis.legend()
 
 
+@style()
 def before_and_after(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """The loss of each passage under each model against that under the first one, which is the line.
+    """Draw the loss of each passage under each model against its loss under the first model.
 
-    `tables` holds a table of `forgetting.passage_losses` for each model.
+    Args:
+        tables: a table of `forgetting.passage_losses` for each model; the first is the model before training.
+
+    Returns:
+        The figure; points above the dashed line lost, points below it gained.
+
+    Raises:
+        BadInput: there are not one to three models after the first.
     """
     import matplotlib.pyplot as plt
 
     (first, before), *others = tables.items()
-    styles = [(INK, "o"), (ACCENT, "^"), (MUTED, "s")]
-    _require_at_most(len(styles), [name for name, _ in others])
+    _require_one_to_three([name for name, _ in others])
+    looks = method_styles(name for name, _ in others)
     figure, axis = plt.subplots(figsize=(6, 4.5))
     ends = [before["loss"].min(), before["loss"].max()]
-    axis.plot(ends, ends, color=MUTED, linestyle="--", label="nothing forgotten")
-    for (name, table), (colour, marker) in zip(others, styles, strict=False):
-        axis.scatter(before["loss"], table["loss"], color=colour, marker=marker, s=22, alpha=0.8, label=name)
-    axis.set(xlabel=f"loss of a passage, {first}", ylabel="the same after training", title="What was forgotten")
+    axis.plot(ends, ends, color=MUTED, linestyle="--", label="no change")
+    for name, table in others:
+        colour, marker = looks[name]
+        axis.scatter(before["loss"], table["loss"], color=colour, marker=marker, s=24, alpha=0.8, label=name)
+    axis.set(
+        xlabel=f"loss of a passage in nats per token, {first}",
+        ylabel="loss in nats per token, after training",
+        title="Loss per passage before and after training",
+    )
+    axis.grid()
     axis.legend()
     return figure
 
 
-def scores(table: pd.DataFrame) -> Figure:
-    """A dot with its interval for each model: columns model, accuracy, low and high; best at the top."""
+@style()
+def scores(table: pd.DataFrame, title: str = "Baselines") -> Figure:
+    """Draw the accuracy of each model as a dot with its confidence interval, the best at the top.
+
+    Args:
+        table: with columns model, accuracy, low and high (the ends of the interval).
+        title: of the figure.
+
+    Returns:
+        The figure.
+    """
     import matplotlib.pyplot as plt
 
     table = table.sort_values("accuracy").reset_index(drop=True)
-    figure, axis = plt.subplots(figsize=(8, 0.6 + 0.55 * len(table)))
-    reach = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
-    axis.errorbar(table["accuracy"], table.index, xerr=reach, fmt="o", color=INK, capsize=4)
-    axis.set(
-        yticks=table.index, xlabel="accuracy on the test split, with its 95 % confidence interval", title="The ladder"
-    )
-    axis.set_yticklabels(table["model"])
+    looks = method_styles(table["model"])
+    figure, axis = plt.subplots(figsize=(7, 1.0 + 0.45 * len(table)))
+    for place, line in table.iterrows():
+        reach = [[line["accuracy"] - line["low"]], [line["high"] - line["accuracy"]]]
+        axis.errorbar(line["accuracy"], place, xerr=reach, fmt="o", color=looks[line["model"]][0], capsize=4)
+    axis.set(xlabel="accuracy on the test rows, with 95 % confidence interval", title=title)
+    axis.set_yticks(table.index, table["model"])
     axis.set_ylim(-0.6, len(table) - 0.4)
-    axis.grid(axis="x", alpha=0.3)
+    axis.grid(axis="x")
     return figure
 
 
+@style()
 def confusion(predictions: pd.DataFrame, label_names: Sequence[str]) -> Figure:
-    """A heatmap of true label against prediction: each row's shares, with the counts written in."""
+    """Draw the confusion matrix: in each cell the number of rows, and their share of the true label as its colour.
+
+    Args:
+        predictions: a prediction table, with columns label and prediction.
+        label_names: the labels, in the order of the axes.
+
+    Returns:
+        The figure.
+    """
     import matplotlib.pyplot as plt
     import seaborn
     from sklearn.metrics import confusion_matrix
 
     counts = confusion_matrix(predictions["label"], predictions["prediction"], labels=list(label_names))
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    size = 2.4 + 0.8 * len(label_names)
-    figure, axis = plt.subplots(figsize=(size + 1, size))
+    size = 1.9 + 0.55 * len(label_names)
+    figure, axis = plt.subplots(figsize=(size + 0.6, size))
     seaborn.heatmap(
-        shares, annot=counts, fmt="d", cmap="Blues", vmin=0, vmax=1, ax=axis, square=True,
+        shares, annot=counts, fmt=",d", cmap="Blues", vmin=0, vmax=1, ax=axis, square=True, linewidths=1,
         xticklabels=label_names, yticklabels=label_names, cbar_kws={"label": "share of the true label"},
     )  # fmt: skip
-    axis.set(xlabel="predicted label", ylabel="true label", title="Rows by true and predicted label")
+    axis.set(xlabel="predicted label", ylabel="true label", title="Confusion matrix")
     return figure
 
 
+@style()
 def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Accuracy against confidence in bins, one line for each table of `calibration.reliability`; rows beneath."""
+    """Draw a reliability diagram: accuracy against confidence in bins, above a histogram of the confidence.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks".
+
+    Args:
+        tables: one to three tables of `calibration.reliability`, by the name of the model.
+
+    Returns:
+        The figure.
+
+    Raises:
+        BadInput: there are not one to three tables.
+    """
     import matplotlib.pyplot as plt
     import numpy as np
 
-    styles = [(MUTED, "s"), (INK, "o"), (ACCENT, "^")]
-    _require_at_most(len(styles), list(tables))
+    _require_one_to_three(list(tables))
     figure, (top, foot) = plt.subplots(2, 1, figsize=(6, 5.5), sharex=True, height_ratios=(3, 1))
-    top.plot([0, 1], [0, 1], color=MUTED, linestyle="--", label="as sure as right")
-    for (name, table), (colour, marker) in zip(tables.items(), styles[-len(tables) :], strict=True):
+    top.plot([0, 1], [0, 1], color=MUTED, linestyle="--", label="perfect calibration")
+    for name, (colour, marker) in method_styles(tables).items():
+        table = tables[name]
         top.plot(table["confidence"], table["accuracy"], color=colour, marker=marker, label=name)
         # A bin without rows has no line in the table; here it is drawn, as empty.
         bins = round(1 / (table["high"] - table["low"]).iloc[0])
         rows = np.zeros(bins)
         rows[(table["low"] * bins).round().astype(int)] = table["rows"]
-        foot.stairs(rows, np.arange(bins + 1) / bins, color=colour)
+        foot.stairs(rows, np.arange(bins + 1) / bins, color=colour, linewidth=1.8)
     lowest = min(table["low"].min() for table in tables.values())
-    top.set(ylabel="accuracy", title="How often it is right when it is so sure", xlim=(lowest, 1), ylim=(0, 1.02))
-    foot.set(xlabel="confidence", ylabel="rows", title="How many rows have that confidence")
+    top.set(ylabel="accuracy", title="Reliability diagram", xlim=(lowest, 1), ylim=(0, 1.02))
+    foot.set(xlabel="confidence", ylabel="rows", title="Histogram of confidence")
+    top.grid()
     top.legend()
-    figure.tight_layout()
     return figure
 
 
+@style()
 def learning_curve(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Figure:
-    """Score against training rows, a line with its range over seeds for each model, and the points of this run.
+    """Draw accuracy against training rows: mean and range over seeds for each model, and the points of this run.
 
-    `points` has a line for each run: model, rows, seed and accuracy; `live` the same, drawn as crosses.
+    Args:
+        points: a line for each run, with columns model, rows, seed and accuracy.
+        live: the same for this run, drawn as crosses.
+
+    Returns:
+        The figure.
+
+    Raises:
+        BadInput: there are not one to three models.
     """
     import matplotlib.pyplot as plt
 
     if live is not None and live.empty:
         live = None
-    styles = [(ACCENT, "o"), (INK, "s"), (MUTED, "^")]
-    names = list(dict.fromkeys([*points["model"], *(live["model"] if live is not None else ())]))
-    _require_at_most(len(styles), names)
-    figure, axis = plt.subplots(figsize=(8, 4))
-    for name, (colour, marker) in zip(names, styles, strict=False):
+    looks = method_styles([*points["model"], *(live["model"] if live is not None else ())])
+    _require_one_to_three(list(looks))
+    figure, axis = plt.subplots(figsize=(7.5, 4))
+    for name, (colour, marker) in looks.items():
         over_seeds = points[points["model"] == name].groupby("rows")["accuracy"]
         mean = over_seeds.mean()
         axis.plot(mean.index, mean, color=colour, marker=marker, label=name)
         axis.fill_between(mean.index, over_seeds.min(), over_seeds.max(), color=colour, alpha=0.15)
-        if live is not None and len(here := live[live["model"] == name]):
-            axis.plot(here["rows"], here["accuracy"], "x", color=colour, markersize=11, markeredgewidth=2.5)
-    rows = sorted(points["rows"].unique())
-    axis.set(
-        xscale="log",
-        xlabel="training rows (logarithmic)",
-        ylabel="accuracy on the test rows,\nmean and range over seeds",
-        title="How much is enough?",
-    )
-    axis.set_xticks(rows, [f"{number:,}" for number in rows])
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    axis.legend(loc="lower right", title="crosses: this run" if live is not None else None)
+        draw_crosses(axis, live, name, "rows", "accuracy", colour)
+    log_axis(axis, points["rows"], "training rows (log scale)")
+    axis.set(ylabel="accuracy on the test rows,\nmean and range over seeds", title="Learning curve")
+    axis.legend(title="crosses: this run" if live is not None else None)
     return figure
 
 
-def score_by_seconds(table: pd.DataFrame, score: str = "macro F1") -> Figure:
-    """Mean score against mean seconds of training, a panel for each number of rows; what nothing beats is joined.
+@style()
+def score_by_seconds(table: pd.DataFrame, score: str = "macro F1", *, highlight: Sequence[str] | None = None) -> Figure:
+    """Draw the mean score against the training time, a panel for each number of rows, with the Pareto front.
 
-    Bars are the 95 % confidence interval of the mean over seeds.
+    The Pareto front joins the models that no other model beats in both score and time.
 
-    `table` is a `policies.summary` with columns model, rows, score, low, high and seconds (lines without are left out).
-    Joined are the models that no other one beats in both score and time (the Pareto front).
+    Args:
+        table: a `seeds.summary`, with columns model, rows, score, low, high and seconds. A model without seconds, such
+            as a baseline, is a dashed level.
+        score: the name of the score.
+        highlight: the models in colour and in the legend; None for `main_models`. The others are grey.
+
+    Returns:
+        The figure.
     """
     import matplotlib.pyplot as plt
 
-    table = table.dropna(subset=["seconds"])
-    sizes = sorted(table["rows"].unique())
-    styles = looks(table["model"].unique())
-    figure, axes = plt.subplots(1, len(sizes), figsize=(3.6 * len(sizes) + 1.5, 3.8), sharey=True, squeeze=False)
+    looks = method_styles(main_models(table["model"]) if highlight is None else highlight)
+    timed = table.dropna(subset=["seconds"])
+    sizes = sorted(timed["rows"].unique())
+    width = max(5.0, min(8.0, 1.5 + 3 * len(sizes)))
+    figure, axes = plt.subplots(1, len(sizes), figsize=(width, 3.8), sharey=True, squeeze=False)
     for axis, rows in zip(axes[0], sizes, strict=True):
-        here = table[table["rows"] == rows].sort_values("seconds")
+        here = timed[timed["rows"] == rows].sort_values("seconds")
         front = here[here["score"] >= here["score"].cummax()]
-        axis.plot(front["seconds"], front["score"], color=MUTED, linewidth=1.2)
+        axis.plot(front["seconds"], front["score"], color=MUTED, linewidth=1.2, label="Pareto front")
         for _, line in here.iterrows():
             reach = [[line["score"] - line["low"]], [line["high"] - line["score"]]]
-            colour, marker = styles[line["model"]]
-            axis.errorbar(line["seconds"], line["score"], yerr=reach, fmt=marker, color=colour, label=line["model"],
-                          capsize=2, elinewidth=1)  # fmt: skip
-        axis.set(xscale="log", xlabel="seconds of training (logarithmic)", title=f"{rows:,} training rows")
-        axis.set_xticks(ticks := [1, 3, 10, 30, 100, 300], [str(tick) for tick in ticks])
-        axis.minorticks_off()
+            named = line["model"] in looks
+            colour, marker = looks.get(line["model"], (FAINT, "o"))
+            axis.errorbar(
+                line["seconds"], line["score"], yerr=reach, fmt=marker, color=colour, capsize=3, elinewidth=1.4,
+                markersize=7 if named else 5, label=line["model"] if named else None, zorder=3 if named else 1,
+            )  # fmt: skip
+        for _, line in table[table["seconds"].isna() & (table["rows"] == rows)].iterrows():
+            if line["model"] in looks:
+                axis.axhline(line["score"], color=looks[line["model"]][0], linestyle="--", label=line["model"])
+        log_axis(axis, [1, 3, 10, 30, 100, 300], "")
+        axis.set_title(f"{rows:,} training rows")
         axis.set_xlim(here["seconds"].min() / 1.8, here["seconds"].max() * 1.8)
-        axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel(f"{score}, mean over seeds,\nwith its 95 % confidence interval")
-    axes[0][-1].legend(fontsize=8, bbox_to_anchor=(1.02, 1), loc="upper left")
-    figure.tight_layout()
+    axes[0][0].set_ylabel(f"{score}, mean over seeds\nwith 95 % confidence interval")
+    figure.supxlabel("training time in seconds (log scale)")
+    found = {label: one for axis in axes[0] for one, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    names = [name for name in (*looks, "Pareto front") if name in found]
+    figure.legend([found[name] for name in names], names, loc="outside upper center", ncols=5)
     return figure
 
 
-def score_by_rows(table: pd.DataFrame, live: pd.DataFrame | None = None, score: str = "macro F1") -> Figure:
-    """Mean score against training rows, a line for each model, and this run's means as crosses.
+@style()
+def score_by_rows(
+    table: pd.DataFrame,
+    live: pd.DataFrame | None = None,
+    score: str = "macro F1",
+    *,
+    highlight: Sequence[str] | None = None,
+) -> Figure:
+    """Draw the mean score against training rows, a line for each model, and the means of this run as crosses.
 
-    `table` and `live` are summaries (`policies.summary`) with columns model, rows and score.
+    Args:
+        table: a `seeds.summary`, with columns model, rows and score.
+        live: the same for this run.
+        score: the name of the score.
+        highlight: the models in colour and in the legend; None for `main_models`, first of `live`, then of `table`. The
+            others are grey.
+
+    Returns:
+        The figure.
     """
     import matplotlib.pyplot as plt
 
-    styles = looks([*table["model"], *(live["model"] if live is not None else ())])
-    figure, axis = plt.subplots(figsize=(8.5, 4.5))
-    for name, (colour, marker) in styles.items():
+    names = list(dict.fromkeys([*(live["model"] if live is not None else ()), *table["model"]]))
+    looks = method_styles(main_models(names) if highlight is None else highlight)
+    figure, axis = plt.subplots(figsize=(7.5, 4.2))
+    for name in names:
         line = table[table["model"] == name].sort_values("rows")
-        axis.plot(line["rows"], line["score"], color=colour, marker=marker, label=name)
-        if live is not None and len(here := live[live["model"] == name]):
-            axis.plot(here["rows"], here["score"], "x", color=colour, markersize=11, markeredgewidth=2.5)
-    rows = sorted(table["rows"].unique())
-    axis.set(xscale="log", xlabel="training rows (logarithmic)", ylabel=f"{score}, mean over seeds")
-    axis.set_xticks(rows, [f"{number:,}" for number in rows])
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, bbox_to_anchor=(1.01, 1), loc="upper left", title="crosses: this run")
+        if name in looks:
+            colour, marker = looks[name]
+            axis.plot(line["rows"], line["score"], color=colour, marker=marker, markersize=7, label=name, zorder=3)
+        else:
+            colour = MUTED
+            axis.plot(line["rows"], line["score"], color=FAINT, marker="o", markersize=4, linewidth=1.2, zorder=1)
+        draw_crosses(axis, live, name, "rows", "score", colour)
+    log_axis(axis, table["rows"], "training rows (log scale)")
+    axis.set(ylabel=f"{score}, mean over seeds", title="Learning curve")
+    axis.legend(title="crosses: this run" if live is not None else None)
     return figure
 
 
-def looks(models: Iterable[str]) -> dict[str, tuple[Any, str]]:
-    """A colour and a marker for each model, in order: told apart by either."""
-    import seaborn
+def main_models(names: Iterable[str]) -> list[str]:
+    """Return the models to highlight: all `names` if at most four, else the first of each method in `MAIN`.
 
-    names = list(dict.fromkeys(models))
-    return dict(
-        zip(names, zip(seaborn.color_palette("colorblind", len(names)), "osD^vP<>X*", strict=False), strict=False)
-    )
-
-
-def _dark_to_light(names: Sequence[str]) -> str:
-    """What the colours stand for, where the labels have them in the order of their names."""
-    return f"{names[0]} (dark){',' if len(names) == 2 else ' to'} {names[-1]} (light)"
+    >>> main_models(["TF-IDF", "first 4 frozen", "first 5 frozen", "head only", "all of it"])
+    ['all of it', 'first 4 frozen', 'head only']
+    """
+    names = list(dict.fromkeys(names))
+    if len(names) <= len(MAIN):
+        return names
+    return [found[0] for method in MAIN if (found := [name for name in names if _method(name) == method])]
 
 
-def _require_at_most(styles: int, names: Sequence[str]) -> None:
-    if not 1 <= len(names) <= styles:
-        raise BadInput(f"there are {len(names)} lines to draw; expected 1 to {styles}, which one can tell apart")
+def _method(name: str) -> str:
+    """The key of a model in `METHODS`, if it has one."""
+    name = re.sub(r"^first \d+ (layers )?frozen$", "first layers frozen", name.lower())
+    return OTHER_NAMES.get(name, name)
+
+
+def draw_crosses(axis: Axes, live: pd.DataFrame | None, name: str, x: str, y: str, colour: str) -> None:
+    if live is not None and len(here := live[live["model"] == name]):
+        axis.plot(here[x], here[y], "x", color=colour, markersize=11, markeredgewidth=2.5, zorder=4)
+
+
+def log_axis(axis: Axes, ticks: Iterable[float], label: str) -> None:
+    """Make the x-axis logarithmic, with a tick at each of `ticks`, written as a number."""
+    axis.set(xscale="log", xlabel=label)
+    axis.set_xticks(values := sorted({*ticks}), [f"{value:,.0f}" for value in values])
+    axis.minorticks_off()
+    axis.grid()
+
+
+def _require_one_to_three(names: Sequence[str]) -> None:
+    if not 1 <= len(names) <= 3:
+        raise BadInput(f"there are {len(names)} lines to draw; expected 1 to 3, which a reader can tell apart")

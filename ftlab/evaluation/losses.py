@@ -1,4 +1,4 @@
-"""How a language model is surprised by what it should say: the loss of each row, and of a token on average."""
+"""Cross-entropy loss of a language model on held-out rows: of each row, and per token with an interval."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import pandas as pd
 
 from ftlab.data.prompts import IGNORED
 from ftlab.errors import BadInput
-from ftlab.intervals import Interval, expanded
+from ftlab.intervals import LEVEL, RESAMPLES, Interval, resampled_interval
 from ftlab.models import batches
 from ftlab.progress import Bar
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-RESAMPLES = 4000
 
 
 def row_losses(
@@ -28,11 +26,23 @@ def row_losses(
     tokens: int = batches.TOKENS,
     what: str = "held-out loss",
 ) -> pd.DataFrame:
-    """For each row its labels that count (`tokens`), and the mean cross-entropy of these, in nats (`loss`).
+    """Compute the mean cross-entropy of each row over its supervised tokens.
 
-    `rows` has input_ids and labels, as `prompts.encode` makes them. The LM head runs where a label counts and nowhere
-    else; padding stands on the right and counts for nothing, so batches do not matter. Raises BadInput for a row with
-    no label that counts, and where there are no rows.
+    The LM head runs only where a token is supervised. Padding is on the right and is not supervised, so the result does
+    not depend on the batches.
+
+    Args:
+        model: a causal language model.
+        tokenizer: pads the rows.
+        rows: with input_ids and labels, as `prompts.encode` makes them.
+        tokens: of a batch, padding included.
+        what: the text of the progress bar.
+
+    Returns:
+        One line a row, in the order of the rows: `tokens`, how many are supervised, and `loss`, in nats.
+
+    Raises:
+        BadInput: there are no rows, or a row has no supervised token.
     """
     import torch
 
@@ -64,36 +74,39 @@ def row_losses(
     return pd.DataFrame({"tokens": counts, "loss": found})
 
 
-def mean_loss(losses: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> Interval:
-    """The loss of a token, in nats, with a percentile bootstrap interval over rows (expanded where these are few).
+def mean_loss(losses: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> Interval:
+    """Return the mean loss per token in nats, with a bootstrap interval over rows (see `resampled_interval`).
 
-    The rows are a sample of what could be asked, so it is they that are drawn, each with all of its tokens.
+    The rows are the sample, so the bootstrap draws rows, each with all of its tokens. `losses` is a table of
+    `row_losses`; `seed` is of the bootstrap, `level` of confidence.
     """
     value, drawn = resampled(losses, seed)
-    return _interval(value, drawn, len(losses), level)
+    return resampled_interval(value, drawn, len(losses), level=level)
 
 
-def difference(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0, level: float = 0.95) -> Interval:
-    """The loss of a token after less that before, on the same rows: a paired bootstrap, so both are of drawn rows."""
+def difference(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> Interval:
+    """Return the mean loss per token in `after` minus that in `before`, with a paired bootstrap interval.
+
+    Both are tables of `row_losses` on the same rows; each resample draws the same rows of both. `seed` is of the
+    bootstrap, `level` of confidence.
+    """
     require_same(before, after)
     (one, drawn_one), (other, drawn_other) = resampled(before, seed), resampled(after, seed)
-    return _interval(other - one, drawn_other - drawn_one, len(before), level)
+    return resampled_interval(other - one, drawn_other - drawn_one, len(before), level=level)
 
 
 def require_same(before: pd.DataFrame, after: pd.DataFrame) -> None:
-    """Raise BadInput unless both tables count the same tokens."""
+    """Raise BadInput unless `before` and `after` count the same tokens in each row."""
     if before["tokens"].tolist() != after["tokens"].tolist():
         raise BadInput("the two tables are of other rows or tokens; measure both on the same rows")
 
 
 def resampled(losses: pd.DataFrame, seed: int) -> tuple[float, np.ndarray]:
-    """The loss of a token over all rows, and over each resample of them; equal seeds draw equal rows."""
+    """Return the mean loss per token of `losses`, and of each resample; one `seed` draws the same rows.
+
+    >>> resampled(pd.DataFrame({"tokens": [1, 3], "loss": [4.0, 2.0]}), seed=0)[0]  # (1 * 4 + 3 * 2) / 4
+    2.5
+    """
     tokens, total = losses["tokens"].to_numpy(), (losses["tokens"] * losses["loss"]).to_numpy()
     times = np.random.default_rng(seed).multinomial(len(losses), np.full(len(losses), 1 / len(losses)), size=RESAMPLES)
     return float(total.sum() / tokens.sum()), (times @ total) / (times @ tokens)
-
-
-def _interval(value: float, drawn: np.ndarray, rows: int, level: float) -> Interval:
-    wide = expanded(level, rows)
-    low, high = np.quantile(drawn, [(1 - wide) / 2, (1 + wide) / 2])
-    return Interval(value, float(low), float(high), level)

@@ -1,4 +1,4 @@
-"""Predictions that carry their row ids, so that no reordering can pair a text with another row's answer."""
+"""Prediction tables: the predictions of a classifier with their row ids, in the order of the rows."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ if TYPE_CHECKING:
 
 
 def prediction_table(rows: Dataset, probabilities: np.ndarray, labels: Sequence[str] | None = None) -> pd.DataFrame:
-    """One line a row: id, text, label, prediction, confidence, and `p_<label>` for each class.
+    """Make a table of predictions from probabilities.
 
-    `rows` has columns id, text and label (a ClassLabel); `probabilities` has the shape (rows, classes) and stands in
-    the order of `rows`. `labels` names its columns, in the order of whatever gave them (`Classifier.labels`): a model
-    numbers its labels in its own way, so that only names can be held against the rows'. Leave it out where the columns
-    were counted by the rows' own ids. Labels and predictions are names; confidence is the prediction's probability.
+    Args:
+        rows: with id, text and label (a ClassLabel).
+        probabilities: (rows, classes), in the order of `rows`.
+        labels: the names of the columns of `probabilities` (`Classifier.labels`): a model numbers its labels in its own
+            way, so its labels are matched with the rows' by name. Leave it out if the columns are in the order of the
+            rows' own label ids.
 
-    Raises BadInput for another shape, and where `labels` are not those of the rows.
+    Returns:
+        One line a row: id, text, label and prediction (names), confidence (the probability of the prediction), and
+        `p_<label>` for each class.
+
+    Raises:
+        BadInput: `probabilities` has another shape, or `labels` are not the labels of the rows.
     """
     names = rows.features["label"].names
     order = None if labels is None else _order(labels, names)
@@ -51,23 +58,30 @@ def prediction_table(rows: Dataset, probabilities: np.ndarray, labels: Sequence[
 
 
 def predict_rows(trainer: Trainer, rows: Dataset, tokenized: Dataset | Features) -> pd.DataFrame:
-    """The trainer's model on `tokenized`, or on their cached features, as `prediction_table` of `rows`.
+    """Predict `rows` with the trainer's model, and return their `prediction_table` in the order of the rows.
 
-    `trainer.predict` returns rows in the order of its sampler, and with length-grouped batches that is not the order
-    of the data set. Here each answer goes back to its row. Raises BadInput for a model whose label names are not the
-    rows', and for tokenized rows that are others.
+    `trainer.predict` returns rows in the order of its sampler; with length-grouped batches that is not the order of the
+    data set.
+
+    Args:
+        trainer: after training, with its tokenizer as `processing_class`.
+        rows: with id, text and label.
+        tokenized: the same rows tokenized, or their cached features.
+
+    Raises:
+        BadInput: the model has other labels than the rows, `tokenized` are other rows, or the trainer has no tokenizer.
     """
     if len(rows) != len(tokenized):
         raise BadInput(
             f"there are {len(tokenized):,} tokenized rows for {len(rows):,} rows; tokenize the rows that you predict"
         )
-    # Without the mixed precision that the Trainer wraps around it: as the saved model will answer.
+    # Without the Trainer's mixed precision, so that the saved model gives the same probabilities.
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     labels = _labels_of(model)
     if isinstance(tokenized, Features):
         return prediction_table(rows, tokenized.run(model, batches.softmax), labels)
     if "id" in tokenized.column_names and list(tokenized["id"]) != list(rows["id"]):
-        raise BadInput("the tokenized rows stand in another order than the rows; tokenize the rows that you predict")
+        raise BadInput("the tokenized rows are in another order than the rows; tokenize the rows that you predict")
     if trainer.processing_class is None:
         raise BadInput("the Trainer has no tokenizer to pad the rows with; make it with processing_class=tokenizer")
     names = [name for name in batches.MODEL_INPUTS if name in tokenized.column_names]
@@ -77,13 +91,13 @@ def predict_rows(trainer: Trainer, rows: Dataset, tokenized: Dataset | Features)
 
 
 def _labels_of(model: PreTrainedModel) -> list[str] | None:
-    """The names of the model's outputs in their order; None where it was never told any, and has the rows' own ids."""
+    """Return the label names in the order of the model's outputs, or None if its config names none (LABEL_0, ...)."""
     names = [str(model.config.id2label.get(number, number)) for number in range(model.config.num_labels)]
     return None if all(map(UNNAMED.fullmatch, names)) else names
 
 
 def _order(labels: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Where each of `names` stands among `labels`. Raises BadInput unless they are the same, in whatever order."""
+    """Return the index of each of `names` in `labels`. Raises BadInput unless both hold the same names."""
     if lacking := [name for name in names if name not in labels]:
         raise BadInput(
             f"the rows have the label {lacking[0]!r}, and the model knows {', '.join(labels)}; its answers can only be "

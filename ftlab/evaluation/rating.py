@@ -1,7 +1,7 @@
-"""Blind rating: a person gives answers 1 to 5 without knowing whose they are.
+"""Blind rating: a person rates answers from 1 to 5 without knowing which model wrote them.
 
-Two models answer the same prompts; the answers come in an order that hides which model wrote which, and some come
-twice, to see how far the rater agrees with himself or herself.
+Two models answer the same prompts. The order of the answers hides which model wrote which, and some answers are shown
+twice to measure the rater's consistency.
 """
 
 from __future__ import annotations
@@ -22,34 +22,39 @@ from ftlab.intervals import Interval, bounded_mean
 SCALE = (1, 5)
 REPEATS = 2
 COLUMNS = ("item", "id", "prompt", "answer", "rating")
-# Words that a spreadsheet, or pandas, would take for a truth value or for an empty cell.
+# Words that a spreadsheet, or pandas, would read as a truth value or as an empty cell.
 TAKEN = ("na", "n/a", "nan", "null", "none", "true", "false")
-CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")  # a model of bytes may write them; a CSV file may not hold them
+CONTROL = re.compile(
+    r"[\x00-\x08\x0e-\x1f\x7f]"
+)  # a byte-level model may write them, but a CSV file must not contain them
 
 
 @dataclass(frozen=True)
 class Item:
-    """One answer to rate: the row that it answers, what is shown, and (not shown) whose it is."""
+    """One answer to rate: the id of its row, what is shown (prompt and answer), and what is hidden (model)."""
 
     id: str
     prompt: str
     answer: str
     model: str = field(repr=False)
-    repeats: int | None = None  # the place of the item that this one is again
+    repeats: int | None = None  # the index of the item that this one repeats
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Answers to rate in their hidden order. Made by `sheet`."""
+    """Answers to rate, in a random order. Made by `sheet`."""
 
     items: tuple[Item, ...]
     models: tuple[str, str]
 
     def write_form(self, path: Path, ratings: Sequence[int | None] = ()) -> None:
-        """A CSV file to fill in by hand: columns item, id, prompt, answer and rating, and not whose it is.
+        """Write a CSV file to fill in by hand, with columns item, id, prompt, answer and rating, and without the model.
 
-        The ratings are empty, or those given. A cell that a spreadsheet would take for a formula, a number or nothing
-        begins with an apostrophe.
+        A cell that a spreadsheet would read as a formula, a number or an empty cell begins with an apostrophe.
+
+        Args:
+            path: of the file.
+            ratings: those to fill in, in the order of the sheet; empty if left out.
         """
         given = ["" if value is None else str(value) for value in ratings] or [""] * len(self.items)
         lines = [
@@ -57,11 +62,11 @@ class Sheet:
             for number, (item, value) in enumerate(zip(self.items, given, strict=True), start=1)
         ]
         with files.atomic(path) as temporary:
-            # Excel takes a file that does not begin with a byte order mark for something other than UTF-8.
+            # Excel reads a file as UTF-8 only if it begins with a byte order mark.
             pd.DataFrame(lines, columns=list(COLUMNS)).to_csv(temporary, index=False, encoding="utf-8-sig")
 
     def read_form(self, path: Path | str) -> list[int]:
-        """The ratings of a filled-in form, in the order of the sheet.
+        """Return the ratings of the filled-in form at `path`, in the order of the sheet.
 
         Raises BadInput for a form of other prompts or answers, and for a rating that is missing or not 1 to 5.
         """
@@ -96,9 +101,21 @@ def sheet(
     repeats: int = REPEATS,
     seed: int = 0,
 ) -> Sheet:
-    """Answers of two models to `rows` of the same prompts, mixed, and `repeats` of them once more at the end.
+    """Draw rows that both models answered, and mix their answers into a sheet to rate.
 
-    `first` and `second` are tables of `answers.answer`. The order and the choice of rows follow from `seed`.
+    Args:
+        first: the first model's table of `answers.answer`.
+        second: the second model's, on the same rows.
+        names: of the two models.
+        rows: how many to draw; each gives two answers.
+        repeats: how many answers to show once more at the end.
+        seed: of the rows and of the order.
+
+    Returns:
+        2 * `rows` + `repeats` items.
+
+    Raises:
+        BadInput: the tables have different rows, the names are equal, or `rows` or `repeats` is out of range.
     """
     if sorted(first["id"]) != sorted(second["id"]):
         raise BadInput("the two models answered different rows; rate answers to the same ones")
@@ -124,7 +141,7 @@ def sheet(
 
 
 def rating(value: object, where: str) -> int:
-    """`value` as a rating. Raises BadInput unless it is a whole number of the scale; `where` names it."""
+    """Return `value` as a rating. Raises BadInput, naming `where` it is, unless it is a whole number from 1 to 5."""
     low, high = SCALE
     if value is None or not str(value).strip():
         raise BadInput(f"{where} has no rating; expected a whole number from {low} (bad) to {high} (good)")
@@ -139,14 +156,14 @@ def rating(value: object, where: str) -> int:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the ratings say: the mean of each model, their difference prompt by prompt, the rater's own agreement."""
+    """The result of the ratings: each model's mean, their difference, and how often the rater repeated a rating."""
 
     means: Mapping[str, Interval]
-    difference: Interval  # of the second model over the first
-    agreement: tuple[int, int]  # repeated answers that got the same rating again, of how many
+    difference: Interval  # second model minus first
+    agreement: tuple[int, int]  # repeated answers with the same rating, and all repeated answers
 
     def table(self) -> pd.DataFrame:
-        """One line a model, and one for the difference."""
+        """Return one line for each model and one for the difference: mean rating, low and high."""
         first, second = self.means
         lines = {**self.means, f"{second} less {first}": self.difference}
         return pd.DataFrame(
@@ -162,11 +179,22 @@ class Verdict:
 
 
 def verdict(sheet: Sheet, ratings: Sequence[int], *, seed: int = 0) -> Verdict:
-    """Means with intervals over prompts; a repeated answer counts once, by its first rating.
+    """Compute each model's mean rating and their difference, with intervals over prompts.
 
-    The intervals are those of `intervals.bounded_mean`, for values on a scale: they hold for four ratings as for
-    thirty, all alike or not, and of few they say little. To tell models apart that differ by one on the scale takes
-    some thirty prompts, by two about ten. Raises BadInput unless each item has its rating.
+    A repeated answer counts once, with its first rating. The intervals are those of `intervals.bounded_mean`: they hold
+    for four ratings as for thirty, all equal or not, but with few they are wide. To detect a difference of one on the
+    scale takes some thirty prompts, of two about ten.
+
+    Args:
+        sheet: what was rated.
+        ratings: one for each item, in the order of the sheet.
+        seed: of the intervals.
+
+    Returns:
+        Means, difference, and the rater's agreement on repeated answers.
+
+    Raises:
+        BadInput: an item has no rating, or one that is not a whole number from 1 to 5.
     """
     if len(ratings) != len(sheet.items):
         raise BadInput(f"{len(ratings)} of {len(sheet.items)} answers are rated; rate the rest, then ask again")
@@ -187,11 +215,11 @@ def verdict(sheet: Sheet, ratings: Sequence[int], *, seed: int = 0) -> Verdict:
 
 
 def _cell(text: str) -> str:
-    """Text as a spreadsheet leaves it alone: `=1+1` would be shown as 2, 1.0 as 1, and NA be gone."""
-    text = CONTROL.sub("", "\n".join(text.splitlines()))  # a lone carriage return would end the row
+    """Protect text from a spreadsheet, which would show `=1+1` as 2, 1.0 as 1 and NA as an empty cell."""
+    text = CONTROL.sub("", "\n".join(text.splitlines()))  # a carriage return alone would end the row
     return f"'{text}" if text and (not text[0].isalpha() or text.casefold() in TAKEN) else text
 
 
 def _plain(text: object) -> str:
-    """What of a text survives a spreadsheet: spaces and line ends may change, and an apostrophe before it go."""
+    """Return the part of a text that survives a spreadsheet, which may change spaces and remove a first apostrophe."""
     return " ".join(CONTROL.sub("", str(text)).lstrip("'").split())

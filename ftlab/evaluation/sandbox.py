@@ -1,14 +1,13 @@
-"""Run Python that a language model wrote, in a process that can do little: what it prints, or whether its test holds.
+"""Sandbox for Python code that a language model wrote: return what it prints, or whether its test passes.
 
-The process is new for each piece of code and has the standard library alone. It sees an empty folder and an empty
-environment, and has bounds on time, memory, open files and the size of a file. It has no network, starts no other
-process, and changes no file outside its folder. This file is also the program of that process, so it imports nothing
-that takes time.
+Each piece of code runs in a new process with the standard library only. The process has an empty folder, an empty
+environment, and limits on time, memory, open files and the size of a file. It has no network, starts no other process,
+and changes no file outside its folder. This file is also the program of that process, so it imports only fast modules.
 
-It protects from accidents of generated code: a loop without end, a full memory, a file removed by mistake. It is no
-prison. On Linux the kernel takes the network away, where it permits that; all other refusals are Python's own audit
-events (PEP 578), which code that is written to break out gets around. Do not run a model that you do not trust. Without
-the `resource` module (Windows) memory has no bound; macOS does not keep that bound.
+The sandbox protects against accidents of generated code: an endless loop, full memory, a file removed by mistake. It
+does not stop an attacker. On Linux the kernel removes the network, if it permits that; all else is refused by Python's
+audit events (PEP 578), which malicious code can get around. Do not run a model that you do not trust. Without the
+`resource` module (Windows) memory has no limit; macOS does not enforce that limit.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ MEMORY = 512 * 2**20  # bytes of address space
 FILE = 2**20  # bytes of the longest file, and of what is printed
 OPEN_FILES = 64
 WRITTEN_FILES = 100  # that may be opened for writing, so that many small ones do not fill the disk
-# The standard library alone, no bytecode written. The environment is ours, so that its hash seed can be fixed.
+# The standard library only, no bytecode written. Not -I: it would ignore the environment, which fixes the hash seed.
 FLAGS = ("-P", "-s", "-S", "-B", "-X", "utf8")
-ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # the same order of a set, and so the same verdict, each time
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # the order of a set, and so the result, is the same each time
 
 NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000  # Linux: CLONE_NEWUSER, CLONE_NEWNET
 REFUSED = (
@@ -38,7 +37,7 @@ REFUSED = (
     "resource.setrlimit", "signal.pthread_kill", "smtplib.", "socket.", "sqlite3.enable_load_extension", "subprocess.",
     "syslog.", "telnetlib.", "urllib.", "webbrowser.", "winreg.",
 )  # fmt: skip
-# The audit events of what changes files: where in their arguments a path stands, and the folder that it is relative to.
+# Audit events that change files: the index of each path among the arguments, and of the folder that it is relative to.
 ALONE = ((0, None),)
 CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
     "os.chflags": ALONE, "os.chmod": ((0, 2),), "os.chown": ((0, 3),), "os.link": ((0, 2), (1, 3)),
@@ -47,26 +46,26 @@ CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
     "shutil.rmtree": ALONE, "sqlite3.connect": ALONE,
 }  # fmt: skip
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-AF_UNIX = 1  # a pair of such sockets wakes an asyncio loop and leads nowhere else
+AF_UNIX = 1  # asyncio wakes its loop through a pair of such sockets; they reach no network
 
 
 def holds(code: str, test: str, *, seconds: float = SECONDS) -> bool:
-    """Whether `code` runs to its end within so many seconds, and after it `test`, its asserts.
+    """Return whether `code` runs to its end within `seconds`, and then the asserts of `test` pass.
 
-    Code that leaves before them, by `sys.exit()` or otherwise, has not passed. Where it gives one of Python's builtins
-    another meaning, the test must hold with Python's own as well.
+    Code that exits before them, by `sys.exit()` or otherwise, has not passed. If it redefines one of Python's builtins,
+    the test must also pass with Python's own.
     """
     ticket = os.urandom(16)
     return _run({"code": code, "test": test, "ticket": ticket}, seconds)[0] == ticket
 
 
 def printed(code: str, *, seconds: float = SECONDS) -> str | None:
-    """What `code` prints; None if it fails, takes too long or prints more than a megabyte."""
+    """Return what `code` prints, or None if it fails, takes longer than `seconds` or prints more than a megabyte."""
     return _run({"code": code, "test": None, "ticket": b""}, seconds)[1]
 
 
 def _run(job: dict[str, Any], seconds: float) -> tuple[bytes, str | None]:
-    """What the process said to the job, and what the code printed if the process came to a good end."""
+    """Run a job in a new process; return its answer, and what the code printed if the process ended with status 0."""
     import contextlib
     import subprocess
     import tempfile
@@ -78,7 +77,9 @@ def _run(job: dict[str, Any], seconds: float) -> tuple[bytes, str | None]:
         output, inside = folder / "printed", folder / "empty"
         inside.mkdir()
         job |= {"seconds": seconds, "output": str(output), "folder": str(inside)}
-        kept = {key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ}  # Windows starts none without
+        kept = {
+            key: os.environ[key] for key in ("SYSTEMROOT",) if key in os.environ
+        }  # Windows starts no process without it
         with subprocess.Popen(
             [sys.executable, *FLAGS, __file__], cwd=inside, env=ENVIRONMENT | kept, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -88,7 +89,7 @@ def _run(job: dict[str, Any], seconds: float) -> tuple[bytes, str | None]:
             clock = threading.Timer(seconds, _kill, [process])
             clock.start()
             try:
-                with contextlib.suppress(OSError):  # it may have gone already
+                with contextlib.suppress(OSError):  # the process may have ended already
                     process.stdin.write(marshal.dumps(job))
                     process.stdin.close()
                 said = process.stdout.read(len(job["ticket"]) + 1)
@@ -101,32 +102,32 @@ def _run(job: dict[str, Any], seconds: float) -> tuple[bytes, str | None]:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it may have started, unless somebody has seen it end."""
+    """Kill the process and all processes that it started, unless its end was already noticed."""
     import contextlib
     import signal
 
     if process.returncode is not None:
-        return  # its number may be another's by now
+        return  # its number may belong to another process by now
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+            os.killpg(process.pid, signal.SIGKILL)  # it is the leader of its own process group
         else:
             process.kill()
 
 
 def _main() -> None:
-    """What the process does: read the job, give up what the code shall not have, run it, and say how it went."""
+    """Run in the new process: read the job, give up what the code must not have, run it, and report the result."""
     job = marshal.loads(sys.stdin.buffer.read())
     answer = os.dup(1)
     _redirect(job["output"])
-    for name in [*ENVIRONMENT, "LC_CTYPE"]:  # Python itself sets the second
+    for name in [*ENVIRONMENT, "LC_CTYPE"]:  # Python itself sets LC_CTYPE
         os.environ.pop(name, None)
     _limit(job["seconds"])
     _leave_the_network()
     if "random" in job["code"]:
         import random
 
-        random.seed(0)  # unseeded draws would give another verdict each time
+        random.seed(0)  # without a seed the result could differ each time
     refuse = _refusal(job["folder"])
     _start_no_process(refuse)
     sys.addaudithook(refuse)
@@ -140,7 +141,7 @@ def _main() -> None:
 
 
 def _redirect(output: str) -> None:
-    """Nothing to read, and what is printed goes to a file, whose size is bounded, and not to whoever listens."""
+    """Make stdin empty, and write stdout to a file, whose size is limited."""
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
@@ -158,12 +159,12 @@ def _limit(seconds: float) -> None:
             highest = resource.getrlimit(kind)[1]
             bound = bound if highest == resource.RLIM_INFINITY else min(bound, highest)
             resource.setrlimit(kind, (bound, bound))
-        except (AttributeError, OSError, ValueError):  # not every system has, and keeps, each of them
+        except (AttributeError, OSError, ValueError):  # not every system has each of these limits
             continue
 
 
 def _leave_the_network() -> None:
-    """Go into a network that has nothing in it, and give up a superuser's rights, where the kernel permits that."""
+    """Enter an empty network namespace, and give up root's rights, if the kernel permits that."""
     if sys.platform != "linux":
         return
     flags = NEW_USER | NEW_NETWORK
@@ -182,7 +183,7 @@ def _leave_the_network() -> None:
 
 
 def _refusal(folder: str) -> Callable[[str, tuple[Any, ...]], None]:
-    """An audit hook that refuses what would reach out of the process or of `folder`."""
+    """Return an audit hook that refuses to reach outside the process or `folder`."""
     realpath, separator, devnull = os.path.realpath, os.sep, os.path.realpath(os.devnull)
     decode, join, readlink, left = os.fsdecode, os.path.join, os.readlink, [WRITTEN_FILES]
 
@@ -219,7 +220,7 @@ def _refusal(folder: str) -> Callable[[str, tuple[Any, ...]], None]:
 
 
 def _start_no_process(refuse: Callable[[str, tuple[Any, ...]], None]) -> None:
-    """The one way to start a process of which Python tells no audit hook."""
+    """Refuse the only way to start a process that raises no audit event."""
     try:
         import _posixsubprocess as starter
     except ImportError:
@@ -232,7 +233,7 @@ def _start_no_process(refuse: Callable[[str, tuple[Any, ...]], None]) -> None:
 
 
 def _main_module() -> dict[str, Any]:
-    """The namespace of a fresh `__main__`, as code expects that is run as a program."""
+    """Return the namespace of a new `__main__` module, in which a program runs."""
     import types
 
     sys.argv = [""]
@@ -248,7 +249,7 @@ def _test_holds(code: str, test: str, namespace: dict[str, Any]) -> bool:
         exec(compile(code, "<code>", "exec", dont_inherit=True), namespace)
         for name in vars(builtins).keys() - own.keys():
             del vars(builtins)[name]
-        vars(builtins).update(own)  # what the code has changed in there
+        vars(builtins).update(own)  # undo what the code changed
         namespace["__builtins__"] = builtins
         asserts = compile(test, "<test>", "exec", dont_inherit=True)
         plain = {name: value for name, value in namespace.items() if name not in own or name.startswith("__")}
@@ -261,7 +262,7 @@ def _test_holds(code: str, test: str, namespace: dict[str, Any]) -> bool:
 
 
 def _names(code: Any) -> set[str]:
-    """The names that compiled code uses, in its functions too."""
+    """Return the names that compiled code uses, also in its functions."""
     return set(code.co_names).union(*(_names(one) for one in code.co_consts if hasattr(one, "co_names")))
 
 

@@ -1,4 +1,4 @@
-"""What to freeze, put to the test: the same rows, several seeds, and score beside time."""
+"""Compare training recipes over several seeds: score and training time on the same test rows, with paired tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ftlab.errors import BadInput
 from ftlab.evaluation import comparison
 from ftlab.evaluation.predictions import predict_rows
 from ftlab.freezing import features, plans
-from ftlab.intervals import Interval, another_run, holm, over_seeds, t_test
+from ftlab.intervals import LEVEL, another_run, holm, over_seeds, t_test
 from ftlab.models import devices, loading
 from ftlab.training import classification
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A policy (see `freezing.freeze`) and what it is trained with."""
+    """A freezing policy (see `plans.freeze`) with its epochs and learning rate."""
 
     policy: str
     frozen_layers: int | None
@@ -33,11 +33,10 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """What tables and figures call it."""
+        """The name in tables and figures."""
         return f"first {self.frozen_layers} frozen" if self.policy == "first_layers" else NAMES[self.policy]
 
 
-LEVEL = 0.95
 NAMES = {
     "full": "all of it", "head": "head only", "gradual": "gradual unfreezing", "layerwise": "layer-wise rates",
 }  # fmt: skip
@@ -45,14 +44,14 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recipe gave on the test rows."""
+    """The result of a recipe on the test rows."""
 
     plan: plans.Plan
     predictions: pd.DataFrame
-    seconds: float  # of training, with the one pass through the frozen layers
+    seconds: float  # of training, and of the one pass through the frozen layers
 
     def line(self) -> dict[str, Any]:
-        """The scores, the time and the size, as a line of a table."""
+        """Return macro F1, accuracy, seconds and trainable parameters, as a line of a table."""
         found = comparison.scores(self.predictions)
         return {
             "f1_macro": round(found["f1_macro"].value, 4),
@@ -63,7 +62,7 @@ class Outcome:
 
 
 class Contest:
-    """Recipes against each other on one set of test rows. Features of frozen layers are computed once for these."""
+    """Trains by one recipe after another and predicts the same test rows; their frozen features are computed once."""
 
     def __init__(
         self, test: Dataset, *, model: str, max_length: int, batch_size: int, weight_decay: float = 0.01
@@ -82,7 +81,17 @@ class Contest:
     def run(
         self, recipe: Recipe, train: Dataset, *, seed: int, least_steps: int = classification.LEAST_STEPS
     ) -> Outcome:
-        """Train by `recipe` on `train`, through features of the frozen layers where it freezes any, and answer."""
+        """Train by `recipe` on `train`, on cached features if it freezes layers, and predict the test rows.
+
+        Args:
+            recipe: the policy, its epochs and its learning rate.
+            train: rows with id, text and label.
+            seed: of the head, the order of the rows and dropout.
+            least_steps: train for more epochs if those of the recipe have fewer steps.
+
+        Returns:
+            The plan, the predictions and the seconds.
+        """
         encoder = loading.encoder(self.model, train.features["label"].names)
         plan = plans.freeze(encoder, recipe.policy, recipe.frozen_layers)
         of_train, rows = None, self.tokenized
@@ -106,12 +115,19 @@ class Contest:
 
 
 def summary(runs: pd.DataFrame, score: str = "f1_macro") -> pd.DataFrame:
-    """A line for each model and number of rows: the mean score over seeds with its intervals, and the mean seconds.
+    """Summarise runs over seeds, for each model and number of training rows.
 
-    `low` and `high` are the 95 % confidence interval of the mean (`over_seeds`); `run_low` and `run_high` the 95 %
-    prediction interval of another run, with rows and a start of its own (`another_run`). Both hold the luck of what
-    differs between the seeds and of nothing else: where all are judged on the same test rows, these may be lucky too.
-    `runs` has a line for each run: model, rows, seed, the score, and, where they are known, seconds and trainable.
+    The intervals cover only what differs between seeds. If all runs are scored on the same test rows, the sampling of
+    these rows is not covered.
+
+    Args:
+        runs: one line for each run: model, rows, seed, the score, and optionally seconds and trainable.
+        score: the column to summarise.
+
+    Returns:
+        One line for each model and number of rows: `score`, its mean; `low` and `high`, the 95 % confidence interval of
+        the mean (`over_seeds`); `run_low` and `run_high`, the 95 % prediction interval of one more run with other rows
+        and another seed (`another_run`); and the means of seconds and trainable.
     """
     lines = []
     for (model, rows), group in runs.groupby(["model", "rows"], sort=False):
@@ -123,12 +139,23 @@ def summary(runs: pd.DataFrame, score: str = "f1_macro") -> pd.DataFrame:
 
 
 def gaps(runs: pd.DataFrame, against: str, score: str = "f1_macro") -> pd.DataFrame:
-    """How far each model is above `against`, seed by seed on the same rows: the mean difference and its interval.
+    """Compare each model with `against`, paired by seed on the same rows.
 
-    `low` and `high` are the 95 % confidence interval of the mean difference (Student's, over seeds) of that line by
-    itself, `p` is the p-value of Student's paired test, and `p_holm` that among all lines of this table (`holm`).
-    "clear" says that `p_holm` is below 0.05: of tables in which nothing differs, one in twenty has a line that is
-    called clear. With few seeds little is clear, and what is not clear may still be there.
+    With few seeds only large differences are clear; a difference that is not clear may still exist.
+
+    Args:
+        runs: as for `summary`.
+        against: the model to compare with.
+        score: the column to compare.
+
+    Returns:
+        One line for each other model and number of rows: `gap`, the mean difference; `low` and `high`, its 95 %
+        confidence interval (Student's, over seeds), not corrected for the number of lines; `p`, the p-value of
+        Student's paired test; `p_holm`, corrected for all lines of the table (`holm`); `clear`, whether `p_holm` is
+        below 0.05. If no model differs, at most one table in twenty has a clear line.
+
+    Raises:
+        BadInput: `against` is not in `runs`, or nothing else is.
     """
     if against not in set(runs["model"]):
         raise BadInput(f"there is no model {against!r} to compare with; there are {', '.join(runs['model'].unique())}")
@@ -138,7 +165,7 @@ def gaps(runs: pd.DataFrame, against: str, score: str = "f1_macro") -> pd.DataFr
         if model == against:
             continue
         for rows, group in (table[model] - table[against]).dropna().groupby("rows"):
-            gap: Interval = over_seeds(group.to_numpy())
+            gap = over_seeds(group.to_numpy())
             lines.append(
                 {"model": model, "rows": rows, "gap": gap.value, "low": gap.low, "high": gap.high,
                  "p": t_test(group.to_numpy())}

@@ -1,8 +1,8 @@
-"""When to say "unsure": the share of texts that are answered, against how often the answers are right.
+"""Selective classification: a confidence threshold below which the classifier answers "unsure"; coverage and accuracy.
 
-A classifier that may leave a text to a person is right more often on the rest. The threshold of confidence is chosen on
-validation rows and judged on others (selective classification: El-Yaniv and Wiener, Journal of Machine Learning
-Research 11, 2010; Geifman and El-Yaniv, 2017).
+A classifier that may leave a text to a person is right more often on the rest. The threshold is chosen on validation
+rows and evaluated on test rows. Sources: El-Yaniv and Wiener, Journal of Machine Learning Research 11, 2010; Geifman
+and El-Yaniv, 2017.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ from ftlab.errors import BadInput
 from ftlab.evaluation.comparison import correct
 from ftlab.intervals import Interval, proportion
 
-NEVER = math.inf  # a threshold that no confidence reaches: every text is left to a person
+NEVER = math.inf  # a threshold above every confidence: all texts are left to a person
 
 
 def coverage(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One line for each confidence that a row has, the highest first: threshold, coverage and accuracy.
+    """Return threshold, coverage and accuracy for each distinct confidence in `predictions`, the highest first.
 
-    Coverage is the share of the rows whose confidence is at least the threshold, accuracy that of these rows.
-    `predictions` are those of `prediction_table`. Raises BadInput where there are no rows.
+    Coverage is the share of rows whose confidence is at least the threshold; accuracy is that of these rows.
+    `predictions` is a table of `prediction_table`. Raises BadInput if it is empty.
+
+    >>> rows = pd.DataFrame({"label": ["a", "b"], "prediction": ["a", "a"], "confidence": [0.9, 0.6]})
+    >>> coverage(rows).to_numpy().tolist()
+    [[0.9, 0.5, 1.0], [0.6, 1.0, 0.5]]
     """
     if predictions.empty:
         raise BadInput("there are no predictions to draw a coverage from; give at least one")
@@ -42,10 +46,18 @@ def coverage(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def threshold(predictions: pd.DataFrame, wanted: float, *, otherwise: float | None = None) -> float:
-    """The lowest confidence from which on these (validation) predictions are right at least `wanted` of the time.
+    """Find the lowest threshold at which the accuracy of the answered rows is at least `wanted`.
 
-    It answers as many texts as it can. When no threshold is good enough, the result is `otherwise` (such as NEVER);
-    without it BadInput is raised.
+    Args:
+        predictions: a table of `prediction_table`, of validation rows.
+        wanted: the accuracy, above 0 and at most 1.
+        otherwise: what to return if no threshold reaches it, such as NEVER.
+
+    Returns:
+        A confidence.
+
+    Raises:
+        BadInput: `wanted` is not a share, or no threshold reaches it and `otherwise` is not given.
     """
     if not 0 < wanted <= 1:
         raise BadInput(f"the accuracy that is wanted is {wanted}; expected more than 0 and at most 1")
@@ -62,7 +74,10 @@ def threshold(predictions: pd.DataFrame, wanted: float, *, otherwise: float | No
 
 
 def at(predictions: pd.DataFrame, threshold: float) -> tuple[Interval, Interval | None]:
-    """Coverage and accuracy of these (test) predictions at a threshold, with intervals; no accuracy if none is sure."""
+    """Return coverage and accuracy of `predictions` (of test rows) at `threshold`, with Wilson's intervals.
+
+    The accuracy is None if no row is answered.
+    """
     sure = (predictions["confidence"] >= threshold).to_numpy()
     right = correct(predictions)[sure]
     return proportion(sure), proportion(right) if len(right) else None

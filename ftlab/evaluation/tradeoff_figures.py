@@ -1,4 +1,4 @@
-"""Figures of what one thing costs in another: learning and forgetting by rank, coverage and accuracy."""
+"""Figures of trade-offs: learning and forgetting by LoRA rank, accuracy against coverage, and bars of speed or loss."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ftlab.evaluation.figures import ACCENT, INK, MUTED, looks
+from ftlab.evaluation.figures import BLUE, DARK, draw_crosses, log_axis, method_styles, style
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,19 +14,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@style()
 def ranks(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Figure:
-    """What adapters learn and forget by their rank: mean and range over seeds, full fine-tuning as a level.
+    """Draw the held-out loss and the perplexity ratio by LoRA rank, with full fine-tuning as a level.
 
-    `points` has a line for each run: targets ("full" for full fine-tuning), rank, loss_change (held-out loss less the
-    base's) and forgetting (perplexity of the general text over the base's); `live` the same, drawn as crosses.
+    Args:
+        points: a line for each run: targets ("full" for full fine-tuning), rank, loss_change (held-out loss minus the
+            base model's, in nats per token) and forgetting (perplexity of the general text over the base model's).
+        live: the same for this run, drawn as a cross.
+
+    Returns:
+        The figure; lines are means over seeds, bands their range.
     """
     import matplotlib.pyplot as plt
 
-    styles = looks(points["targets"])
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4))
-    labels = {"loss_change": "held-out loss, less the base's", "forgetting": "perplexity, times the base's"}
-    for axis, (column, label) in zip(axes, labels.items(), strict=True):
-        for name, (colour, marker) in styles.items():
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.9))
+    panels = {
+        "loss_change": ("Held-out loss", "change from the base model, nats per token"),
+        "forgetting": ("Perplexity ratio of the general text", "perplexity over the base model's"),
+    }
+    for axis, (column, (title, label)) in zip(axes, panels.items(), strict=True):
+        for name, (colour, marker) in method_styles(points["targets"]).items():
             here = points[points["targets"] == name]
             if name == "full":
                 axis.axhline(here[column].mean(), color=colour, linestyle="--", label=name)
@@ -37,48 +45,57 @@ def ranks(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Figure:
             axis.fill_between(by_rank.mean().index, by_rank.min(), by_rank.max(), color=colour, alpha=0.15)
         if live is not None:
             axis.plot(live["rank"], live[column], "x", color="black", markersize=11, markeredgewidth=2.5)
-        axis.set(xscale="log", xlabel="rank (logarithmic)", ylabel=label)
-        axis.set_xticks(ticks := sorted(points["rank"].dropna().unique()), [f"{rank:g}" for rank in ticks])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    axes[0].set_title("What is learned: lower is more")
-    axes[1].set_title("What is forgotten: higher is more")
-    bands = "bands: range over seeds"
-    axes[1].legend(title=f"{bands}\ncross: this run" if live is not None else bands)
-    figure.tight_layout()
+        log_axis(axis, points["rank"].dropna(), "rank r (log scale)")
+        axis.set(ylabel=label, title=title)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3,
+        title="mean and range over seeds" + (", cross: this run" if live is not None else ""),
+    )  # fmt: skip
     return figure
 
 
+@style()
 def coverage(curves: Mapping[str, pd.DataFrame], threshold: float, wanted: float) -> Figure:
-    """Accuracy of what is answered against the share that is, for each split; the threshold that was chosen is marked.
+    """Draw accuracy against coverage: the accuracy on the answered texts against the share that is answered.
 
-    `curves` are tables of `selective.coverage`: threshold, coverage and accuracy.
+    Args:
+        curves: a table of `selective.coverage` for each split, with columns threshold, coverage and accuracy.
+        threshold: the chosen one, marked on each curve.
+        wanted: the target accuracy, a dashed line.
+
+    Returns:
+        The figure.
     """
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(7, 4))
-    for (name, curve), (colour, marker) in zip(curves.items(), ((MUTED, "s"), (INK, "o")), strict=False):
+    for name, (colour, marker) in method_styles(curves).items():
+        curve = curves[name]
         axis.plot(curve["coverage"], curve["accuracy"], drawstyle="steps-post", color=colour, label=name)
         chosen = curve[curve["threshold"] >= threshold].tail(1)
         axis.plot(chosen["coverage"], chosen["accuracy"], marker, color=colour, markersize=9)
-    axis.axhline(wanted, color=ACCENT, linestyle="--", label="wanted")
+    axis.axhline(wanted, color=DARK, linestyle="--", linewidth=1.2, label="target accuracy")
     axis.set(
-        xlabel="coverage: share of texts that get an answer",
-        ylabel="accuracy of these answers",
-        title="What being unsure buys",
+        xlabel="coverage: share of texts answered",
+        ylabel="accuracy on the answered texts",
+        title="Accuracy against coverage",
         xlim=(0, 1.02),
     )
-    axis.grid(alpha=0.3)
-    axis.legend(title="marked: the threshold chosen")
+    axis.grid()
+    axis.legend(title="marker: chosen threshold")
     return figure
 
 
+@style()
 def bars(values: Mapping[str, float], label: str, title: str) -> Figure:
-    """A bar for each of a few ways, the first at the top, with its value at the end; the axis is called `label`."""
+    """Draw a horizontal bar for each of `values`, the first at the top, with its value at the end.
+
+    `label` names the quantity and its unit on the axis; `title` is the figure's. Returns the figure.
+    """
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(7, 0.6 + 0.45 * len(values)))
-    drawn = axis.barh(list(values)[::-1], list(values.values())[::-1], color=INK)
+    figure, axis = plt.subplots(figsize=(7, 0.9 + 0.4 * len(values)))
+    drawn = axis.barh(list(values)[::-1], list(values.values())[::-1], color=BLUE)
     axis.bar_label(drawn, fmt="%.3g", padding=3)
     axis.set(xlabel=label, title=title)
     axis.margins(x=0.12)

@@ -1,1 +1,1 @@
-"""What trains and what stays: a plan for the layers, the proof that it was kept, and features of frozen layers."""
+"""Freezing layers: a plan of what trains, the proof that it was kept, and cached features of frozen layers."""

@@ -1,8 +1,7 @@
-"""The output of frozen layers, computed once and read again at each epoch.
+"""Feature caching: the output of frozen layers, computed once and read again in each epoch.
 
-What does not train gives the same for a row every time. So the rows go through the frozen layers once, and training
-goes on from there: the frozen layers hand out what was stored in place of computing it. Source: AutoFreeze (Liu et al.,
-arXiv 2102.01386), section 4.
+The output of frozen layers for a row is the same every time. So each row runs through the frozen layers once, and
+training reads the stored output instead of computing it. Source: AutoFreeze (Liu et al., arXiv 2102.01386), section 4.
 """
 
 from __future__ import annotations
@@ -31,63 +30,73 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MEMORY = 1_000_000_000  # bytes of features that are held in memory; more go to the disk
-LABELS = ("labels", "label")  # what a row's label may be called; a model calls it labels, and the last one counts
+MEMORY = 1_000_000_000  # bytes of features in memory; larger ones are stored on disk
+LABELS = (
+    "labels",
+    "label",
+)  # columns of the label; a batch calls it labels, and if a row has both, the last one here counts
 
-_replaced: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # models that take features now, and for how many layers
+_replaced: WeakKeyDictionary[Any, int] = (
+    WeakKeyDictionary()
+)  # models inside `in_place`, and how many layers are replaced
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the frozen layers gave for each token of each row. Made by `compute`.
+    """The output of the frozen layers for each token of each row. Made by `compute`.
 
-    `rows` and `collate` are what Trainer takes as its data set (with `remove_unused_columns=False`) and its
-    `data_collator`; train inside `in_place`.
+    Give Trainer `rows` as its data set (with `remove_unused_columns=False`) and `collate` as its `data_collator`, and
+    train inside `in_place`.
     """
 
     rows: Dataset
     values: np.ndarray  # (tokens of all rows, hidden size), in memory or memory-mapped
-    starts: np.ndarray  # where each row's tokens begin in values
-    lengths: np.ndarray  # how many they are
+    starts: np.ndarray  # (rows,) the index of each row's first token in values
+    lengths: np.ndarray  # (rows,) in tokens
     frozen_layers: int
-    dtype: torch.dtype  # in which the frozen layers gave them
+    dtype: torch.dtype  # of the frozen layers' output; values are stored in fp32
     tokenizer: PreTrainedTokenizerBase
-    _folder: Any = field(default=None, repr=False)  # a temporary folder lives as long as this
+    _folder: Any = field(default=None, repr=False)  # a temporary folder, kept as long as this object exists
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def bytes(self) -> int:
-        """The size of the features."""
+        """The size of the features of `rows`."""
         return int(self.lengths[list(self.rows["place"])].sum()) * self.values.shape[1] * self.values.itemsize
 
     def part(self, places: Sequence[int]) -> Features:
-        """The features of some of the rows, in the order of `places`; nothing is copied but the row's own columns."""
+        """Return the features of the rows at `places`, in that order, without copying any values."""
         rows = self.rows.select(places)
         return Features(
             rows, self.values, self.starts, self.lengths, self.frozen_layers, self.dtype, self.tokenizer, self._folder
         )
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """A batch, padded to its longest row: what `DataCollatorWithPadding` makes, and `features`.
+        """Collate `rows` of `Features.rows` to a batch, padded to its longest row.
 
-        The shape of `features` is (rows, tokens, hidden size). Padding is 0: no row looks at it.
+        Returns:
+            What `DataCollatorWithPadding` returns, and `features`, (rows, tokens, hidden size). Their padding is 0; the
+            attention mask excludes it.
+
+        Raises:
+            BadInput: a row is not one of these features.
         """
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
         if any("place" not in row for row in rows):
             raise BadInput(
-                "a row came without its place: Trainer drops what a model's forward does not name, unless its "
-                "arguments say remove_unused_columns=False"
+                "a row has no column 'place', since Trainer removes columns that the model's forward does not name; "
+                "set remove_unused_columns=False"
             )
         places = [row["place"] for row in rows]
         for row, place in zip(rows, places, strict=True):
             if len(row["input_ids"]) != self.lengths[place]:
                 raise BadInput(
-                    f"a row of {len(row['input_ids'])} tokens is none of these features' (theirs has "
-                    f"{self.lengths[place]}); use rows and collate of one Features"
+                    f"a row has {len(row['input_ids'])} tokens, and these features have {self.lengths[place]} for it; "
+                    "use rows and collate of one Features"
                 )
         names = [name for name in batches.MODEL_INPUTS if name in rows[0]]
         batch = batches.pad(self.tokenizer, {name: [row[name] for row in rows] for name in names})
@@ -95,32 +104,42 @@ class Features:
             if name in rows[0]:
                 batch["labels"] = torch.tensor([row[name] for row in rows])
         spans = [slice(self.starts[place], self.starts[place] + self.lengths[place]) for place in places]
-        of_rows = [torch.from_numpy(np.array(self.values[span])) for span in spans]  # copies: a map is only read
+        of_rows = [
+            torch.from_numpy(np.array(self.values[span])) for span in spans
+        ]  # copied: the memory map is read-only
         return {**batch, "features": pad_sequence(of_rows, batch_first=True).to(self.dtype)}
 
     @contextmanager
     def in_place(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-        """Inside the block `model` takes a batch's `features` instead of running its frozen layers.
+        """Inside the block, `model` uses a batch's `features` instead of running its frozen layers.
 
-        The names of its parameters and what `save_pretrained` writes stay as they are. A batch without features is
-        refused inside the block. A batch's features serve that batch's forward pass, once: a part of the model that is
-        called by itself (`model.base_model(...)`) computes what it would compute behind the block.
+        Its parameter names and what `save_pretrained` writes do not change. A batch without features is refused. The
+        features of a batch are used once, in its forward pass: a part of the model that is called directly
+        (`model.base_model(...)`) computes the same as outside the block.
+
+        Yields:
+            `model`.
+
+        Raises:
+            BadInput: an outer block replaces another number of its layers.
         """
         if model in _replaced:
             if _replaced[model] != self.frozen_layers:
                 raise BadInput(
-                    f"{_replaced[model]} layers of this model are replaced already, and these features stand for "
+                    f"{_replaced[model]} layers of this model are already replaced, and these features replace "
                     f"{self.frozen_layers}; leave the outer block first"
                 )
             yield model
             return
         layers = plans.structure(model).layers
-        entrance = replacement.entrance(model.base_model, layers)
-        left_out = layers[: self.frozen_layers] if entrance is None else (entrance, *layers[: self.frozen_layers])
+        first = replacement.input_module(model.base_model, layers)
+        left_out = layers[: self.frozen_layers] if first is None else (first, *layers[: self.frozen_layers])
         over = threading.Event()
         passes = Passes(over)
-        stand_ins = dict.fromkeys(left_out, passes.pass_on) | {left_out[0]: passes.hand_out}
-        forwards = {module: replacement.unless(module, does, passes.going_on) for module, does in stand_ins.items()}
+        stand_ins = dict.fromkeys(left_out, passes.pass_on) | {left_out[0]: passes.take_features}
+        forwards = {
+            module: replacement.forward_while(passes.is_running, module, does) for module, does in stand_ins.items()
+        }
         hooks = [
             model.register_forward_pre_hook(passes.begin, with_kwargs=True, prepend=True),
             model.register_forward_hook(passes.end, always_call=True),
@@ -138,7 +157,16 @@ class Features:
     def run(
         self, model: PreTrainedModel, read: Callable[[Any, torch.Tensor], torch.Tensor], *, what: str = "predicting"
     ) -> np.ndarray:
-        """As `batches.run`, from the features on: `read(output, attention_mask)` of each row, in their order."""
+        """Run the trained layers of `model` on the features, like `batches.run`.
+
+        Args:
+            model: the model that `compute` was given, or a trained copy.
+            read: takes the output and the attention mask of a batch, and returns one line a row.
+            what: the text of the progress bar.
+
+        Returns:
+            (rows, ...) the results of `read`, in the order of the rows.
+        """
         lengths = [int(self.lengths[place]) for place in self.rows["place"]]
         with self.in_place(model):
             return batches.run_batches(model, lengths, self._batch, read, what=what)
@@ -157,17 +185,29 @@ def compute(
     memory: int = MEMORY,
     folder: Path | None = None,
 ) -> Features:
-    """One pass of tokenized `rows` through the frozen layers of `plan`, which `freeze` has made for `model`.
+    """Run tokenized rows once through the frozen layers, and store the output.
 
-    `precision` holds bf16 and fp16 as TrainingArguments takes them (`devices.mixed_precision`), so that they are
-    what training itself would compute; fp32 if it is left out. Features of more than `memory`
-    bytes lie on the disk, memory-mapped; with `folder` they do in any case, and stay there for the next call, which
-    reads them if rows, tokens, frozen weights and precision are the same, and refuses them (BadInput) if not. Rows are
-    stored by length, the longest first, so that what is read together lies together.
+    Rows are stored by length, the longest first, since rows of similar length are read together.
 
-    Raises BadInput where no layer is frozen or there are no rows, for padding on the left (a token's position would
-    depend on the batch), for a folder that holds something else, and for layers that hand on more than hidden states;
-    CourseError for a full disk, which leaves nothing half-written.
+    Args:
+        model: as `plans.freeze` left it.
+        plan: of `plans.freeze`.
+        rows: with input_ids, and label or labels.
+        tokenizer: pads the rows, on the right.
+        precision: bf16 and fp16 as TrainingArguments takes them (`devices.mixed_precision`), so that the features are
+            what training would compute; fp32 if left out.
+        memory: in bytes; larger features are stored on disk and memory-mapped.
+        folder: where to keep the features for the next call, which reads them if rows, tokens, frozen weights and
+            precision are the same.
+
+    Returns:
+        The features, in the order of `rows`.
+
+    Raises:
+        BadInput: no layer is frozen, there are no rows, the tokenizer pads on the left (a token's position would depend
+            on the batch), `folder` holds something else or other features, or the layers return more than hidden
+            states.
+        CourseError: the disk is full; nothing half-written is left.
     """
     if plan.frozen_layers < 1:
         raise BadInput(
@@ -201,11 +241,11 @@ def compute(
     place = folder if folder is not None else Path(temporary.name) / "features"  # type: ignore[union-attr]
     with ExitStack() as on_failure:
         if temporary is not None:
-            on_failure.callback(temporary.cleanup)  # at once, and not when the error that is told has been forgotten
+            on_failure.callback(temporary.cleanup)  # now, and not only when the traceback is garbage-collected
         if not (place / store.INDEX).is_file():
             store.require_empty(place)
             with files.atomic(place, folder=True) as unfinished:
-                # A file and not a memory map: writing to one kills on a full disk.
+                # A file and not a memory map: on a full disk, writing to a memory map kills the process.
                 with (unfinished / store.VALUES).open("wb") as file:
                     dtype = _fill(
                         model, plan, kept, tokenizer, lengths, precision, lambda _, found: file.write(found.tobytes())
@@ -226,7 +266,7 @@ def _fill(
     precision: Mapping[str, bool] | None,
     write: Callable[[int, np.ndarray], Any],
 ) -> torch.dtype:
-    """Hand out the features of row after row, the longest first, with the token at which they begin; their dtype."""
+    """Call `write(first token's index, features)` for each row, the longest first; return the features' dtype."""
     import torch
 
     layers = plans.structure(model).layers
@@ -244,7 +284,7 @@ def _fill(
         with (
             torch.no_grad(),
             autocast,
-            replacement.replaced(dict.fromkeys(rest, replacement.pass_on)),  # what comes after is not asked for
+            replacement.replaced(dict.fromkeys(rest, replacement.pass_on)),  # the later layers are not needed
             Bar(desc="frozen layers", total=len(rows), unit="rows") as progress,
         ):
             for places in batches.by_length(lengths.tolist(), tokens):
@@ -268,7 +308,7 @@ def _put(values: np.ndarray, at: int, found: np.ndarray) -> None:
 
 
 def _require_hidden_states(model: PreTrainedModel, layers: Sequence[Any]) -> None:
-    """Raise BadInput unless a layer gives one tensor: what it gives besides would be lost."""
+    """Raise BadInput unless a layer returns one tensor: any other output would be lost."""
     import torch
 
     seen: list[Any] = []
@@ -279,7 +319,7 @@ def _require_hidden_states(model: PreTrainedModel, layers: Sequence[Any]) -> Non
         hook.remove()
     if not isinstance(seen[0], torch.Tensor):
         raise BadInput(
-            f"the layers of {type(model).__name__} hand on more than hidden states, which cannot be stored; train "
+            f"the layers of {type(model).__name__} return more than hidden states, which cannot be stored; train "
             "without features"
         )
 

@@ -1,7 +1,7 @@
-"""The forward passes of a model that takes stored features: which are going on, and what each still has to hand out.
+"""Forward passes of a model that uses stored features: which are running, and whose features are not yet used.
 
-A batch's features serve that batch, once. Everything else that runs the model, or a part of it, computes truly or is
-refused: a value of another batch would be wrong without a word.
+The features of a batch are used once, for that batch. Any other call of the model, or of a part of it, runs the real
+layers or is refused: features of another batch would be silently wrong.
 """
 
 from __future__ import annotations
@@ -10,28 +10,36 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import BadInput
+from ftlab.internals import torch as torch_internals
 
 if TYPE_CHECKING:
     import torch
 
 
 class Passes(threading.local):
-    """The forward passes that are going on: the features of each, until its first left-out module takes them.
+    """The running forward passes: the features of each, until the first left-out module takes them.
 
-    In each thread others, since `DataParallel` runs one pass a device, each in a thread of its own.
+    Each thread has its own, since `DataParallel` runs one pass on each device, each in its own thread.
     """
 
     def __init__(self, over: threading.Event) -> None:
-        self.over = over  # set behind the block, where a copy of the model may still have the hooks
+        self.over = over  # set after the block, where a copy of the model may still have the hooks
         self.stack: list[torch.Tensor | None] = []
 
     def __deepcopy__(self, memo: Any) -> Passes:
         return self
 
     def begin(self, module: Any, arguments: Any, batch: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Take the features out of a batch. Raises BadInput where there are none, or they are another batch's."""
+        """Start a pass: take the features out of `batch`. A forward pre-hook of `module`, with keyword arguments.
+
+        Returns:
+            `arguments`, and the batch without its features.
+
+        Raises:
+            BadInput: the batch has no features, or those of another batch.
+        """
         features = batch.get("features")
-        self.stack.append(features)  # first of all, since `end` takes one away whatever happens
+        self.stack.append(features)  # first, since `end` removes one even if this raises
         if self.over.is_set():
             return arguments, batch
         if features is None:
@@ -45,36 +53,41 @@ class Passes(threading.local):
                 f"this batch has {_shape(ids)}, and its features are of {_shape(features)}; use rows and collate of "
                 "one Features, and change nothing in a batch"
             )
-        if _is_checkpointing(module):
-            # A reentrant checkpoint gives the layers in it gradients only if what comes in has one.
+        if getattr(module, "is_activation_checkpointing", False):  # of transformers
+            # A reentrant checkpoint computes gradients of its layers only if its input requires one.
             self.stack[-1] = features.detach().requires_grad_()
         return arguments, {name: value for name, value in batch.items() if name != "features"}
 
     def end(self, *_: Any) -> None:
-        """Forget the features of a pass that is over, or that failed."""
+        """End a pass that finished or failed, and drop its features."""
         if self.stack:
             self.stack.pop()
 
-    def going_on(self) -> bool:
-        """Whether this is part of a pass, or of a backward pass, in which gradient checkpoints compute layers again."""
-        return not self.over.is_set() and bool(self.stack or _in_backward())
+    def is_running(self) -> bool:
+        """Return whether a forward pass is running, or a backward pass, in which gradient checkpoints rerun layers."""
+        return not self.over.is_set() and bool(self.stack or torch_internals.in_backward_pass())
 
-    def hand_out(self, *arguments: Any, **options: Any) -> torch.Tensor:
-        """The features of the pass that is going on. Raises BadInput if they have been handed out."""
+    def take_features(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        """Return the features of the running pass, as the forward of the first left-out module.
+
+        `arguments` and `options` are ignored. Raises BadInput if the features were taken before.
+        """
         if not self.stack or self.stack[-1] is None:
             raise BadInput(
-                "the features of this batch have been used, and the layers that they stand for were asked a second "
-                "time (by a gradient checkpoint, or by a hook that runs the model); leave that out, or train without "
-                "features"
+                "the features of this batch have been used, and the layers that they replace were called a second time "
+                "(by a gradient checkpoint or a hook that runs the model); leave that out, or train without features"
             )
         features, self.stack[-1] = self.stack[-1], None
         return features
 
     def pass_on(self, hidden_states: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-        """What came in. Raises BadInput where that is not what features gave."""
+        """Return `hidden_states`, as the forward of a left-out module after the first.
+
+        `arguments` and `options` are ignored. Raises BadInput if the features of the running pass were not taken.
+        """
         if self.stack and self.stack[-1] is not None:
             raise BadInput(
-                "the features of this batch were not asked for, since the model did not begin with its input_ids; give "
+                "the features of this batch were not used, since the model did not begin with its input_ids; give "
                 "the batch as collate made it, or leave the block"
             )
         return hidden_states
@@ -82,15 +95,3 @@ class Passes(threading.local):
 
 def _shape(tensor: torch.Tensor) -> str:
     return f"{tensor.shape[0]:,} rows of {tensor.shape[1]:,} tokens"
-
-
-def _is_checkpointing(model: Any) -> bool:
-    """Whether gradient checkpointing is on; transformers gave it another name on the way to 5.23."""
-    now = getattr(model, "is_activation_checkpointing", None)
-    return bool(getattr(model, "is_gradient_checkpointing", False) if now is None else now)
-
-
-def _in_backward() -> bool:
-    import torch
-
-    return torch._C._current_graph_task_id() != -1

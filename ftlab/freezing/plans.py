@@ -1,8 +1,8 @@
-"""What trains and what stays: a plan, carried out on the model, and the proof that it was kept.
+"""Freeze layers of a model: a plan of what trains, applied to the model, and the proof that it was kept.
 
-A model is taken apart along the way that a row takes through it: embeddings, layer 1 to n, what stands behind the
-layers (BERT's pooler, GPT-2's last normalisation), and the head. The parts are found by letting a row run through, so
-that it does not matter what an architecture calls them.
+A model has these parts, in the order in which a row passes them: embeddings, layers 1 to n, what is behind the layers
+(BERT's pooler, GPT-2's last normalisation), and the head. The parts are found by running a few tokens, so it does not
+matter what an architecture calls them.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ class Structure:
 
 @dataclass(frozen=True)
 class Plan:
-    """What trains: made, and carried out on the model, by `freeze`."""
+    """Which parameters train and which are frozen. Made, and applied to the model, by `freeze`."""
 
     policy: str
     architecture: str
-    frozen_layers: int  # with the embeddings; -1: not even those
+    frozen_layers: int  # besides the embeddings; -1: these train too
     parts: dict[str, int]  # parameters of each part
     trains: dict[str, bool]
-    in_front: frozenset[str]  # names of the parameters of the embeddings and the frozen layers
-    frozen: frozenset[str]  # those, and what else stays
+    in_front: frozenset[str]  # parameter names of the embeddings and the frozen layers
+    frozen: frozenset[str]  # these, and the other frozen parameter names
     trained: frozenset[str]
 
     @property
     def total(self) -> int:
-        """The parameters of the model."""
+        """The number of parameters of the model."""
         return sum(self.parts.values())
 
     @property
     def trainable(self) -> int:
-        """How many of them train."""
+        """The number of parameters that train."""
         return sum(count for part, count in self.parts.items() if self.trains[part])
 
     @property
@@ -66,19 +66,19 @@ class Plan:
 
     @property
     def memory_saved(self) -> int:
-        """Bytes that frozen parameters do not need in fp32: no gradient, and none of AdamW's two moments.
+        """The bytes that freezing saves in fp32: frozen parameters have no gradient and none of AdamW's two moments.
 
-        Activations come on top: what a frozen layer computed below the first trained one is kept for no backward pass.
+        Activations are saved too and not counted: frozen layers below the first trained one need no backward pass.
         """
         return OPTIMIZER_BYTES * (self.total - self.trainable)
 
     @property
     def depth(self) -> int:
-        """The layers of the model."""
+        """The number of layers of the model."""
         return len(self.parts) - len({EMBEDDINGS, BEHIND, HEAD} & self.parts.keys())
 
     def table(self) -> pd.DataFrame:
-        """One line a part: parameters and whether it trains."""
+        """Return one line for each part: how many parameters it has, and whether it trains."""
         lines = [{"part": part, "parameters": count, "trains": self.trains[part]} for part, count in self.parts.items()]
         return pd.DataFrame(lines).set_index("part")
 
@@ -92,14 +92,24 @@ class Plan:
         optimizer: torch.optim.Optimizer | None = None,
         model: PreTrainedModel | None = None,
     ) -> pd.DataFrame:
-        """The proof, from the `fingerprints` before and after training: one line a claim, with its tensors counted.
+        """Prove from hashes that frozen tensors did not change in training and the others did.
 
-        Raises TrainingFailed, with the first tensors that contradict it, when a frozen tensor moved, when one meant to
-        train did not, or, given the optimizer and the model, when a frozen tensor is in the optimizer's hands.
+        Args:
+            before: `fingerprints` before training.
+            after: those after training.
+            optimizer: of the training; with it, prove that it holds no frozen tensor.
+            model: the trained model, given if and only if `optimizer` is.
+
+        Returns:
+            One line for each claim, with the number of its tensors.
+
+        Raises:
+            TrainingFailed: a claim is false; the message names the first tensors that contradict it.
+            BadInput: only one of `optimizer` and `model` is given, or a fingerprint is missing.
         """
         if (optimizer is None) != (model is None):
             raise BadInput(
-                "give the optimizer and the model, or neither; one alone does not say whose tensors it holds"
+                "give the optimizer and the model, or neither; one alone does not show which tensors it holds"
             )
         for name, seen in (("before", before), ("after", after)):
             if lacking := sorted((self.frozen | self.trained) - seen.keys()):
@@ -126,21 +136,21 @@ class Plan:
 
 
 def freeze(model: PreTrainedModel, policy: str = "full", frozen_layers: int | None = None) -> Plan:
-    """Decide what of `model` trains, set `requires_grad` accordingly, and return the plan. Call it before the Trainer.
+    """Choose what of `model` trains by `policy`, set `requires_grad`, and return the plan. Call it before the Trainer.
 
     - "full": everything trains.
-    - "first_layers": the embeddings and the first `frozen_layers` layers stay; what is behind them trains.
-    - "head": only what stands outside the pretrained model trains (feature extraction); with it what stands behind
-      the layers, where pretraining left that at random (a pooler: `loading_report.start_fresh_head`).
-    - "gradual": the head first, then a layer more at each epoch, from the last to the first; the embeddings at the end
-      (ULMFiT, Howard and Ruder 2018). Here everything may train; `training.policies.GradualUnfreezing` sets the pace.
-    - "layerwise": everything trains, earlier layers at a lower rate (`training.policies.layerwise_groups`).
+    - "first_layers": the embeddings and the first `frozen_layers` layers are frozen; the rest trains.
+    - "head": only the head trains (feature extraction), and what is behind the layers if its weights are not
+      pretrained (a pooler: `loading_report.start_fresh_head`).
+    - "gradual": the head first, then one more layer each epoch, from the last to the first; the embeddings at the end
+      (ULMFiT, Howard and Ruder 2018). Here everything may train; `training.layerwise.GradualUnfreezing` unfreezes it.
+    - "layerwise": everything trains, earlier layers at a lower rate (`training.layerwise.layerwise_groups`).
 
-    Frozen parts are put into evaluation mode and stay in it, whatever `model.train()` says: no dropout in them, so what
-    they make of a row is the same each time. Calling it again makes a new plan of the same model.
+    Frozen parts stay in evaluation mode, even after `model.train()`: they have no dropout, so their output for a row is
+    the same each time. Calling it again makes a new plan of the same model.
 
     Raises BadInput for an unknown policy, too many or negative `frozen_layers`, a policy that leaves nothing to train,
-    and a model in which no layers are found.
+    and a model whose layers are not found.
     """
     if policy not in POLICIES:
         raise BadInput(f"there is no policy {policy!r}; there are {', '.join(POLICIES)}")
@@ -161,8 +171,8 @@ def freeze(model: PreTrainedModel, policy: str = "full", frozen_layers: int | No
     trains = {part: part not in stays for part in found.parts}
     if not any(trains.values()):
         raise BadInput(
-            f"policy {policy!r} leaves nothing of {architecture} to train: it has no head of its own (a language "
-            "model's head is often its embedding); choose another policy, or a model with a classification head"
+            f"policy {policy!r} leaves nothing of {architecture} to train: the model has no head of its own (a "
+            "language model's head is often its embedding); choose another policy, or a model with a classifier head"
         )
     for part, parameters in found.parts.items():
         for parameter in parameters.values():
@@ -183,7 +193,7 @@ def freeze(model: PreTrainedModel, policy: str = "full", frozen_layers: int | No
 
 
 def fingerprints(model: torch.nn.Module) -> dict[str, str]:
-    """A hash (SHA-256) of the bytes of each parameter, by its name. Equal hashes: not one bit differs."""
+    """Return the SHA-256 of the bytes of each parameter of `model`, by name: equal hashes mean that no bit differs."""
     import torch
 
     return {
@@ -193,16 +203,17 @@ def fingerprints(model: torch.nn.Module) -> dict[str, str]:
 
 
 def layer_name(number: int) -> str:
-    """The name of a layer's part; the first layer is number 1."""
+    """Return the name of the part of layer `number`; the first layer is 1."""
     return f"layer {number}"
 
 
 def structure(model: PreTrainedModel) -> Structure:
-    """The parts of a model (see `Structure`). Raises BadInput, with what it found, where there is no stack of layers.
+    """Find the parts of `model`, and return them as a `Structure`.
 
-    A few tokens run through the model; a module that ran before the first layer belongs to the embeddings, one that
-    ran after the last stands behind the layers, and what is not in the pretrained body is the head. A parameter that
-    two parts share (a tied embedding) belongs to the first.
+    A few tokens run through the model. A module that ran before the first layer belongs to the embeddings; one that ran
+    after the last layer is behind the layers; what is outside the pretrained body is the head. A parameter that two
+    parts share (a tied embedding) belongs to the first. Raises BadInput if there is not exactly one stack of layers, or
+    if a module of the body did not run.
     """
     body: Any = getattr(model, "base_model", None)
     layers = _layers(model, body)
@@ -226,7 +237,7 @@ def structure(model: PreTrainedModel) -> Structure:
         for parameter in (parameter for module in those for parameter in module.parameters()):
             if (name := names.pop(id(parameter), None)) is not None:
                 owned[name] = parameter
-        if part == HEAD:  # what the model holds by itself is of its head too
+        if part == HEAD:  # parameters of the model itself belong to the head too
             owned |= {name: parameter for name, parameter in model.named_parameters() if id(parameter) in names}
         if owned:
             parts[part] = owned
@@ -234,7 +245,7 @@ def structure(model: PreTrainedModel) -> Structure:
 
 
 def _layers(model: Any, body: Any) -> torch.nn.ModuleList:
-    """The one stack of layers in the body: a list of modules as long as the config says that the model is deep."""
+    """Return the one stack of layers in the body: a list of as many modules as the config's num_hidden_layers."""
     import torch
 
     depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
@@ -252,8 +263,7 @@ def _layers(model: Any, body: Any) -> torch.nn.ModuleList:
 
 
 def _around(model: Any, body: Any, layers: torch.nn.ModuleList) -> tuple[list[torch.nn.Module], list[torch.nn.Module]]:
-    """The body's modules that run before the layers, and those that run after them; their dropout too."""
-
+    """Return the body's modules that run before the layers, and those that run after them, dropout included."""
     order: list[torch.nn.Module] = []
     inside = {id(module) for layer in layers for module in layer.modules()}
     watched = [
@@ -274,7 +284,7 @@ def _around(model: Any, body: Any, layers: torch.nn.ModuleList) -> tuple[list[to
 
 
 def run_few_tokens(body: Any) -> torch.Tensor:
-    """What a body gives for a few tokens, without dropout or gradients; no trace of it is left behind."""
+    """Return the output of `body` for four tokens, without dropout or gradients; the training modes are restored."""
     import torch
 
     modes = [(module, module.training) for module in body.modules()]
@@ -293,7 +303,7 @@ def _distinct(modules: Iterable[Any]) -> list[Any]:
 
 
 def _stay_in_evaluation(module: torch.nn.Module) -> None:
-    """Switch dropout off in `module` for as long as it is frozen; Trainer calls `model.train()` before each step."""
+    """Keep dropout off in `module` while it is frozen, although Trainer calls `model.train()` before each step."""
     for inner in module.modules():
         inner.eval()
         inner.train = types.MethodType(_no_change, inner)

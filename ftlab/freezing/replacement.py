@@ -1,4 +1,4 @@
-"""A way around some modules of a model, for as long as a block lasts."""
+"""Replace the forward of some modules of a model inside a `with` block; find the module before the first layer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replaced(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
-    """Inside the block the modules compute what these functions do.
+    """Inside the block, replace the forward of each module in `forwards` by its function.
 
-    After it each module has the `forward` that it had: its class's, or one of its own that a library (accelerate, PEFT)
-    or an outer block had put there.
+    Yields nothing. After the block each module has its original `forward`: its class's, or one of its own that a
+    library (accelerate, PEFT) or an outer block had set.
     """
     before = [(module, vars(module).get("forward")) for module in forwards]
     try:
@@ -33,29 +33,32 @@ def replaced(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
                 module.forward = own
 
 
-def unless(module: Any, stand_in: Callable[..., Any], asked: Callable[[], bool]) -> Callable[..., Any]:
-    """A forward for `module` that does what `stand_in` does while `asked()`, and else what the module does now."""
+def forward_while(condition: Callable[[], bool], module: Any, stand_in: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a forward for `module` that calls `stand_in` if `condition()`, and otherwise its present forward."""
     own = vars(module).get("forward")
 
     def forward(this: Any, *arguments: Any, **options: Any) -> Any:
-        if asked():
+        if condition():
             return stand_in(*arguments, **options)
         return type(this).forward(this, *arguments, **options) if own is None else own(*arguments, **options)
 
-    return types.MethodType(forward, module)  # a method: a deep copy of the module then calls the copy's own forward
+    return types.MethodType(forward, module)  # a method: a deep copy of the module then runs on the copy's weights
 
 
 def pass_on(hidden_states: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-    """The forward of a layer that is left out."""
+    """Return `hidden_states`: the forward of a layer that is left out, which ignores `arguments` and `options`."""
     return hidden_states
 
 
-def entrance(body: Any, layers: Any) -> Any:
-    """The module whose output the first layer takes as its hidden states (BERT: its embeddings), or None.
+def input_module(body: Any, layers: Any) -> Any:
+    """Find the module of `body` whose output is the input of the first of `layers` (BERT: its embeddings).
 
-    Where there is one, and nothing but the first layer uses what it gives, features may take its place, and what it is
-    made of need not run. Whether something else uses it shows: other hidden states, handed out there or by the first
-    layer, must lead to the same end.
+    Features can replace it, so that it need not run, if nothing but the first layer uses its output. That is tested:
+    the same arbitrary hidden states, returned once by this module and once by the first layer, must give the same
+    output of the body.
+
+    Returns:
+        The module, or None if there is none or its output is also used elsewhere.
     """
     import torch
 
@@ -75,7 +78,7 @@ def entrance(body: Any, layers: Any) -> Any:
     finally:
         for hook in hooks:
             hook.remove()
-    # The last of them: BERT's embeddings and not the dropout in them, which gives the same tensor where it is off.
+    # The last of them: BERT's embeddings and not their dropout, which returns the same tensor while it is off.
     found = next((module for module, output in reversed(outputs) if output is taken[0] is not None), None)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Features on the disk: what they were made from, and that they are those that are asked for."""
+"""Cached features on disk: an index of what they were computed from, and checks that they fit this training."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ftlab.errors import BadInput
 from ftlab.freezing import plans
+from ftlab.internals.transformers import CONFIG_PATH
 from ftlab.models import batches
 
 if TYPE_CHECKING:
@@ -20,14 +21,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 VALUES, INDEX = "features.f32", "index.json"
-# What a config says of the head, or of the file that it came from.
-NOT_FOR_LAYERS = ("id2label", "label2id", "num_labels", "problem_type", "_name_or_path", "architectures", "dtype")
+# Settings of the head, or of the file that the config came from: the layers do not depend on them.
+NOT_FOR_LAYERS = ("id2label", "label2id", "num_labels", "problem_type", CONFIG_PATH, "architectures", "dtype")
 
 
 def identity(
     model: PreTrainedModel, plan: plans.Plan, rows: Dataset, lengths: np.ndarray, precision: str
 ) -> dict[str, Any]:
-    """What features depend on. The names are those that a refusal uses."""
+    """Collect what features depend on; error messages use its keys.
+
+    Args:
+        model: with the frozen layers.
+        plan: of `plans.freeze`.
+        rows: tokenized, perhaps with text.
+        lengths: (rows,) in tokens.
+        precision: "fp32", "bf16" or "fp16".
+
+    Returns:
+        A description or a hash of each dependency, by name.
+    """
     prints = plans.fingerprints(model)
     config = {name: value for name, value in model.config.to_dict().items() if name not in NOT_FOR_LAYERS}
     return {
@@ -47,13 +59,16 @@ def _hash(value: Any) -> str:
 
 
 def require_empty(folder: Path) -> None:
-    """Raise BadInput unless `folder` is empty or not there: what somebody keeps in it would be replaced."""
+    """Raise BadInput unless `folder` is empty or does not exist: its content would be replaced."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder} holds something else than features; choose an empty folder or a new one")
+        raise BadInput(f"{folder} holds something other than features; choose an empty folder or a new one")
 
 
 def require_same(folder: Path, wanted: Mapping[str, str], size: int) -> torch.dtype:
-    """The dtype of stored features. Raises BadInput if they are not those of `wanted`, or not whole."""
+    """Return the dtype of the features stored in `folder`.
+
+    Raises BadInput if they differ from the identity `wanted`, have not `size` bytes, or cannot be read.
+    """
     import torch
 
     try:
@@ -68,7 +83,7 @@ def require_same(folder: Path, wanted: Mapping[str, str], size: int) -> torch.dt
         if index.get(name) != now:
             raise BadInput(
                 f"the cached features in {folder} were made with {name}: {index.get(name)}, and this training has "
-                f"{now}; remove that folder or choose another, and they are computed anew"
+                f"{now}; remove that folder or choose another, and they are computed again"
             )
     if there != size:
         raise BadInput(

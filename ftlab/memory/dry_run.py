@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
-from torch.utils.weak import WeakIdKeyDictionary
+
+from ftlab.internals import torch_dispatch
+from ftlab.internals.torch_dispatch import TorchDispatchMode, TorchFunctionMode, WeakIdKeyDictionary
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Ledger(TorchDispatchMode):
         new = [self._wrote_down(tensor) for tensor in made]
         flops = _flops(func, args, kwargs or {}, out)
         self.flops += flops
-        if not flops and (any(new) or func._schema.is_mutable):  # else a view, which touches nothing
+        if not flops and (any(new) or torch_dispatch.writes_to_its_inputs(func)):  # else a view, which touches nothing
             self.moved += sum(tensor.numel() * tensor.element_size() for tensor in (*given, *made))
         return out
 
@@ -162,8 +161,9 @@ def _fused_attention(
     """What a fused kernel makes and keeps: the output and one number for each row of the matrix of weights."""
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = query.new_empty(attn_mask.shape)
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return kernel(query, key, value, 0.0, more.get("is_causal", False), attn_mask=attn_mask, scale=more.get("scale"))[0]
+    return torch_dispatch.fused_attention_on_cpu(
+        query, key, value, is_causal=more.get("is_causal", False), attn_mask=attn_mask, scale=more.get("scale")
+    )
 
 
 def _dropout_on_cuda(given: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
@@ -172,12 +172,11 @@ def _dropout_on_cuda(given: torch.Tensor, p: float = 0.5, training: bool = True,
 
 def _flops(func: Any, args: Any, kwargs: Any, out: Any) -> int:
     """FLOPs of a matrix product or of attention; 0 for everything else."""
-    name = func._overloadpacket.__name__
+    name = torch_dispatch.name_of(func)
     if "flash_attention_for_cpu" in name:
         # Forward two products of this size; backward five, since the weights are computed once more (Dao,
         # FlashAttention-2, 2023). A causal mask leaves half of it out in the best case, which is not counted here.
         query, key = (args[1], args[2]) if "backward" in name else (args[0], args[1])
         product = 2 * query.numel() * key.shape[-2]
         return (5 if "backward" in name else 2) * product
-    counted = flop_registry.get(func._overloadpacket)
-    return int(counted(*args, **kwargs, out_val=out)) if counted else 0
+    return torch_dispatch.flops(func, args, kwargs, out)

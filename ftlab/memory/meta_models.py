@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from ftlab.errors import BadInput
+from ftlab.internals import transformers as transformers_internals
 from ftlab.models import loading
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def adapt(outline: Any, *, rank: int, target_modules: Sequence[str] | str | None
     Raises BadInput when no module is called so.
     """
     from peft import LoraConfig, TaskType, get_peft_model
-    from transformers.pytorch_utils import Conv1D
+    from transformers import Conv1D
 
     linear = {
         name.rpartition(".")[2]: module
@@ -113,13 +114,11 @@ def quantize(outline: Any, *, double: bool = True) -> None:
 
     The head, what is tied to it, and everything that is no linear layer stay as they are.
     """
-    from transformers.pytorch_utils import Conv1D
-    from transformers.quantizers.base import get_keys_to_not_convert
-    from transformers.quantizers.quantizers_utils import should_convert_module
+    from transformers import Conv1D
 
-    spared = [*get_keys_to_not_convert(outline), *(getattr(outline, "_keep_in_fp32_modules", None) or ())]
+    is_converted = transformers_internals.is_converted(outline)
     for name, module in list(outline.named_modules()):
-        if type(module) in (nn.Linear, Conv1D) and should_convert_module(name, spared):
+        if type(module) in (nn.Linear, Conv1D) and is_converted(name):
             inside, outside = module.weight.shape if isinstance(module, Conv1D) else module.weight.shape[::-1]
             outline.set_submodule(name, FourBitLinear(inside, outside, module.bias, double))
 
@@ -167,16 +166,16 @@ class _FourBitProduct(torch.autograd.Function):
 
 def _is_decoder(config: Any) -> bool:
     """Whether a config's model is trained to continue texts, by the class that it was saved from, else by its kind."""
-    from transformers.models.auto import modeling_auto
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     saved_as = (getattr(config, "architectures", None) or [""])[0]
     if saved_as.endswith(("ForCausalLM", "LMHeadModel")):
         return True
-    if config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING:
         return False
     if saved_as.endswith("ForSequenceClassification"):
         return False
-    if config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return True
     raise BadInput(
         f"a {config.model_type} model is neither a decoder nor an encoder of texts, as far as transformers says; "

@@ -18,6 +18,7 @@ from ftlab.adapters import tensors as adapter_tensors
 from ftlab.adapters.config import APART, CONFIG, FOLLOWED, INITS_THAT_LEAVE_THE_BASE, SILENT, WEIGHTS, one_line, shown
 from ftlab.adapters.matching import Fit
 from ftlab.errors import BadInput
+from ftlab.internals import transformers as transformers_internals
 from ftlab.models import shards
 from ftlab.models.shards import Checkpoint, Layout, Place
 
@@ -157,8 +158,8 @@ class _Names:
     def __init__(self, base: Checkpoint, fitted: Fit, model: Any) -> None:
         self.base, self.fitted, self.adapter = base, fitted, fitted.adapter
         self.body = f"{model.base_model_prefix}."
-        ties = model.all_tied_weights_keys
-        self.sources = dict(ties)
+        ties = transformers_internals.tied_weights(model)
+        self.sources = ties
         self.tied = set(ties) | set(ties.values())
 
     def _variants(self, name: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Run a model over many rows: batches of like length, answers in the order of the rows.
+"""Run a model over many rows: batches of rows of similar length, answers in the order of the rows.
 
-Rows of a batch are padded to its longest, so rows of like length waste little. A batch holds as many rows as fit into
-a number of tokens, which keeps short rows fast and long ones within memory.
+Rows of a batch are padded to its longest row, so rows of similar length need little padding. A batch is limited by its
+number of tokens: many short rows fit, and long rows stay within memory.
 """
 
 from __future__ import annotations
@@ -22,10 +22,20 @@ MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def by_length(lengths: Sequence[int], tokens: int = TOKENS, *, rows: int | None = None) -> Iterator[list[int]]:
-    """The places of the rows in batches of at most `tokens` padded tokens (one row at least), the longest rows first.
+    """Put rows into batches of similar length, the longest rows first.
 
-    With `rows`, no batch has more than so many. The longest first, so that a batch that does not fit into memory fails
-    at once and not at the end.
+    The longest come first, so that a batch that does not fit into memory fails at once and not at the end.
+
+    Args:
+        lengths: tokens of each row.
+        tokens: the most tokens in a batch, padding included; a longer row is a batch by itself.
+        rows: the most rows in a batch; None for no limit.
+
+    Yields:
+        The indices of the rows of one batch.
+
+    >>> list(by_length([3, 9, 4, 5], tokens=10))
+    [[1], [3, 2], [0]]
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     start = 0
@@ -37,10 +47,16 @@ def by_length(lengths: Sequence[int], tokens: int = TOKENS, *, rows: int | None 
 
 
 def pad(tokenizer: PreTrainedTokenizerBase, columns: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, torch.Tensor]:
-    """What the tokenizer gave for some rows, column by column, as tensors (rows, longest row); an attention_mask too.
+    """Pad rows to the longest one, as `tokenizer.pad` does, but faster.
 
-    What `tokenizer.pad` gives, which goes through all tokens in Python: on short rows that takes as long as a small
-    model does.
+    `tokenizer.pad` goes through all tokens in Python: on short rows that takes as long as a small model.
+
+    Args:
+        tokenizer: its pad token and padding side are used.
+        columns: the tokenizer's output for some rows, by name (`MODEL_INPUTS`).
+
+    Returns:
+        Each column as a tensor (rows, longest row), and an attention_mask if `columns` has none.
     """
     import torch
     from torch.nn.utils.rnn import pad_sequence
@@ -63,10 +79,20 @@ def run(
     tokens: int = TOKENS,
     what: str = "predicting",
 ) -> np.ndarray:
-    """`read(output, attention_mask)` of each row, stacked in the order of the rows: (rows, ...), as float32.
+    """Run a model over tokenized rows in batches, and read an answer for each row from its output.
 
-    `encodings` is what the tokenizer gave for the rows (at least one), without padding. The model is put into
-    evaluation mode, and runs in its own precision and without gradients.
+    The model is put into evaluation mode. It runs in its own precision and without gradients.
+
+    Args:
+        model: on the device where it is to run.
+        tokenizer: the one that made `encodings`.
+        encodings: the tokenizer's output for at least one row, without padding.
+        read: from the model's output and the attention mask of a batch to a tensor (rows, ...), such as `softmax`.
+        tokens: the most tokens in a batch, padding included.
+        what: the name on the progress bar.
+
+    Returns:
+        (rows, ...) float32, in the order of the rows.
     """
     columns = {name: list(encodings[name]) for name in MODEL_INPUTS if name in encodings}
 
@@ -85,7 +111,19 @@ def run_batches(
     tokens: int = TOKENS,
     what: str = "predicting",
 ) -> np.ndarray:
-    """As `run`, for rows of these `lengths` in tokens whose batches `batch(places)` makes; it may hold labels."""
+    """Do what `run` does, for batches that the caller makes.
+
+    Args:
+        model: on the device where it is to run.
+        lengths: tokens of each row.
+        batch: from the indices of some rows to the model's inputs for them; labels are left out.
+        read: from the model's output and the attention mask of a batch to a tensor (rows, ...).
+        tokens: the most tokens in a batch, padding included.
+        what: the name on the progress bar.
+
+    Returns:
+        (rows, ...) float32, in the order of the rows.
+    """
     import torch
 
     answers: dict[int, np.ndarray] = {}
@@ -101,14 +139,21 @@ def run_batches(
 
 
 def softmax(output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
-    """The probability of each label: (rows, labels)."""
+    """Return the probability of each label, (rows, labels), from the `output`; `attention_mask` is ignored"""
     return output.logits.float().softmax(dim=-1)
 
 
 def mean_pooled(output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
-    """The mean of the last layer's hidden states over the real tokens, at length 1: one vector a row.
+    """Return the mean of the last hidden states over the real tokens, L2-normalised: (rows, width).
 
-    How sentence encoders such as MiniLM were trained to be read (Reimers and Gurevych, Sentence-BERT, 2019).
+    `output` has the last_hidden_state (rows, tokens, width), and `attention_mask` is 0 where there is padding. Sentence
+    encoders such as MiniLM were trained with this mean (Reimers and Gurevych, Sentence-BERT, 2019).
+
+    >>> from types import SimpleNamespace
+    >>> import torch
+    >>> states = torch.tensor([[[3.0, 0.0], [3.0, 8.0], [9.0, 9.0]]])
+    >>> mean_pooled(SimpleNamespace(last_hidden_state=states), torch.tensor([[1, 1, 0]])).tolist()  # mean (3, 4)
+    [[0.6000000238418579, 0.800000011920929]]
     """
     import torch
 
@@ -118,9 +163,10 @@ def mean_pooled(output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
 
 
 def first_token(output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
-    """The last layer's hidden state of each row's first token, at length 1: what BERT's classification head reads.
+    """Return the last hidden state of each row's first token, L2-normalised: (rows, width).
 
-    Expects padding on the right.
+    BERT's classification head reads this vector of the `output`. `attention_mask` is unused: padding must be on the
+    right.
     """
     import torch
 

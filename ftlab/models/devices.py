@@ -1,4 +1,4 @@
-"""Device and dtype: the one place that decides where a model computes on this machine, and in which precision."""
+"""Device and dtype: where a model computes on this machine (CUDA, MPS, CPU), and in which precision."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ if TYPE_CHECKING:
 
 
 def best_device() -> str:
-    """Where a model answers fastest on this machine: "cuda", "mps" or "cpu"."""
+    """Return the device on which a model runs fastest on this machine: "cuda", "mps" or "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def frozen_dtype(device: str | None = None) -> torch.dtype:
-    """The dtype in which to hold weights that do not train: on a GPU half precision, of the kind that it computes in.
+    """Return the dtype for weights that do not train, on `device` (`best_device()` by default).
 
-    fp32 elsewhere, in which a batch changes no answer. `device` is `best_device()` unless given.
+    On a GPU it is bfloat16, or float16 if the GPU has no bfloat16. Elsewhere it is float32, in which the batch does not
+    change the answers.
     """
     import torch
 
@@ -30,31 +31,32 @@ def frozen_dtype(device: str | None = None) -> torch.dtype:
 
 
 def mixed_precision() -> dict[str, bool]:
-    """The precision arguments of TrainingArguments for this machine: fp16, bf16, and use_cpu where bf16 asks for it.
+    """Return the precision arguments of TrainingArguments for this machine: fp16, bf16, and use_cpu if bf16 needs it.
 
-    bf16 on a GPU that has it, fp16 on an older one; bf16 on a CPU with instructions for it (AVX-512 BF16, AMX), where a
-    step takes about two thirds of the time; neither elsewhere. Asked for fp16, Trainer would train in fp32 on a CPU
-    without saying so, and bf16 without such instructions is slower than fp32. The weights stay in fp32 in any case.
+    A GPU gets bf16, or fp16 if it has no bf16. A CPU gets bf16 if it has instructions for it (AVX-512 BF16, AMX): a
+    step then takes about two thirds of the time. Without them bf16 is slower than fp32, and with fp16=True Trainer
+    would train in fp32 on a CPU without a warning. The weights stay in fp32 in any case.
     """
     import torch
 
     if torch.cuda.is_available():
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return {"fp16": not bf16, "bf16": bf16}
-    if torch.backends.mps.is_available() or not _cpu_has_bf16():
+    if torch.backends.mps.is_available() or not cpu_has_bf16():
         return {"fp16": False, "bf16": False}
     return {"fp16": False, "bf16": True, "use_cpu": True}
 
 
 def answer_dtype() -> torch.dtype:
-    """The dtype in which to hold weights that answer: half precision wherever this machine computes in it."""
+    """Return the dtype for the weights of inference: half precision if this machine computes in it, else float32."""
     import torch
 
     precision = mixed_precision()
     return torch.bfloat16 if precision["bf16"] else torch.float16 if precision["fp16"] else torch.float32
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
+    """Return whether the CPU has instructions for bf16: AVX-512 BF16 or AMX."""
     import torch
 
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -62,18 +64,28 @@ def _cpu_has_bf16() -> bool:
 
 
 @contextmanager
-def in_dtype(model: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Inside the block the model's weights are in `dtype`; afterwards they are the very tensors that they were.
+def in_dtype(model: torch.nn.Module, dtype: torch.dtype, *, buffers: bool = False) -> Iterator[None]:
+    """Return a context in which the model's weights are in `dtype`; afterwards they are restored to the last bit.
 
-    Half precision halves what a step of generation reads from memory, which is most of its time. Buffers stay as they
-    are (rotary frequencies would lose their accuracy), and so do weights in 4 bits. A weight that is written to inside
-    the block is not kept.
+    A step of generation mostly waits for weights from memory, and half precision halves their bytes. Do not write to
+    weights inside the block. Weights in 4 bits stay as they are.
+
+    Args:
+        model: any module.
+        dtype: a floating-point dtype.
+        buffers: convert buffers too. In half precision, rotary frequencies would lose accuracy.
     """
-    before = [(parameter, parameter.data) for parameter in model.parameters() if parameter.is_floating_point()]
+    import torch
+
+    before = []
+    for tensor in (*model.parameters(), *(model.buffers() if buffers else ())):
+        if tensor.is_floating_point():
+            widens = torch.promote_types(tensor.dtype, dtype) == dtype  # casting back is exact, and takes no memory
+            before.append((tensor, tensor.dtype, None if widens else tensor.data))
     try:
-        for parameter, data in before:
-            parameter.data = data.to(dtype)
+        for tensor, _, _ in before:
+            tensor.data = tensor.data.to(dtype)
         yield
     finally:
-        for parameter, data in before:
-            parameter.data = data
+        for tensor, own, data in before:
+            tensor.data = tensor.data.to(own) if data is None else data

@@ -1,7 +1,7 @@
-"""Answers of a causal language model: prompts in batches, padded on the left, each ended at an end token.
+"""Text generation with a causal language model: prompts in batches, padded on the left, stopped at an end token.
 
-A decoder goes on from the last position of a row, so padding stands on the left, and positions are counted from the
-first real token (transformers does this from the attention mask). A batch then gives what one prompt at a time gives.
+A decoder continues from the last position of a row, so padding is on the left. Positions are counted from the first
+real token (transformers does this from the attention mask). A batch then has the same answers as one prompt at a time.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote after a prompt: its text without special tokens, its tokens, and whether it came to an end.
+    """The text that a model wrote after a prompt, without special tokens; its number of tokens; whether it ended.
 
-    The token that ends it (see `end_tokens`) is counted and is no part of the text.
+    The end token (see `end_tokens`) is counted, and is not part of the text.
     """
 
     text: str
@@ -36,9 +36,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw the next token: from the smallest set that holds `top_p` of the probability (nucleus sampling).
+    """Nucleus sampling: draw the next token from the smallest set of tokens that has `top_p` of the probability.
 
-    `temperature` divides the logits: below 1 the likely becomes likelier. Source: Holtzman et al., arXiv 1904.09751.
+    `temperature` divides the logits: below 1, likely tokens become more likely. Source: Holtzman et al., arXiv
+    1904.09751.
     """
 
     seed: int = 0
@@ -66,13 +67,27 @@ def generate(
     batch_size: int | None = None,
     what: str = "answering",
 ) -> list[Answer]:
-    """An answer to each prompt (token ids, `prompts.prompt_ids`), in their order; greedy unless `sampling` is given.
+    """Generate an answer to each prompt, greedily unless `sampling` is given.
 
-    Greedy: the likeliest token each time, so that equal models give equal answers. A batch holds at most `tokens`
-    tokens, answers included, and at most `batch_size` prompts, of like length. An answer ends at the first of
-    `end_tokens`. What the model's own generation config says besides, of sampling and penalties (`own_rules`), is left
-    aside, so that two models are compared by the same rules. Raises BadInput for an empty prompt, and for more tokens
-    than the model has positions.
+    Greedy decoding takes the likeliest token each time, so equal models give equal answers. An answer ends at the first
+    of `end_tokens`. Sampling and penalties of the model's own generation config (`own_rules`) are ignored, so that two
+    models are compared by the same rules.
+
+    Args:
+        model: a causal language model, PEFT-wrapped or not.
+        tokenizer: it needs a pad token.
+        prompts: token ids of each prompt (`prompts.prompt_ids`).
+        max_new_tokens: the most tokens of an answer, its end token included.
+        sampling: how to draw tokens; None for greedy.
+        tokens: the most tokens in a batch, answers and padding included.
+        batch_size: the most prompts in a batch; None for no limit.
+        what: the name on the progress bar.
+
+    Returns:
+        One answer for each prompt, in the order of the prompts.
+
+    Raises:
+        BadInput: a prompt is empty or too long for the model (`require_room`), or batch_size is below 1.
     """
     require_room(model, prompts, max_new_tokens)
     if batch_size is not None and batch_size < 1:
@@ -101,10 +116,20 @@ def stream(
     max_new_tokens: int,
     sampling: Sampling | None = None,
 ) -> Iterator[str]:
-    """The answer to one prompt in pieces, as they come; joined they are the text that `generate` gives.
+    """Generate the answer to one prompt piece by piece; the joined pieces are the text that `generate` returns.
 
-    The model runs beside whoever reads, so ask it nothing else, and switch no adapter, before the last piece. Close the
-    iterator to stop early. Raises BadInput as `generate` does, at once.
+    The model runs in another thread: do not use it, and do not switch adapters, before the last piece. Close the
+    iterator to stop early.
+
+    Args:
+        model: a causal language model, PEFT-wrapped or not.
+        tokenizer: the model's.
+        prompt: token ids (`prompts.prompt_ids`).
+        max_new_tokens: the most tokens of the answer, its end token included.
+        sampling: how to draw tokens; None for greedy.
+
+    Returns:
+        An iterator over pieces of text. BadInput is raised by the call, as by `generate`, and not by the iterator.
     """
     require_room(model, [prompt], max_new_tokens)
     ends = end_tokens(model, tokenizer)
@@ -112,11 +137,13 @@ def stream(
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that end an answer: the tokenizer's EOS, and those of the model's own generation config.
+    """Return the ids that end an answer: the EOS of `tokenizer`, and those of the generation config of `model`.
 
-    The first is what the lessons train. Chat models often have more ends than their tokenizer knows, and transformers
-    stops at those that the generation config names (its config's, where that names none). Raises BadInput for ids that
-    are no whole numbers.
+    The lessons train the first. Chat models often have more end tokens than their tokenizer knows, and transformers
+    stops at those of the generation config, or of the config if the generation config has none.
+
+    Raises:
+        BadInput: an id is not a whole number.
     """
     own = _inside(model)
     said = getattr(own.generation_config, "eos_token_id", None)
@@ -125,12 +152,12 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     if strange := [one for one in given if one is not None and type(one) is not int]:
         raise BadInput(
             f"the model's generation config has the eos_token_id {strange[0]!r}; expected a whole number or a list of "
-            "them: mend its generation_config.json"
+            "them: correct its generation_config.json"
         )
     return list(dict.fromkeys(one for one in given if one is not None and one >= 0))  # -1 means none
 
 
-# What a generation config may say that changes answers, and the value that changes nothing.
+# Settings of a generation config that change answers, each with the value that changes nothing.
 _RULES: dict[str, Any] = {
     "bad_words_ids": None, "begin_suppress_tokens": None, "constraints": None, "dola_layers": None,
     "encoder_no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1, "exponential_decay_length_penalty": None,
@@ -146,7 +173,7 @@ _DRAWING: dict[str, Any] = {
 
 
 def own_rules(model: PreTrainedModel) -> dict[str, Any]:
-    """What the model's own generation config says that would change its answers, and that `generate` leaves aside."""
+    """Return the settings in the generation config of `model` that change answers, and that `generate` ignores."""
     config = _inside(model).generation_config
     named = _RULES | (_DRAWING if getattr(config, "do_sample", False) else {})
     said = {name: getattr(config, name, None) for name in named}
@@ -157,7 +184,7 @@ def own_rules(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def _inside(model: Any) -> Any:
-    """The model inside a PEFT wrapper, which has the configs; any other model as it is."""
+    """Return the model inside a PEFT wrapper, which has the configs; any other model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -176,11 +203,14 @@ def _pieces(
     from transformers import TextIteratorStreamer
 
     class Streamer(TextIteratorStreamer):
-        """An end token need not be a special one, and is no part of the text all the same."""
+        """Leaves end tokens out of the text, also those that are not special tokens."""
+
+        prompt_has_come = False
 
         def put(self, value: torch.Tensor) -> None:
-            if self.next_tokens_are_prompt or int(value.reshape(-1)[-1]) not in ends:
+            if not self.prompt_has_come or int(value.reshape(-1)[-1]) not in ends:
                 super().put(value)
+            self.prompt_has_come = True
 
     streamer = Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     unread = Event()
@@ -197,7 +227,7 @@ def _pieces(
                     stopping_criteria=[enough],
                 )  # fmt: skip
         except BaseException:
-            streamer.on_finalized_text("", stream_end=True)  # or the reader would wait for ever
+            streamer.on_finalized_text("", stream_end=True)  # otherwise the reader would wait forever
             raise
 
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -225,15 +255,15 @@ def _rules(
 
 @contextmanager
 def _answering(model: PreTrainedModel, sampling: Sampling | None) -> Iterator[None]:
-    """The model in evaluation mode and without a generation config of its own; afterwards it is as it was.
+    """Put the model into evaluation mode and take its generation config away; restore both afterwards.
 
-    Whatever a call's config leaves open, transformers fills from the model's: penalties, beams, a least length. What is
-    drawn meanwhile is drawn by the seed, and leaves PyTorch's own generator alone.
+    transformers fills what a call's config leaves open from the model's config: penalties, beams, a minimum length.
+    Draws inside the block depend on the seed alone, and do not move PyTorch's own generator.
     """
     import torch
     from transformers import GenerationConfig
 
-    own = _inside(model)  # which PEFT asks for it
+    own = _inside(model)  # PEFT reads the generation config from there
     config, modes = own.generation_config, [(module, module.training) for module in model.modules()]
     own.generation_config = GenerationConfig()
     model.eval()
@@ -248,19 +278,19 @@ def _answering(model: PreTrainedModel, sampling: Sampling | None) -> Iterator[No
 
 
 def _answer(ids: Sequence[int], ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Answer:
-    """What stands before the first end token; after it there is padding."""
+    """Return the answer before the first end token; padding comes after it."""
     end = next((place for place, one in enumerate(ids) if one in ends), None)
     own = list(ids[:end])
     return Answer(tokenizer.decode(own, skip_special_tokens=True), len(own) + (end is not None), end is not None)
 
 
 def require_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    """Raise BadInput unless the model has positions for each prompt (token ids) and `max_new_tokens` after it."""
+    """Raise BadInput unless `model` has positions for each of `prompts` (token ids) and `max_new_tokens` after it."""
     if max_new_tokens < 1:
         raise BadInput(f"max_new_tokens is {max_new_tokens}; expected at least 1")
     for number, prompt in enumerate(prompts):
         if not len(prompt):
-            raise BadInput(f"prompt {number} is empty; give the model something to go on from")
+            raise BadInput(f"prompt {number} is empty; give the model something to continue")
     if not len(prompts):
         raise BadInput("there are no prompts to answer; give at least one")
     most = positions.most_tokens(model)

@@ -1,4 +1,4 @@
-"""The names of a classifier's labels, as its config.json has them, in the order of its outputs."""
+"""The label names of a classifier, from its config.json, in the order of its outputs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,27 @@ from typing import Any
 
 from ftlab.errors import BadInput
 
-UNNAMED = re.compile(r"LABEL_\d+")  # how transformers calls a label without a name
+UNNAMED = re.compile(r"LABEL_\d+")  # the default names of transformers
 
 
 def read(config: Mapping[str, Any], name: str) -> list[str]:
-    """The names in the config.json of the model `name`, in the order of their ids; LABEL_0 and so on if it has none.
+    """Read the label names of a classifier from its config.
 
-    id2label counts; where it is not there, or names nothing, label2id does. A number is its own name ("0"). Raises
-    BadInput where the ids are not 0, 1, 2 and so on, a name is empty or stands twice, the two tables contradict each
-    other, or num_labels does.
+    id2label is used. If it is missing, or has default names only, label2id is used. A number becomes a text ("0").
+
+    Args:
+        config: the content of config.json.
+        name: the model's name, for error messages.
+
+    Returns:
+        The names in the order of their ids; LABEL_0 and so on if the config has none.
+
+    Raises:
+        BadInput: the ids are not 0, 1, 2 and so on, a name is empty or stands twice, the two tables contradict each
+            other, or num_labels contradicts them.
+
+    >>> read({"id2label": {"1": "good", "0": "bad"}}, "mine")
+    ['bad', 'good']
     """
     names = _by_id(config.get("id2label"), "id2label", name)
     given = config.get("label2id")
@@ -37,13 +49,13 @@ def read(config: Mapping[str, Any], name: str) -> list[str]:
         return [f"LABEL_{number}" for number in range(count if isinstance(count, int) else 2)]
     if isinstance(count, int) and count != len(names):
         raise BadInput(
-            f"the config.json of {name} has num_labels {count} and names {len(names)} labels; mend one of them"
+            f"the config.json of {name} has num_labels {count} and names {len(names)} labels; correct one of them"
         )
     return names
 
 
 def _by_id(table: Any, what: str, name: str) -> list[str]:
-    """The names of a table {id: name}, in the order of the ids."""
+    """Return the names of a table {id: name}, in the order of the ids."""
     if table is None:
         return []
     if not isinstance(table, dict):

@@ -1,7 +1,7 @@
-"""One name, one folder: weights from an asset, a hub repository or your own disk load the same way.
+"""Load models and tokenizers by name: from an asset, a hub repository or your own disk, in the same way.
 
-`folder(name)` gives a local folder that `from_pretrained` reads; the lessons call `from_pretrained` themselves.
-Only safetensors are accepted: a `.bin` or `.pt` checkpoint is a pickle, and opening a pickle runs its code.
+`folder(name)` returns a local folder that `from_pretrained` reads; the lessons call `from_pretrained` themselves.
+Only safetensors are accepted: a `.bin` or `.pt` checkpoint is a pickle, and opening a pickle can run any code.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]  # and the config, which tells what model it is for
-NO_LIMIT = 10**9  # tokens: what a model takes that has neither positions that end nor a tokenizer that says where
+TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]  # with the config, which names the kind of model
+NO_LIMIT = 10**9  # tokens: of a model whose positions have no end and whose tokenizer has no limit
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,24 @@ MODELS = (*MODEL_ASSETS, *HUB_MODELS, *tiny.BUILDERS)
 
 
 def required_assets(model: str) -> list[str]:
-    """The assets that loading `model` needs in the cache."""
+    """Return the names of the assets that `model` needs in the cache."""
     return [model] if model in MODEL_ASSETS else []
 
 
 def comes_from_hub(model: str) -> bool:
-    """Whether `model` is fetched from the model hub."""
+    """Return whether `model` is fetched from the model hub."""
     return model in HUB_MODELS or not (model in MODELS or _is_folder_name(model))
 
 
 def folder(model: str) -> Path:
-    """The local folder of a model: config, tokenizer and safetensors.
+    """Return the local folder of a model, with config, tokenizer and safetensors; fetch it if it is missing.
 
-    `model` is one of MODELS, a folder of yours, or any other hub id, with its revision if you want it pinned
-    (`namespace/name@revision`). What is missing is fetched. Raises BadInput when the folder is no model or holds
-    only a pickle, AssetError when it cannot be fetched.
+    Args:
+        model: one of MODELS, a folder, or a hub id (`namespace/name`, or `namespace/name@revision` to pin it).
+
+    Raises:
+        BadInput: the folder is not a model, or has only a pickle.
+        AssetError: the model cannot be fetched.
     """
     if model in MODEL_ASSETS:
         return assets.path(model)
@@ -75,10 +78,13 @@ def folder(model: str) -> Path:
 
 
 def tokenizer_folder(model: str) -> Path:
-    """The local folder of a model's tokenizer, for whoever needs no more of it: no weights are fetched from the hub.
+    """Return the local folder of the tokenizer of `model`, without fetching weights from the hub.
 
-    Nor need a folder of yours hold any. Raises BadInput when it holds no tokenizer, AssetError when it cannot be
-    fetched.
+    A folder of your own need not have weights either.
+
+    Raises:
+        BadInput: the folder has no tokenizer.
+        AssetError: the tokenizer cannot be fetched.
     """
     if model in MODEL_ASSETS or model in tiny.BUILDERS:  # one package each, weights and all
         return folder(model)
@@ -97,7 +103,7 @@ def _fetched(model: str, patterns: list[str]) -> Path:
 
 
 def check_tokenizer(model: str) -> None:
-    """Raise BadInput unless `model` is a known name, a hub id, or a folder with a tokenizer. Downloads nothing."""
+    """Raise BadInput unless `model` is a known name, a hub id, or a folder with a tokenizer. Download nothing."""
     if model not in MODELS and _is_folder_name(model):
         model_files.require_tokenizer(Path(model).expanduser(), model)
     else:
@@ -105,7 +111,7 @@ def check_tokenizer(model: str) -> None:
 
 
 def check(model: str) -> None:
-    """Raise BadInput unless `model` is a known name, a hub id, or a folder with a model in it. Downloads nothing."""
+    """Raise BadInput unless `model` is a known name, a hub id, or a folder with a model in it. Download nothing."""
     if model in MODELS:
         return
     if _is_folder_name(model):
@@ -118,13 +124,13 @@ def check(model: str) -> None:
 
 
 def max_positions(model: str) -> int:
-    """The most tokens, special ones included, that one row may have for this model.
+    """Return the most tokens, special ones included, that one row may have for `model`.
 
-    By the model's own positions (`positions.most_tokens`), and by its tokenizer's `model_max_length` where that is
-    less. Raises BadInput for a config that describes no model.
+    It is the smaller of the model's positions (`positions.most_tokens`) and its tokenizer's `model_max_length`; NO_LIMIT
+    if it has neither. Raises BadInput for a config that describes no model.
     """
     path = folder(model)
-    if model in MODELS:  # their positions begin at 0, so there is no need of a library that takes seconds to import
+    if model in MODELS:  # their positions begin at 0, so transformers is not needed, which takes seconds to import
         written = model_files.read_json(path / "config.json")
         limits = [written[key] for key in ("max_position_embeddings", "n_positions") if key in written]
     else:
@@ -143,14 +149,14 @@ def _positions(model: str) -> int | None:
         return positions.most_tokens(positions.outline(config(model)))
     except BadInput:
         raise
-    except Exception as problem:  # each architecture has errors of its own for a config that is not its own
+    except Exception as problem:  # each architecture raises errors of its own for a wrong config
         raise BadInput(
             f"{model} has a config.json that describes no model ({_reason(problem)}); save it again"
         ) from problem
 
 
 def hidden_size(model: str) -> int:
-    """The width of the model's layers; its weights are not needed for it. Raises BadInput where the config has none."""
+    """Return the width of the layers of `model`, from its config alone. Raises BadInput if the config has none."""
     described = _config_in(tokenizer_folder(model), model)
     width = getattr(described.get_text_config(), "hidden_size", None)
     if not isinstance(width, int):
@@ -159,17 +165,17 @@ def hidden_size(model: str) -> int:
 
 
 def depth(model: str) -> int:
-    """How many layers the model has."""
-    if model in MODELS:  # known to be whole, so there is no need of a library that takes seconds to import
+    """Return the number of layers of `model`."""
+    if model in MODELS:  # known to be whole, so transformers is not needed, which takes seconds to import
         written = model_files.read_json(folder(model) / "config.json")
         return int(next(written[name] for name in ("num_hidden_layers", "n_layers", "n_layer") if name in written))
     return int(config(model).num_hidden_layers)
 
 
 def config(model: str) -> Any:
-    """The model's config, in which architectures that have names of their own answer to the common ones too.
+    """Return the transformers config of `model`, which has the common names of settings for every architecture.
 
-    Raises BadInput where transformers knows no such model, or a value in it is none.
+    Raises BadInput if transformers does not know the model, or a value of the config is invalid.
     """
     return _config_in(folder(model), model)
 
@@ -186,10 +192,10 @@ def _config_in(path: Path, model: str) -> Any:
 
 
 def without_attention_dropout(model: str) -> dict[str, float]:
-    """The `from_pretrained` option that turns attention dropout off, where there is no CUDA; else nothing.
+    """Return the `from_pretrained` option that turns attention dropout of `model` off; on CUDA an empty dict.
 
-    On a CPU, dropout on the attention weights draws a random number for each of them and keeps PyTorch from its fused
-    attention kernel: most of the time of a step at long lengths. Dropout on the hidden states stays as shipped.
+    On a CPU, dropout on the attention weights draws a random number for each of them, and PyTorch cannot use its fused
+    attention kernel: at long lengths that is most of the time of a step. Dropout on the hidden states is not changed.
     """
     import torch
 
@@ -201,7 +207,7 @@ def without_attention_dropout(model: str) -> dict[str, float]:
 
 
 def weights_sha256(path: Path) -> str:
-    """One hash for all safetensors of a folder: equal means the same weights."""
+    """Return one SHA-256 for all safetensors of the folder `path`: equal hashes mean equal files."""
     parts = sorted(path.glob("*.safetensors"))
     if len(parts) == 1:
         return files.sha256(parts[0])
@@ -211,11 +217,16 @@ def weights_sha256(path: Path) -> str:
 
 
 def tokenizer(model: str, *, pad_token_id: int | None = None, **options: Any) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, ready to pad (see `prepare_padding`). Raises BadInput for one that cannot be loaded.
+    """Return the tokenizer of a model, ready to pad (see `prepare_padding`).
 
-    `options` are those of `AutoTokenizer.from_pretrained`. What trains a classifier says `split_special_tokens=True`:
-    a text that says "[SEP]" is then no two texts. It is saved with the tokenizer, so whoever loads the model reads
-    texts as its training did.
+    Args:
+        model: a name, folder or hub id, as in `folder`.
+        pad_token_id: the pad id of a trained classifier; see `prepare_padding`.
+        options: of `AutoTokenizer.from_pretrained`. To train a classifier, pass `split_special_tokens=True`: "[SEP]" in
+            a text is then plain text, and does not separate two texts. The option is saved with the tokenizer.
+
+    Raises:
+        BadInput: the tokenizer cannot be loaded.
     """
     loaded = _tokenizer_in(folder(model), model, **options)
     prepare_padding(loaded, pad_token_id)
@@ -223,7 +234,7 @@ def tokenizer(model: str, *, pad_token_id: int | None = None, **options: Any) ->
 
 
 def bare_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """The model's tokenizer as it comes, without the weights (`tokenizer_folder`). Raises BadInput as `tokenizer`."""
+    """Return the tokenizer of `model` unchanged, without fetching weights. Raises BadInput if it cannot be loaded."""
     return _tokenizer_in(tokenizer_folder(model), model)
 
 
@@ -239,9 +250,9 @@ def _tokenizer_in(path: Path, model: str, **options: Any) -> PreTrainedTokenizer
 
 
 def load(kind: Any, model: str, **options: Any) -> PreTrainedModel:
-    """`kind.from_pretrained` (an Auto class of transformers) of the folder of `model`, with every weight found there.
+    """Return the model `model`, loaded by `kind` (an Auto class of transformers) with `options` of `from_pretrained`.
 
-    Raises BadInput where one is missing (`loading_report.require_whole`), or the folder holds no such model.
+    Raises BadInput if a weight is missing (`loading_report.require_whole`), or the folder has no such model.
     """
     loaded, report = _from_pretrained(kind, model, **options)
     require_whole(loaded, report, model)
@@ -249,10 +260,17 @@ def load(kind: Any, model: str, **options: Any) -> PreTrainedModel:
 
 
 def encoder(model: str, label_names: Sequence[str], **options: Any) -> PreTrainedModel:
-    """A classifier over `label_names`, in this order: a fresh head on the pretrained `model`, encoder or decoder.
+    """Return a classifier in float32: a fresh head on a pretrained model, encoder or decoder.
 
-    It is in float32, to be trained, and ready for the pad token of `tokenizer(model)`. Raises BadInput as
-    `loading_report.start_fresh_head` does.
+    It has the pad token of `tokenizer(model)`.
+
+    Args:
+        model: a name, folder or hub id, as in `folder`.
+        label_names: the labels, in the order of the outputs.
+        options: of `from_pretrained`.
+
+    Raises:
+        BadInput: a weight of the body is missing (`loading_report.start_fresh_head`).
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -271,9 +289,9 @@ def encoder(model: str, label_names: Sequence[str], **options: Any) -> PreTraine
 
 
 def body(model: str, **options: Any) -> PreTrainedModel:
-    """The pretrained body of `model` in float32, without a head. A pooler may be random: hidden states come before it.
+    """Return the pretrained body of `model` in float32, without a head; `options` are those of `from_pretrained`.
 
-    Raises BadInput as `load` does.
+    Its pooler may be random, which does not change the hidden states. Raises BadInput as `load` does.
     """
     import torch
     from transformers import AutoModel
@@ -284,9 +302,9 @@ def body(model: str, **options: Any) -> PreTrainedModel:
 
 
 def causal_lm(model: str, *, dtype: torch.dtype | None = None, **options: Any) -> PreTrainedModel:
-    """A causal language model in `dtype` (float32 by default), ready for the pad token of `tokenizer(model)`.
+    """Return the causal language model `model` in `dtype` (float32 by default), with the pad token of its tokenizer.
 
-    Raises BadInput as `load` does.
+    `options` are those of `from_pretrained`. Raises BadInput as `load` does.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -297,11 +315,11 @@ def causal_lm(model: str, *, dtype: torch.dtype | None = None, **options: Any) -
 
 
 def _from_pretrained(kind: Any, model: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A model and its loading report. What the folder's files make impossible is a BadInput; no memory is not."""
+    """Return a model and its loading report. Files that cannot be loaded are a BadInput; lack of memory is not."""
     import torch
 
     path = folder(model)
-    config(model)  # or its faults would be told as those of the weights
+    config(model)  # a faulty config is reported as such, and not as a fault of the weights
     try:
         return kind.from_pretrained(path, use_safetensors=True, **REPORTED, **options)
     except torch.OutOfMemoryError:
@@ -314,7 +332,7 @@ def _from_pretrained(kind: Any, model: str, **options: Any) -> tuple[PreTrainedM
 
 
 def _reason(problem: Exception) -> str:
-    """What another library says, on one line."""
+    """Return the type and message of an error, on one line."""
     return " ".join(f"{type(problem).__name__}: {problem}".split())[:200]
 
 

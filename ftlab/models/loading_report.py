@@ -1,7 +1,7 @@
-"""What `from_pretrained` found and what it made up: its loading report, held against what may be missing.
+"""The loading report of `from_pretrained`: refuse a model whose weights are missing and would be random.
 
-A tensor that the files lack, or hold in another shape, `from_pretrained` draws at random; it warns of that in its log,
-and goes on. A model that answers with such a tensor answers at random. So ask for the report, and hand it on:
+`from_pretrained` draws a tensor at random if the files lack it or have it in another shape; it only logs a warning. The
+answers of such a model mean nothing. So ask for the report, and check it:
 
     model, report = AutoModelForCausalLM.from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True, ...
@@ -10,10 +10,10 @@ and goes on. A model that answers with such a tensor answers at random. So ask f
 
 (`ignore_mismatched_sizes` puts a tensor of another shape into the report; without it there is a traceback.)
 
-What the files hold beyond the model is set aside where it belongs to another task's head (of masked words, a language
-model's head under a classifier) or is no weight (positions counted out, masks, rotary frequencies). It is refused where
-it belongs to the model: a layer more than the config describes, a bias that the config turns off, an adapter that was
-not merged, or a second copy under the name of a wrapper. Without it the model would be another one.
+The files may have tensors for which the model has no place. They are ignored if they belong to another task's head
+(masked language modelling, an LM head under a classifier) or are not weights (position ids, masks, rotary frequencies).
+They are refused if they belong to the model: a layer more than the config describes, a bias that the config turns off,
+an adapter that was not merged, or a second copy under the name of a wrapper. Without them it would be another model.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import BadInput
+from ftlab.internals import bitsandbytes as bitsandbytes_internals
+from ftlab.internals import peft as peft_internals
+from ftlab.internals import transformers as transformers_internals
 from ftlab.models import model_files
 from ftlab.models.model_files import WRAPPERS
 from ftlab.wording import some
@@ -32,8 +35,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 REPORTED = {"output_loading_info": True, "ignore_mismatched_sizes": True}
-POOLER = "pooler"  # behind the layers of BERT and its like; pretraining on masked words alone leaves none
-# Older versions of transformers saved these with the weights; today's compute them.
+POOLER = "pooler"  # after the layers of BERT and similar models; pretraining by masked words alone trains none
+# Older versions of transformers saved these with the weights; newer ones compute them.
 NO_WEIGHTS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias|attention\.bias)$")
 MEND_CONFIG = "give it the config that it was trained with, or save it again"
 SAVE = "save the whole model again with `save_pretrained`"
@@ -41,22 +44,33 @@ FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
 
 
 def require_whole(model: PreTrainedModel, report: Mapping[str, Any], name: str | Path) -> None:
-    """Raise BadInput unless every tensor of `model` came from its files, as it stands there; `name` is what to call it.
+    """Raise BadInput unless every tensor of `model` was loaded from its files.
 
-    `report` is what `from_pretrained` gives beside the model with `**REPORTED`. Refused are tensors that are missing or
-    of another shape, weights that the model has no place for (see above), integers where floats belong, numbers that
-    are NaN or infinite, and two different tensors that the config says are one (`tie_word_embeddings`), of which each
-    library would take another.
+    Refused are: missing tensors, tensors of another shape, weights that the model has no place for (see the module),
+    integers instead of floats, NaN or infinite values, and two different tensors that the config ties into one
+    (`tie_word_embeddings`): one library would use the first of them and another the second.
+
+    Args:
+        model: as loaded.
+        report: the second result of `from_pretrained(..., **REPORTED)`.
+        name: of the model, for error messages.
     """
     _require(model, report, name, may_be_fresh=set(), head_counts=True)
 
 
 def start_fresh_head(model: PreTrainedModel, report: Mapping[str, Any], name: str | Path) -> dict[str, Any]:
-    """The tensors of `model` that begin at random, by name, where a lesson trains them: the head, perhaps a pooler.
+    """Check a model as `require_whole` does, but let its head start at random, and a pooler that was not pretrained.
 
-    As `require_whole`, but for these: the head is all that lies outside the pretrained body, and a pooler is fresh
-    where pretraining had none. A classifier's own head was trained for its own labels: it is drawn anew, whatever its
-    size. Train them all: `freezing.freeze` does, and leaves no fresh pooler frozen.
+    The head is everything outside the pretrained body. The head of a trained classifier is drawn anew, whatever its
+    size, because it was trained for other labels. All of these tensors must be trained, as `freezing.freeze` does.
+
+    Args:
+        model: as loaded; its head may be drawn anew.
+        report: the second result of `from_pretrained(..., **REPORTED)`.
+        name: of the model, for error messages.
+
+    Returns:
+        The parameters that start at random, by name.
     """
     head = set(_head(model))
     pooler = {key for key in report["missing_keys"] if POOLER in key.split(".")}
@@ -72,7 +86,7 @@ def start_fresh_head(model: PreTrainedModel, report: Mapping[str, Any], name: st
 
 
 def fresh_tensors(model: Any) -> frozenset[str]:
-    """The names of the tensors that `start_fresh_head` left at random; none where it was not called."""
+    """Return the names of the tensors of `model` that `start_fresh_head` left random; none if it was not called."""
     return getattr(model, "fresh_tensors", frozenset())
 
 
@@ -122,7 +136,7 @@ def _require(
 
 
 def _head(model: PreTrainedModel) -> dict[str, Any]:
-    """The tensors outside the pretrained body, by name; none where the model is a body."""
+    """Return the tensors outside the pretrained body, by name; none if the model is a body."""
     if model.base_model is model:
         return {}
     body = {id(tensor) for tensor in (*model.base_model.parameters(), *model.base_model.buffers())}
@@ -131,31 +145,25 @@ def _head(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def _was_a_classifier(model: PreTrainedModel) -> bool:
-    """Whether the files are those of a classifier, whose head knows its own labels."""
+    """Return whether the files are those of a classifier, whose head was trained for its own labels."""
     return any("SequenceClassification" in str(kind) for kind in _written(model).get("architectures") or ())
 
 
 def _written(model: PreTrainedModel) -> dict[str, Any]:
-    """The config.json that the model was loaded with; `from_pretrained` may have been told otherwise."""
+    """Return the config.json on disk; options of `from_pretrained` may have changed the model's own config."""
     path = Path(model.name_or_path) / "config.json"
     return model_files.read_json(path) if path.is_file() else {}
 
 
 def _draw_again(model: PreTrainedModel) -> None:
-    """Draw the head's weights as `from_pretrained` draws those that are missing, by the architecture's own rule."""
-    import torch
-
+    """Draw the head's weights by the architecture's own rule, as `from_pretrained` draws missing ones."""
     body = {id(module) for module in model.base_model.modules()}
     outside = [module for module in model.modules() if id(module) not in body and module is not model]
-    with torch.no_grad():
-        for module in outside:
-            for tensor in module.parameters(recurse=False):
-                tensor._is_hf_initialized = False  # or it is left as it is
-            model._init_weights(module)
+    transformers_internals.draw_weights(model, outside)
 
 
 def _belongs_to(model: PreTrainedModel, key: str, head_counts: bool) -> bool:
-    """Whether a tensor that the model has no place for belongs to it all the same (see the module's own words)."""
+    """Return whether a tensor without a place in the model belongs to the model all the same (see the module)."""
     if NO_WEIGHTS.search(key):
         return False
     body, prefix = model.base_model, f"{model.base_model_prefix}."
@@ -174,21 +182,21 @@ def _belongs_to(model: PreTrainedModel, key: str, head_counts: bool) -> bool:
 
 
 def _way_out(keys: list[str]) -> str | None:
-    """What to do about files that hold `keys`, for which the model has no place; None where they do not tell."""
+    """Return what to do about files with `keys` that have no place in the model; None if the keys do not tell."""
     for prefix, (whose, inside) in WRAPPERS.items():
         if wrapped := [key for key in keys if f".{prefix}" in f".{key}"]:
             return (
                 f"{wrapped[0]} is named as {whose} wraps a model: save the model inside (`save_pretrained` of {inside})"
             )
-    if adapted := [key for key in keys if "lora_" in key or ".base_layer." in key]:
-        return f"{adapted[0]} is an adapter's, never merged: save what `merge_and_unload` gives"
+    if adapted := [key for key in keys if "lora_" in key or peft_internals.BASE_LAYER in key]:
+        return f"{adapted[0]} is an adapter's, never merged: save the result of `merge_and_unload`"
     return None
 
 
 def _integers(model: PreTrainedModel, stored: Mapping[str, model_files.Stored]) -> Iterator[str]:
-    """The names in the files of what is a float in the model and none there."""
+    """Yield the names of tensors that are floats in the model and not in the files."""
     prefix = f"{model.base_model_prefix}."
-    floats = {n for n, p in model.named_parameters() if p.is_floating_point() or hasattr(p, "quant_state")}
+    floats = {n for n, p in model.named_parameters() if p.is_floating_point() or bitsandbytes_internals.is_4bit(p)}
     for name, one in stored.items():
         if one.dtype not in FLOATS and floats & {name, prefix + name, name.removeprefix(prefix)}:
             yield name
@@ -197,30 +205,29 @@ def _integers(model: PreTrainedModel, stored: Mapping[str, model_files.Stored]) 
 def _other_shapes_in_4_bits(
     model: PreTrainedModel, stored: Mapping[str, model_files.Stored]
 ) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-    """Layers that were quantized while loading, out of a matrix of another shape: the report leaves these out."""
+    """Yield layers that were quantized while loading from a matrix of another shape: the report leaves these out."""
     prefix = f"{model.base_model_prefix}."
     for name, module in model.named_modules():
-        if not (hasattr(module, "in_features") and hasattr(getattr(module, "weight", None), "quant_state")):
+        if not (hasattr(module, "in_features") and bitsandbytes_internals.is_4bit(getattr(module, "weight", None))):
             continue
         weight, wants = f"{name}.weight", (module.out_features, module.in_features)
         there = stored.get(weight) or stored.get(weight.removeprefix(prefix))
-        if (
-            there is not None and there.dtype in FLOATS and there.shape not in (wants, wants[::-1])
-        ):  # GPT-2's lie across
+        both = (wants, wants[::-1])  # GPT-2's matrices are stored transposed
+        if there is not None and there.dtype in FLOATS and there.shape not in both:
             yield weight, there.shape, wants
 
 
 def _tied_but_apart(model: PreTrainedModel) -> set[str]:
-    """Tensors that the config ties to others and that `from_pretrained` left apart, since the files' differ."""
-    return model.get_expanded_tied_weights_keys(all_submodels=True).keys() - model.all_tied_weights_keys.keys()
+    """Return tensors that the config ties and that `from_pretrained` did not tie, because they differ in the files."""
+    return transformers_internals.tied_but_apart(model)
 
 
 def _not_finite(model: PreTrainedModel, fresh: set[str]) -> str | None:
-    """The name of the first tensor with a NaN or an infinity in it. A sum is quick, and shows both."""
+    """Return the name of the first tensor with a NaN or an infinity. A sum is quick, and shows both."""
     import torch
 
     for name, tensor in model.named_parameters():
-        state = getattr(tensor, "quant_state", None)  # 4 bits: each block's largest value, or what these were stored by
+        state = getattr(tensor, "quant_state", None)  # 4 bits: the largest value of each block, or their own scale
         values = tensor.detach() if state is None else state.offset if state.nested else state.absmax
         if name in fresh or values is None or not values.is_floating_point() or values.is_meta:
             continue

@@ -1,23 +1,33 @@
-"""The logits of a model for rows of tokens, one row at a time and in fp32, and the loss that they mean."""
+"""The logits of a model for rows of tokens, one row at a time and in fp32, and their cross-entropy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+
 from typing import TYPE_CHECKING, Any
+
+from ftlab.models import devices
 
 if TYPE_CHECKING:
     import torch
 
 
 def logits_of_rows(model: Any, rows: Sequence[Sequence[int]]) -> Iterator[torch.Tensor]:
-    """Of each row, alone: (tokens, vocabulary), in fp32 on the CPU."""
+    """Compute the logits of each row by itself, in fp32; the model's weights and mode are restored afterwards.
+
+    Args:
+        model: a causal language model.
+        rows: token ids of each row.
+
+    Yields:
+        (tokens, vocabulary) float32 on the CPU, for one row.
+    """
     import torch
 
     was_training = model.training
     model.eval()
     try:
-        with _in_fp32(model):
+        with devices.in_dtype(model, torch.float32, buffers=True):
             for row in rows:
                 with torch.inference_mode():
                     yield model(input_ids=torch.tensor([row], device=model.device)).logits[0].float().cpu()
@@ -25,24 +35,15 @@ def logits_of_rows(model: Any, rows: Sequence[Sequence[int]]) -> Iterator[torch.
         model.train(was_training)
 
 
-@contextmanager
-def _in_fp32(model: Any) -> Iterator[None]:
-    """Compute in fp32 for a while; back in half precision every weight is what it was, to the last bit."""
-    import torch
-
-    halves = [(tensor, tensor.dtype) for tensor in (*model.parameters(), *model.buffers())]
-    halves = [(tensor, dtype) for tensor, dtype in halves if dtype in (torch.float16, torch.bfloat16)]
-    try:
-        for tensor, _ in halves:
-            tensor.data = tensor.data.float()
-        yield
-    finally:
-        for tensor, dtype in halves:
-            tensor.data = tensor.data.to(dtype)
-
-
 def mean_loss(logits: Sequence[torch.Tensor], rows: Sequence[Sequence[int]]) -> float:
-    """The mean cross-entropy of a token, given those before it; nothing predicts the first of a row."""
+    """Return the mean cross-entropy of a token in nats, given the tokens before it.
+
+    `logits` has (tokens, vocabulary) for each of `rows`, the token ids. Nothing predicts the first token of a row.
+
+    >>> import torch
+    >>> round(mean_loss([torch.zeros(3, 4)], [[1, 2, 3]]), 4)  # four equal logits: log(4)
+    1.3863
+    """
     import torch
 
     total = 0.0

@@ -1,6 +1,6 @@
-"""The files of a model's folder, looked at before anything is loaded: whether they are whole and can be a model.
+"""The files of a model's folder: check that config, tokenizer and safetensors are complete, before loading anything.
 
-Only headers are read, so it takes no time. What the tensors are good for, the loading report says (`loading_report`).
+Only headers are read, so it takes no time. `loading_report` checks the tensors themselves.
 Format: https://huggingface.co/docs/safetensors; the index: https://huggingface.co/docs/transformers/main_classes/model.
 """
 
@@ -12,30 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.errors import BadInput
+from ftlab.internals.peft import PREFIX
+from ftlab.internals.torch import COMPILED, FSDP
 from ftlab.wording import some
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model", "spiece.model", "vocab.json")
-# What wraps a model puts its own name before the name of each tensor: prefix -> whose it is, and how to get inside.
+# A wrapper puts its own prefix before the name of each tensor: prefix -> the wrapper, and the model inside.
 WRAPPERS = {
     "module.": ("torch's DataParallel", "model.module"),
-    "_orig_mod.": ("torch.compile", "model._orig_mod"),
-    "_fsdp_wrapped_module.": ("FSDP", "the model that it wraps"),
-    "base_model.model.": ("PEFT", "model.merge_and_unload()"),
+    COMPILED: ("torch.compile", "model._orig_mod"),
+    FSDP: ("FSDP", "the model that it wraps"),
+    PREFIX: ("PEFT", "model.merge_and_unload()"),
 }
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What the header of a safetensors file says of one tensor: its shape, and its dtype as safetensors calls it."""
+    """One tensor by the header of its safetensors file: its shape, and its dtype by its safetensors name."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 def checked(path: Path, shown: str = "") -> Path:
-    """`path`, if it holds a config, a tokenizer and safetensors that are all there; else BadInput. `shown` names it."""
+    """Return the folder `path`. Raises BadInput, naming it `shown`, unless config, tokenizer and weights are complete."""
     shown = shown or str(path)
     _require_folder(path, f"the model folder {shown}", "config.json and safetensors")
     if not (path / "config.json").is_file():
@@ -46,8 +48,7 @@ def checked(path: Path, shown: str = "") -> Path:
             )
         raise BadInput(f"{shown} is no model: it has no config.json; give a folder that `save_pretrained` wrote")
     try:
-        if not isinstance(json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type"), str):
-            raise ValueError("it names no model_type")
+        _require_model_type(path / "config.json")
     except (ValueError, AttributeError, OSError) as problem:
         raise BadInput(f"{shown} is no model: its config.json cannot be used ({problem}); save it again") from problem
     stored = tensors(path, shown)
@@ -61,8 +62,13 @@ def checked(path: Path, shown: str = "") -> Path:
     return path
 
 
+def _require_model_type(path: Path) -> None:
+    if not isinstance(json.loads(path.read_text(encoding="utf-8")).get("model_type"), str):
+        raise ValueError("it names no model_type")
+
+
 def require_tokenizer(path: Path, shown: str) -> None:
-    """Raise BadInput unless `path` is a folder with a tokenizer in it; it need hold nothing else."""
+    """Raise BadInput, naming the folder `shown`, unless the folder `path` has a tokenizer."""
     _require_folder(path, f"the folder {shown}", "a tokenizer, as `tokenizer.save_pretrained` writes it")
     if not any((path / file).is_file() for file in TOKENIZERS):
         raise BadInput(f"{shown} has no tokenizer; save it there with `tokenizer.save_pretrained`")
@@ -80,10 +86,13 @@ def _require_folder(path: Path, shown: str, wanted: str) -> None:
 
 
 def tensors(path: Path, shown: str) -> dict[str, Stored]:
-    """What each tensor in the safetensors of a model's folder is, by name, from the headers.
+    """Return the shape and dtype of each tensor in the folder `path`, by name, from the headers of its safetensors.
 
-    The files are those that transformers reads: model.safetensors, else the shards that the index names. Raises
-    BadInput where one is missing or not whole, or where index and shards contradict each other.
+    The files are those that transformers reads: model.safetensors, else the shards that the index names. `shown` names
+    the folder in error messages.
+
+    Raises:
+        BadInput: a file is missing or incomplete, or index and shards contradict each other.
     """
     names = _shards(path, shown)
     found: dict[str, Stored] = {}
@@ -98,7 +107,7 @@ def tensors(path: Path, shown: str) -> dict[str, Stored]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises BadInput for a file that holds none."""
+    """Return the JSON object in the file `path`. Raises BadInput if the file has none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
@@ -109,7 +118,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _shards(path: Path, shown: str) -> dict[str, str]:
-    """{tensor: its shard} as the index has it; nothing where there is one file. Raises BadInput where a file lacks."""
+    """Return {tensor: its shard} from the index; empty for a single file. Raises BadInput if a file is missing."""
     if (path / SINGLE).is_file():
         return {}
     if not (path / INDEX).is_file():
@@ -128,7 +137,7 @@ def _shards(path: Path, shown: str) -> dict[str, str]:
 
 
 def _without_weights(path: Path, shown: str) -> str:
-    """Why a folder with neither the one file nor an index cannot be loaded."""
+    """Return why a folder with neither the single file nor an index cannot be loaded."""
     if pickles := sorted(file.name for pattern in PICKLES for file in path.glob(pattern)):
         return (
             f"{shown} holds a pickle checkpoint ({pickles[0]}), which can run any code when it is opened; convert "
@@ -143,7 +152,7 @@ def _without_weights(path: Path, shown: str) -> str:
 
 
 def _header(weights: Path) -> dict[str, Stored]:
-    """The header of a safetensors file, which knows how long the file should be."""
+    """Return the header of a safetensors file; safetensors checks it against the length of the file."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,4 +1,4 @@
-"""Padding: a tokenizer pads with a token of its own, on a side where it changes no answer, and its model knows it."""
+"""Padding: give a tokenizer a pad token that is not EOS and the right padding side, and tell its model the pad id."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ PAD_TOKEN = "<|pad|>"
 
 
 def prepare_padding(loaded: PreTrainedTokenizerBase, pad_token_id: int | None = None) -> None:
-    """Make the tokenizer pad as training and classifying need it: on the right, with a token of its own.
+    """Make the tokenizer pad as training and classification need it: on the right, with a pad token that is not EOS.
 
-    There, padding moves no token's position: many decoders count positions from the start of the row, padding
-    included. (Writing goes on from the last position, and pads on the left: `Generator` sees to that.) XLNet's head
-    reads the last position of a row, where its tokenizer puts CLS, so it is padded on the left. For the token see
-    `ensure_pad_token`; `pad_token_id` is one that a trained classifier finds the end of a text by, and stays.
+    Many decoders count positions from the start of the row, padding included: padding on the right moves no token's
+    position. Generation continues from the last position and needs padding on the left, which `Generator` does by
+    itself. XLNet's head reads the last position of a row, where its tokenizer puts CLS, so it is padded on the left.
+
+    Args:
+        loaded: the tokenizer; it is changed in place.
+        pad_token_id: the pad id of a trained classifier, which finds the end of a text by it; None to choose a token
+            by `ensure_pad_token`.
     """
     known = None if pad_token_id is None else loaded.convert_ids_to_tokens(pad_token_id)
     if known is None:
@@ -31,11 +35,11 @@ def prepare_padding(loaded: PreTrainedTokenizerBase, pad_token_id: int | None = 
 
 
 def ensure_pad_token(loaded: PreTrainedTokenizerBase) -> None:
-    """Give the tokenizer a pad token that is not EOS, if it has none.
+    """Give the tokenizer `loaded` a pad token that is not EOS, if it has none.
 
-    With pad equal to EOS, whatever masks padding out of the loss hides the real EOS as well, and the model never
-    learns to stop (transformers issue 23530). An unknown token that is not EOS serves where no text gives it, as with
-    a byte-level tokenizer; else PAD_TOKEN is added to the vocabulary.
+    If pad is EOS, masking padding out of the loss also hides the real EOS, and the model never learns to stop
+    (transformers issue 23530). The unknown token is used if it is not EOS and no text contains it, as with a byte-level
+    tokenizer; otherwise PAD_TOKEN is added to the vocabulary.
     """
     if loaded.pad_token is not None and loaded.pad_token_id != loaded.eos_token_id:
         return
@@ -50,10 +54,12 @@ def ensure_pad_token(loaded: PreTrainedTokenizerBase) -> None:
 
 
 def match_pad_token(model: PreTrainedModel, loaded: PreTrainedTokenizerBase) -> None:
-    """Tell the model its tokenizer's pad id, and add a row to its embedding where that token is new.
+    """Set the pad id of `model` to that of its tokenizer `loaded`, and add an embedding row if that token is new.
 
-    A classifier on a decoder finds the end of a text by it. Raises BadInput for a tokenizer with other tokens that the
-    model has no rows for: they would be random ones.
+    A classifier on a decoder finds the end of a text by the pad id.
+
+    Raises:
+        BadInput: the tokenizer has other tokens without an embedding row; their rows would be random.
     """
     rows = model.get_input_embeddings().num_embeddings
     if len(loaded) > rows:
@@ -66,7 +72,7 @@ def match_pad_token(model: PreTrainedModel, loaded: PreTrainedTokenizerBase) -> 
                 "begin at random; give the tokenizer that the model was trained with, or train with the new tokens "
                 "(`model.resize_token_embeddings`) and save both"
             )
-        with torch.random.fork_rng():  # the new row is drawn at random: the same one each time that a model is loaded
+        with torch.random.fork_rng():  # the new row is random, and the same each time the model is loaded
             torch.manual_seed(0)
             model.resize_token_embeddings(len(loaded))
     model.config.pad_token_id = loaded.pad_token_id

@@ -1,4 +1,4 @@
-"""How many tokens a model can read in one row: its positions, less those that no token ever has."""
+"""The longest row that a model can read, in tokens: its positions, without those that no token uses."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-# What architectures call the table that holds a vector for each position.
+# Names of the table of position embeddings, by architecture.
 TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe", "positions_embed", "pos_embeddings")
-# What configs call the longest row: of the table, or of what a model with rotary positions was trained for.
+# Names of the longest row in configs: the size of the table, or the training length of rotary positions.
 LIMITS = ("max_position_embeddings", "max_seq_len")
 
 
 def most_tokens(model: PreTrainedModel) -> int | None:
-    """The most tokens, special ones included, that `model` can read in one row; None where it has no limit.
+    """Return the most tokens, special ones included, that `model` can read in one row; None if it has no limit.
 
-    A table of learned positions ends, and the first rows of it may belong to no token: RoBERTa counts from the id of
-    padding on, BART and OPT from 2. Rotary positions have no end, and the config says for how many the model was
-    trained. Models with distances alone (T5, BLOOM, XLNet) have no limit. Only shapes are looked at, and no weights.
+    A table of learned positions has an end, and no token may use its first rows: RoBERTa counts from the pad id, BART
+    and OPT from 2. Rotary positions have no end, so the length of the training counts, which is in the config. Models
+    with relative distances (T5, BLOOM, XLNet) have no limit. Only shapes are read, so a model without weights will do.
     """
     limits = [getattr(model.config, name, None) for name in LIMITS]
     limits += [_usable(module) for name, module in model.named_modules() if name.rpartition(".")[2] in TABLES]
@@ -36,7 +36,7 @@ def outline(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def _usable(table: Any) -> int | None:
-    """How many rows of a table of positions belong to tokens; None for what is no table (a way to compute them)."""
+    """Return how many rows of a table of positions tokens use; None for a module without a table."""
     weight = getattr(table, "weight", None)
     if weight is None or weight.dim() != 2:
         return None

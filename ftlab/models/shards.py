@@ -267,7 +267,7 @@ def skeleton(base: Checkpoint) -> PreTrainedModel:
 def layer_kind(module: torch.nn.Module) -> str | None:
     """What kind of layer this is for LoRA: linear, conv1d, embedding, or None for any other."""
     import torch
-    from transformers.pytorch_utils import Conv1D
+    from transformers import Conv1D
 
     kinds = {torch.nn.Linear: "linear", Conv1D: "conv1d", torch.nn.Embedding: "embedding"}
     return next((called for kind, called in kinds.items() if isinstance(module, kind)), None)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ftlab import files
 from ftlab.errors import BadInput
+from ftlab.internals import transformers as transformers_internals
 
 IDENTITY = "identity.json"
 TORCH_PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
@@ -98,5 +99,4 @@ def _goes_on(path: Path) -> bool:
         return False
     if not all(zipfile.is_zipfile(path / part) for part in TORCH_PARTS):  # torch.save's table of contents comes last
         return False
-    told = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
-    return not (told.get("should_training_stop") and state["global_step"] < state["max_steps"])
+    return not (transformers_internals.was_told_to_stop(state) and state["global_step"] < state["max_steps"])

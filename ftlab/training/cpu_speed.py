@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from ftlab.internals import peft as peft_internals
+from ftlab.internals import transformers as transformers_internals
 from ftlab.models import devices
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def quick_attention(model: PreTrainedModel, *, max_length: int, precision: Mappi
     PyTorch's fused attention on a CPU is slow at going backward in bf16: on rows of up to SHORT tokens, plain matrix
     products train a sixth to a quarter faster (MiniLM, batch 16, torch 2.13); on longer ones they lose.
     """
-    before = model.config._attn_implementation
+    before = transformers_internals.attention(model)
     plain = before == "sdpa" and precision.get("bf16") and precision.get("use_cpu") and max_length <= SHORT
     if plain:
         model.set_attn_implementation("eager")
@@ -81,7 +83,7 @@ def quick_dropout(model: nn.Module) -> Iterator[None]:
     plain = [
         module
         for name, module in model.named_modules()
-        if type(module) is nn.Dropout and not module.inplace and "lora_dropout" not in name
+        if type(module) is nn.Dropout and not module.inplace and peft_internals.DROPOUT not in name
     ]
     for module in plain:
         module.__class__ = QuickDropout

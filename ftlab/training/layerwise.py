@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from ftlab.errors import BadInput
 from ftlab.freezing import plans
+from ftlab.internals import transformers as transformers_internals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
@@ -75,7 +76,7 @@ def layerwise_groups(
     if not 0 < decay <= 1:
         raise BadInput(f"decay is {decay}; expected more than 0 and at most 1")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decays = set(Trainer.get_decay_parameter_names(None, model))
+    decays = transformers_internals.decayed_parameters(model)
     groups = []
     for depth, group in enumerate(from_the_head(model)):
         for decayed in (True, False):

@@ -13,6 +13,7 @@ from trl import SFTConfig, SFTTrainer
 from ftlab.adapters.quantized import require_amp
 from ftlab.data.prompts import IGNORED
 from ftlab.errors import BadInput
+from ftlab.internals import transformers as transformers_internals
 from ftlab.models import devices
 from ftlab.training.callbacks import StopWhenNotFinite
 from ftlab.training.cpu_speed import quick_attention
@@ -75,7 +76,7 @@ class SupervisedSFTTrainer(SFTTrainer):
         """Evaluation by the loss alone: (loss, None, None)."""
         import torch
 
-        inputs = self._prepare_inputs(inputs)
+        inputs = transformers_internals.prepared_inputs(self, inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, inputs), None, None
 

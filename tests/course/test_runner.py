@@ -253,7 +253,7 @@ def test_lessons_run_in_the_order_of_the_course():
 
 
 def test_papermill_reads_the_types_of_every_parameter():
-    from papermill.inspection import inspect_notebook
+    from papermill import inspect_notebook
 
     for lesson in notebooks.lessons():
         types = {name: entry["inferred_type_name"] for name, entry in inspect_notebook(lesson.path).items()}

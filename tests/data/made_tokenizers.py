@@ -1,4 +1,4 @@
-"""Small tokenizers of each family, which read a special token in a text in each its own way."""
+"""Small tokenizers of each family: each reads a special token in a text in its own way."""
 
 from functools import cache
 
@@ -27,7 +27,7 @@ def _begun(model, trainer, splitter, decoder) -> PreTrainedTokenizerFast:
 
 
 def begins() -> PreTrainedTokenizerFast:
-    """Byte-level BPE: no text is unknown to it."""
+    """Byte-level BPE, which can read any text."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=320, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False
@@ -37,7 +37,7 @@ def begins() -> PreTrainedTokenizerFast:
 
 
 def sentencepiece() -> PreTrainedTokenizerFast:
-    """BPE over words that begin with a mark, as Llama 2 has it."""
+    """BPE over words that begin with a mark, as Llama 2's."""
     trainer = trainers.BpeTrainer(vocab_size=150, special_tokens=SPECIALS, show_progress=False)
     return _begun(models.BPE(unk_token="<unk>"), trainer, pre_tokenizers.Metaspace(), decoders.Metaspace())
 
@@ -59,5 +59,5 @@ MADE = {"begins": begins, "sentencepiece": sentencepiece, "unigram": unigram, "w
 
 @cache
 def tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """One of those here, or of a model by its name."""
+    """A tokenizer of this module, or of a model, by its name."""
     return MADE[name]() if name in MADE else loading.tokenizer(name)

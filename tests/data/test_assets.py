@@ -31,7 +31,7 @@ def make_wheel(folder: Path, members: dict[str, bytes], name: str = "tiny_asset-
 
 @pytest.fixture
 def tiny_asset(tmp_path, empty_home, monkeypatch):
-    """An asset of a few bytes, whose wheel lies in a folder that pip is set up to look into."""
+    """An asset of a few bytes, whose wheel is in a folder that pip is set up to search."""
     wheel = make_wheel(tmp_path / "index", {"tiny_asset/data.txt": b"hello"})
     asset = assets.Asset(
         name="tiny",
@@ -237,7 +237,7 @@ def test_a_second_fetch_waits_aloud_and_leaves_the_first_ones_download_alone(tin
         assert (root / ".partial-download").exists()
         files.release_lock(first)
         assert second.result() == ["tiny"]
-    assert not (root / ".partial-download").exists()  # nobody's any more
+    assert not (root / ".partial-download").exists()  # left by a killed process
 
 
 def test_a_fetch_killed_half_way_leaves_no_asset(tiny_asset, tmp_path):

@@ -1,4 +1,4 @@
-"""A prompt as a turn of a chat: the ids of the model's own template, in which what a person says stays text."""
+"""A prompt as a turn of a chat: the ids of the model's own template, in which the user's text stays text."""
 
 import json
 
@@ -85,7 +85,7 @@ def test_what_a_person_says_ends_no_turn_and_begins_none(tokenizer, template, at
     assert [number for number in special(tokenizer, ids) if number not in unknown] == meant
     over = tokenizer.convert_tokens_to_ids("<|over|>")
     assert told.count(over) == (2 if template == ROLES else 0)
-    if not unknown:  # and nothing of it is lost
+    if not unknown:  # and the whole text is read
         assert attack.strip() in tokenizer.decode(ids)
         assert attack.strip() in tokenizer.decode(told)
 

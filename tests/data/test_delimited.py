@@ -1,4 +1,4 @@
-"""CSV and TSV: what stands in the file comes out, row for row, or the file is refused with the line."""
+"""CSV and TSV: each cell is read as it is in the file, or the file is refused with the number of the line."""
 
 import csv
 import itertools
@@ -16,7 +16,7 @@ def rows_of(frame: pd.DataFrame) -> list[list]:
 
 
 def read(path, content: str | bytes) -> list[list] | str:
-    """The rows of a file with this content, or why it is refused; however many rows come at a time."""
+    """The rows of a file with this content, or why it is refused: the same for every number of rows at a time."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     found = [whole(path), *(in_pieces(path, size) for size in (1, 3))]
     refused = [isinstance(one, str) for one in found]
@@ -166,7 +166,7 @@ STRAY = ['"every film\tbad', "a film\tgood", 'he said "no\tbad', '"this one\tgoo
 def test_quotes_that_open_nothing_are_text_in_a_tsv_and_no_row_is_lost(tmp_path):
     for lines in itertools.islice(itertools.permutations(STRAY), 0, None, 11):
         found = read(tmp_path / "mine.tsv", "text\tlabel\n" + "\n".join(lines) + "\n")
-        if isinstance(found, str):  # where 5" could close the quote that opens an earlier line
+        if isinstance(found, str):  # 5" may close the quote that opens an earlier line
             assert "each of these lines may be a row" in found
             assert lines.index(STRAY[5]) > min(lines.index(STRAY[0]), lines.index(STRAY[3]))
             continue
@@ -259,7 +259,7 @@ def test_both_readers_give_the_same_rows_of_any_file_or_both_refuse(tmp_path, su
 def test_what_pandas_writes_is_read_as_it_was_or_refused(tmp_path, suffix, quoting):
     same = 0
     for seed in range(100):
-        # Before Python 3.13 a carriage return is not quoted, and at the end of a line cannot be told from one.
+        # Python before 3.13 does not quote a carriage return, which then reads as a part of the line end.
         rows = [[cell.replace("\r", "") for cell in row] for row in nasty_rows(seed)]
         frame = pd.DataFrame(rows, columns=[f"c{place}" for place in range(len(rows[0]))])
         frame.to_csv(tmp_path / f"mine{suffix}", index=False, sep=HEADS[suffix][4], quoting=quoting)

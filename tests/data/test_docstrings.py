@@ -1,4 +1,4 @@
-"""What Python says of itself, as pairs: enough of it in any version, nothing run, and each answer once."""
+"""Pairs from Python's docstrings: enough of them in any version, no module imported, and each answer once."""
 
 import ast
 import json
@@ -34,7 +34,7 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def used(pairs):
-    """How each is used, by its id without "python-"."""
+    """The call of each, by its id without "python-"."""
     return dict(zip(pairs["id"].str.removeprefix("python-"), pairs["input"], strict=True))
 
 
@@ -63,7 +63,7 @@ def test_answers_are_within_their_bounds_and_prose_on_one_line(pairs):
 
 
 def test_no_two_answers_are_near_copies(pairs):
-    """A module that repeats another (`queue` and `asyncio.queues`) would have its answers learned before the test."""
+    """Modules repeat each other (`queue` and `asyncio.queues`): the answers of one would be in training and test."""
     assert len(set(duplicates.together(pairs["output"].tolist()))) == len(pairs)
 
 
@@ -185,7 +185,7 @@ def test_the_rows_of_a_lesson_do_not_depend_on_the_python_that_runs(monkeypatch)
 
 
 def test_what_is_shipped_is_what_the_maker_makes(pairs):
-    """To the last byte under the Python that it was made with; under another, most of it."""
+    """The bytes are equal under the Python that made the file; under another version most rows are."""
     if platform.python_version() == docstrings.MADE_WITH:
         assert docstrings.as_lines(pairs).encode() == SHIPPED.read_bytes()
     shared = set(map(tuple, library().to_numpy())) & set(map(tuple, pairs.to_numpy()))
@@ -205,4 +205,4 @@ def test_the_record_of_a_run_says_where_the_docstrings_are_from():
     origin = sources.provenance(splits.train)
     assert docstrings.MADE_WITH in origin.origin
     assert "PSF-2.0" in origin.licence
-    assert origin.sha256 not in (files.sha256(SHIPPED), files.sha256(sources.ROWS / "tutor.jsonl"))  # but of both
+    assert origin.sha256 not in (files.sha256(SHIPPED), files.sha256(sources.ROWS / "tutor.jsonl"))  # of both

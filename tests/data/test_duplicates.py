@@ -37,7 +37,7 @@ def near(texts: list[str]) -> dict[tuple[int, int], float]:
 
 
 def all_pairs(texts: list[str]) -> dict[tuple[int, int], float]:
-    """Every pair compared with every other: what `near` spares itself."""
+    """Compare all pairs, which `near` avoids."""
     grams = [set(itertools.pairwise(words_of(text))) for text in texts]
     long = [index for index, text in enumerate(texts) if len(words_of(text)) >= duplicates.FEWEST_WORDS]
     similarity = {

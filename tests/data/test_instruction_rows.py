@@ -1,4 +1,4 @@
-"""The course's own pairs and texts for language models: what their cards say of them, and that their code runs."""
+"""The course's own pairs and texts for language models: their cards are true, and their code runs."""
 
 import contextlib
 import io

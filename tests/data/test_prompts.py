@@ -1,4 +1,4 @@
-"""What is read, what is learned, and where it ends: labels that teach the answer and the stop, and nothing else."""
+"""Input ids and labels of instruction rows: only the answer and its EOS are learned."""
 
 import pytest
 from datasets import Dataset
@@ -45,7 +45,7 @@ def test_the_ids_begin_with_what_generation_sees_even_where_tokens_would_reach_a
     row = {"instruction": "film", "output": "the film was good"}
     joined = tokenizer(template.prompt(row) + row["output"])["input_ids"]
     seen = prompt_ids(template.prompt(row), tokenizer)
-    assert joined[: len(seen)] != seen  # the trap
+    assert joined[: len(seen)] != seen  # so the two must be tokenized separately
     assert encode_row(row, tokenizer, max_length=99, template=template)["input_ids"][: len(seen)] == seen
 
 
@@ -181,7 +181,7 @@ def test_the_verdict_counts_the_ends_that_are_learned(tokenizer):
     twice = token_view({"input_ids": [4, 5, end, 6, end], "labels": [IGNORED, 5, end, 6, end]}, tokenizer)
     assert (twice.ends, twice.teaches_stopping) == (2, False)
     assert twice.verdict.endswith("2 labels are EOS, so it teaches to stop before its end")
-    # A prompt may hold ends that nobody learns, and padding may be called EOS.
+    # EOS in a prompt is not learned, and the pad token may be EOS.
     for labels, attended in (([IGNORED, IGNORED, IGNORED, 6, end], [1] * 5), ([4, 5, end, end, end], [1, 1, 1, 0, 0])):
         once = token_view({"input_ids": [4, 5, end, 6, end], "labels": labels, "attention_mask": attended}, tokenizer)
         assert (once.ends, once.teaches_stopping) == (1, True)
@@ -195,7 +195,7 @@ def test_a_row_that_holds_the_end_as_text_teaches_to_stop_once(tokenizer):
 
 
 def test_a_missing_value_is_nothing_and_not_its_name():
-    """pandas writes NaN where a file has nothing."""
+    """NaN is pandas' missing value."""
     for nothing in (None, float("nan"), " "):
         assert ALPACA.prompt({**ROW, "input": nothing}) == ALPACA.prompt({"instruction": ROW["instruction"]})
 

@@ -1,4 +1,4 @@
-"""The course's own small data sets: what their cards say of them, and that nothing but the texts gives a label away."""
+"""The course's own small data sets: their cards are true, and only the meaning of a text predicts its label."""
 
 import re
 from collections import Counter
@@ -98,7 +98,7 @@ def test_the_patterns_find_what_they_are_for():
 
 
 def test_length_alone_tells_no_label(frame):
-    """A tree over the numbers of words and of characters, judged by cross-validation, does as well as guessing."""
+    """A decision tree on the numbers of words and characters is no better than guessing, by cross-validation."""
     lengths = np.array([[len(words(text)), len(text)] for text in frame["text"]])
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     guessed = cross_val_predict(DecisionTreeClassifier(max_depth=3, random_state=0), lengths, frame["label"], cv=folds)

@@ -1,4 +1,4 @@
-"""A row that says "</s>" says it: special tokens come from tokenizers and templates, and never from a row."""
+"""A "</s>" in a row is text: special tokens come from tokenizers and templates, and never from a row."""
 
 import random
 

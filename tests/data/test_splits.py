@@ -19,7 +19,7 @@ def dataset(texts, labels) -> Dataset:
 
 
 def edited(text: str, copy: int = 0) -> str:
-    """A near-duplicate of a text that has some words: one of them is another."""
+    """A near-duplicate of a text: one word is replaced."""
     words = text.split()
     return " ".join([*words[:2], f"somewhat{copy}", *words[3:]])
 
@@ -269,7 +269,7 @@ def test_near_duplicates_within_the_source_s_own_test_split_may_all_judge():
 
 
 def numbered(count: int, classes: int = 2, rare: int = 0) -> DatasetDict:
-    """Rows that are no copies of each other, the classes by turns but for `rare` rows of the last."""
+    """Rows that are not copies of each other, with the classes in turn and `rare` rows of the last class."""
     labels = [number % (classes - bool(rare)) for number in range(count - rare)] + [classes - 1] * rare
     names = [f"class {number}" for number in range(classes)]
     features = Features({**FEATURES, "label": ClassLabel(names=names)})
@@ -353,7 +353,7 @@ def test_sizes_set_by_hand_are_no_bounds():
 
 
 def clustered(sizes_of: dict[str, list[int]], monkeypatch) -> DatasetDict:
-    """Rows of each class in clusters of the given sizes. Which texts are near-copies is said and not found out."""
+    """Rows of each class in clusters of the given sizes; the search for near-duplicates is replaced."""
     names = list(sizes_of)
     clusters, labels = [], []
     for label, sizes in enumerate(sizes_of.values()):
@@ -429,7 +429,7 @@ def test_whatever_is_a_copy_of_what_a_split_keeps_its_promise_or_is_refused(seed
     labels[pure] = (clusters[pure] * 7) % classes
     names = [f"class {number}" for number in range(classes)]
     source = as_clusters(clusters, labels, names, monkeypatch)
-    if seed % 4 == 3:  # the source brings test rows, of which some are near-copies of training rows
+    if seed % 4 == 3:  # the source brings test rows, of which some are near-duplicates of training rows
         there = source["train"].train_test_split(0.4, seed=seed)
         source = DatasetDict(train=there["train"], test=there["test"])
         count = len(source["train"])
@@ -448,7 +448,7 @@ def test_whatever_is_a_copy_of_what_a_split_keeps_its_promise_or_is_refused(seed
 
 
 def test_clusters_of_several_classes_are_dealt_out_so_that_each_split_has_every_class(monkeypatch):
-    """Each class has three clusters, and all but one way of dealing them out leaves a split without a class."""
+    """Each class has three clusters, and only one assignment of them gives each split every class."""
     clusters, labels = [0, 0, 1, 1, 2, 2, 3, 4, 5], [0, 1, 0, 1, 1, 2, 2, 2, 0]
     filler = [(6 + number, 3) for number in range(60)]
     clusters, labels = clusters + [one for one, _ in filler], labels + [label for _, label in filler]
@@ -461,7 +461,7 @@ def test_clusters_of_several_classes_are_dealt_out_so_that_each_split_has_every_
 
 @pytest.mark.parametrize("seed", range(30))
 def test_every_class_is_dealt_out_to_every_split_wherever_that_can_be_done(seed):
-    """Against trying every way to deal a few clusters of one to three classes out to three splits."""
+    """Compare with all assignments of a few clusters of one to three classes to three splits."""
     rng = np.random.default_rng(seed)
     classes, count = int(rng.integers(2, 4)), int(rng.integers(3, 8))
     holds = rng.random((count, classes)) < 0.5

@@ -313,7 +313,7 @@ def test_stdout_gets_json_lines_in_utf_8_whatever_the_locale(monkeypatch):
 
 
 def peak_of_streaming(file: str, out) -> int:
-    """The most memory that is held while a file goes through, in bytes."""
+    """The peak memory in bytes while a file is read and written."""
     tracemalloc.start()
     with streams.writer(out) as put:
         for part in streams.chunks(file, rows=200):
@@ -326,7 +326,7 @@ def peak_of_streaming(file: str, out) -> int:
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt"])
 def test_memory_does_not_grow_with_the_rows(tmp_path, suffix):
     peaks = {}
-    for rows in (200, 2_000, 8_000):  # the first for what is held once, whatever the size
+    for rows in (200, 2_000, 8_000):  # the first warms up: imports and caches
         file = tmp_path / f"{rows}{suffix}"
         texts = [f"film number {number} was {'very ' * 100} long" for number in range(rows)]
         if suffix == ".txt":

@@ -1,4 +1,4 @@
-"""A part of a source that stands for all of it: its order, its classes, the same each time."""
+"""A representative part of a source: in its order, with all classes, the same each time."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Instruction tasks: what is tested was not trained on, however the rows are grouped, copied, or brought."""
+"""Instruction tasks: no row of a split, and none of its group or like it, is in another split."""
 
 import itertools
 import json
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ftlab.data import duplicates, sources, tasks
+from ftlab.data import duplicates, sources, stratified, tasks
 from ftlab.data.words import normalise
 from ftlab.errors import BadInput
 
@@ -16,7 +16,7 @@ SIZES = {"clinical_notes": (200, 30, 60), "tutor": (300, 40, 60), "summaries": (
 
 @pytest.fixture
 def jsonl(tmp_path):
-    """Writes rows as a file of one's own."""
+    """Write rows as a file of your own."""
 
     def write(rows, name="own.jsonl") -> str:
         path = tmp_path / name
@@ -27,7 +27,7 @@ def jsonl(tmp_path):
 
 
 def numbered(count, **columns) -> list[dict]:
-    """Rows that are no copies of each other; a column is a value, or a function of the row's number."""
+    """Rows that are not copies of each other; a column is a value, or a function of the row's number."""
     columns = {"instruction": "Double the number {}.".format, "output": lambda number: f"{2 * number}", **columns}
     return [
         {name: value(number) if callable(value) else value for name, value in columns.items()}
@@ -48,7 +48,7 @@ def ids(splits) -> list[list[str]]:
 
 
 def assert_apart(numbers, parts) -> None:
-    """No number stands in two parts."""
+    """No number is in two parts."""
     places = np.repeat(range(len(parts)), [len(part) for part in parts])
     for number in np.unique(numbers):
         assert len(set(places[numbers == number])) == 1
@@ -160,9 +160,9 @@ def test_pairs_for_an_audit_are_the_prompt_without_an_end_and_the_completion(jso
         assert completion == row["output"]
 
 
-# --- near-copies and groups ----------------------------------------------------------------------------------------
+# --- near-duplicates and groups ------------------------------------------------------------------------------------
 def test_near_copies_and_groups_stay_together_in_chains(jsonl):
-    """Row 0 is near to 1, and 1 is of the group of 2: none of the three may be in another split than the others."""
+    """Row 0 is a near-duplicate of 1, and 1 is in the group of 2: all three must be in one split."""
     text = "a note of some twelve words that is not like any other {}"
     rows = numbered(40, group=lambda number: f"group {number}" if number % 2 else "")
     rows[0]["instruction"], rows[1]["instruction"] = text.format("here"), text.format("there")
@@ -178,6 +178,14 @@ def test_equal_rows_are_kept_once_however_they_are_written(jsonl):
     copies = [{**row, "instruction": row["instruction"].upper().replace(" ", "  ")} for row in rows[:10]]
     splits = drawn(jsonl(rows + copies), None, 5, 5)
     assert (sum(splits.sizes.values()), splits.dropped) == (30, 10)
+
+
+def test_of_rows_that_contradict_each_other_the_first_is_kept(jsonl):
+    """Unlike labels, two outputs may both be right."""
+    rows = numbered(30)
+    splits = drawn(jsonl(rows + [{**row, "output": "another"} for row in rows[:10]]), None, 5, 5)
+    assert (sum(splits.sizes.values()), splits.dropped) == (30, 10)
+    assert "another" not in pd.concat(parts_of(splits))["output"].tolist()
 
 
 @pytest.mark.parametrize("instructions", [1, 2, 3])
@@ -214,7 +222,7 @@ def test_a_group_too_large_for_the_others_to_be_filled_is_one_sentence(jsonl):
 # --- kinds ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("seed", range(3))
 def test_kinds_of_one_s_own_are_in_proportion_as_far_as_groups_let_them(jsonl, seed):
-    """Of the kind with groups each draw closes more rows than it takes; its share stays that of the whole."""
+    """A draw from the kind with groups excludes more rows than it takes; the kind still keeps its share."""
     own = jsonl(
         numbered(
             600,
@@ -249,7 +257,7 @@ def test_a_rare_kind_stands_in_every_split_that_has_room_for_all_kinds(jsonl, se
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_kind_of_a_single_group_is_trained_on_and_one_of_two_is_tested_too(jsonl, groups, seed):
-    """Twenty rows of a kind in one group or two: drawn for the test first, they would all be gone from training."""
+    """Twenty rows of a kind in one group or two: if the test split took them, none would be left for training."""
     own = jsonl(
         numbered(
             200,
@@ -263,7 +271,7 @@ def test_a_kind_of_a_single_group_is_trained_on_and_one_of_two_is_tested_too(jso
 
 
 def test_of_many_small_kinds_it_is_a_lot_which_are_tested(jsonl):
-    """By the order of their names the same ones would be tested, whatever the seed."""
+    """In the order of their names the same kinds would be tested, whatever the seed."""
     own = jsonl(numbered(60, kind=lambda number: f"kind {number:02}"))
     tested = [set(parts_of(drawn(own, None, 6, 6, seed=seed))[2]["kind"]) for seed in range(8)]
     assert len(set.union(*tested)) > 25
@@ -275,12 +283,12 @@ def test_shares_make_the_size_and_take_no_more_than_there_is(size):
     for seed in range(20):
         rng = np.random.default_rng(seed)
         there = rng.integers(0, counts + 1)
-        shares = tasks._shares(counts, there, size, rng)
+        shares = stratified._kind_shares(counts, there, size, rng)
         assert shares.sum() == min(size, there.sum())
         assert (shares >= 0).all()
         assert (shares <= there).all()
         if size <= 200:
-            full = tasks._shares(counts, counts, size, rng)
+            full = stratified._kind_shares(counts, counts, size, rng)
             assert np.abs(full - counts * size / 200).max() < 1
 
 
@@ -290,7 +298,7 @@ def test_too_many_rows_are_one_sentence():
         drawn("summaries", 500, 10, 10)
     assert sentence(raised)
     with pytest.raises(BadInput, match="97 are asked for"):
-        drawn("summaries", None, 48, 48)  # which leaves none for training
+        drawn("summaries", None, 48, 48)  # no row is left for training
 
 
 @pytest.mark.parametrize("count", [5, 31, 100])
@@ -317,7 +325,7 @@ def test_bounds_that_fit_are_the_sizes_up_to_the_last_row(jsonl, sizes):
 def test_bounds_shrink_to_what_groups_leave(jsonl):
     own = jsonl(numbered(200, group=lambda number: f"group {number % 40}"))
     splits = drawn(own, 150, 10, 10, at_most=True)
-    assert splits.sizes == {"train": 100, "validation": 10, "test": 10}  # of 20 groups each of the two took a row
+    assert splits.sizes == {"train": 100, "validation": 10, "test": 10}  # the others took rows of 10 groups each
     with pytest.raises(BadInput, match="leaves 100 rows for rows, which needs 150"):
         drawn(own, 150, 10, 10)
 

@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  letters of many scripts are what these are about
+# ruff: noqa: RUF001  these tests are about letters of many scripts
 import itertools
 import unicodedata
 from collections import Counter

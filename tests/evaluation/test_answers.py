@@ -1,4 +1,4 @@
-"""Measures of answers that need no judge: what they count, what they refuse to count, and how they are compared."""
+"""Metrics of answers: what counts as right, what does not, and how models are compared."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ COLUMNS = {"kind": "", "instruction": "Say it.", "input": "", "output": "so", "t
 
 
 def table(*rows, **columns):
-    """Answers as `answers.answer` gives them, in rows of what matters."""
+    """A table as `answers.answer` returns it, from the columns that matter."""
     found = pd.DataFrame([{**COLUMNS, **columns, **row} for row in rows])
     return found.assign(id=[f"r{number}" for number in range(len(rows))])
 
@@ -151,7 +151,7 @@ def test_rouge_l_is_the_f1_of_the_longest_common_subsequence(text, reference, ex
 
 
 def test_rouge_l_is_symmetric_and_equals_a_count_by_hand():
-    """The longest common subsequence by its definition: the longest choice of words that comes in both."""
+    """The longest common subsequence by its definition: the longest choice of words that occurs in both."""
     rng = np.random.default_rng(0)
     for _ in range(30):
         one, other = (rng.choice(list("abcd"), size=rng.integers(1, 8)).tolist() for _ in range(2))
@@ -179,7 +179,7 @@ TEST = "assert double(2) == 4\nassert double('ab') == 'abab'"
     [
         (RIGHT, True),
         (f"from __future__ import annotations\n{RIGHT}\n# done", True),
-        (f"def print(*_):\n    raise ValueError\n{RIGHT}", True),  # what a test ends with needs no print
+        (f"def print(*_):\n    raise ValueError\n{RIGHT}", True),  # the test does not need `print`
         ("def double(x):\n    return x", False),
         ("def double(x)\n    return 2 * x", False),
         (f"{RIGHT}\nraise RuntimeError", False),
@@ -339,7 +339,7 @@ def test_what_cannot_be_compared_is_one_sentence():
 
 def test_models_stand_beside_each_other_with_their_intervals():
     first, second = two_models()
-    found = answers.beside({"base": first, "tuned": second}, ["exact match", "rouge-l", "tests passed"])
+    found = answers.score_table({"base": first, "tuned": second}, ["exact match", "rouge-l", "tests passed"])
     assert list(found.index) == ["base", "tuned"]
     assert list(found.columns) == ["exact match", "rouge-l"]  # no row has a test
     assert found.loc["tuned", "exact match"] == str(scores(second)["exact match"])
@@ -387,7 +387,7 @@ def test_word_counts_answer_a_task_with_labels_and_no_other():
 
 @pytest.mark.parametrize("kept", [["good"], ["good", "bad"]], ids=["one label", "two of three"])
 def test_word_counts_learn_from_rows_that_lack_a_label_of_the_test(kept):
-    """As it happens where few rows train: what was not seen cannot be said, and the rest is answered."""
+    """As with few training rows: a label without a training row cannot be predicted, and the others can."""
     words = {"good": "fine lovely", "bad": "dull tired", "mixed": "fine tired"}
     rows = [
         {"id": f"r{number}", "kind": kind, "instruction": "Which?", "input": f"{words[kind]} {number}", "output": kind,
@@ -411,4 +411,4 @@ def test_word_counts_learn_from_rows_that_lack_a_label_of_the_test(kept):
     ],
 )
 def test_the_measure_that_leads_fits_the_answers(outputs, names, leading):
-    assert answers.leading(names, Dataset.from_dict({"output": outputs})) == leading
+    assert answers.main_metric(names, Dataset.from_dict({"output": outputs})) == leading

@@ -19,7 +19,7 @@ def splits():
 
 @pytest.fixture(scope="module")
 def vectors(splits):
-    """Vectors that know the label, and little else."""
+    """Random vectors with a strong signal of the label."""
     rng = np.random.default_rng(0)
     made = {}
     for name in ("train", "validation"):
@@ -132,7 +132,7 @@ def test_the_ladder_has_the_models_in_their_order_with_the_scores_of_each():
 
 
 def test_a_baseline_is_fitted_on_one_thread():
-    """Two threads on products this small wait for each other: minutes where a second will do."""
+    """Two threads on matrices this small wait for each other: minutes instead of a second."""
     from threadpoolctl import threadpool_info, threadpool_limits
 
     class Watched:

@@ -1,4 +1,4 @@
-"""The meter of forgetting: the model's own loss, the same in any batch, and paired by passage."""
+"""Forgetting: losses are the model's own in any batch, and changes are paired by passage."""
 
 import copy
 
@@ -44,7 +44,7 @@ def test_what_is_over_max_length_is_not_read(named):
 
 
 def test_a_passage_of_one_token_is_refused(named):
-    with pytest.raises(BadInput, match="passage 1 has no two tokens"):
+    with pytest.raises(BadInput, match="passage 1 has fewer than two tokens"):
         forgetting.passage_losses(*named, ["The cart went.", "a"])
 
 
@@ -112,7 +112,7 @@ def test_the_same_model_has_changed_by_nothing():
 
 
 def test_the_change_is_paired_by_passage():
-    """Passages differ much from each other, and each by the same from before: the ratio is sharp all the same."""
+    """Passages differ much from each other, and all change by the same: the ratio still has a narrow interval."""
     before = losses(*np.random.default_rng(0).normal(3, 1, 40))
     after = before.assign(loss=before["loss"] + np.log(1.5))
     found = forgetting.change(before, after)

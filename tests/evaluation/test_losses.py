@@ -1,4 +1,4 @@
-"""The loss of each row is the model's own, whatever stands beside it; over rows it is weighed by token, and paired."""
+"""Losses: each row's is the model's own in any batch; the mean is weighted by tokens; differences are paired."""
 
 import copy
 
@@ -24,7 +24,7 @@ def named(request):
 
 @pytest.fixture(scope="module")
 def rows(named):
-    """Rows of unlike length, each with a prompt that does not count."""
+    """Rows of different lengths, each with a prompt that is not supervised."""
     pairs = [
         {"instruction": "Name it.", "input": "a film " * (number % 5), "output": "good " * (1 + number % 4)}
         for number in range(11)
@@ -33,7 +33,7 @@ def rows(named):
 
 
 def own_losses(model, rows) -> list[float]:
-    """What the model says itself, one row at a time and without padding."""
+    """The loss that the model itself returns, one row at a time and without padding."""
     found = []
     for row in rows:
         with torch.no_grad():
@@ -163,7 +163,7 @@ def test_equal_seeds_give_equal_intervals_and_others_do_not():
 
 
 def test_the_difference_is_after_less_before_and_paired():
-    """Rows differ much from each other, and each by the same from before: the difference is sharp all the same."""
+    """Rows differ much from each other, and all change by the same: the difference still has a narrow interval."""
     before = table()
     found = losses.difference(before, before.assign(loss=before["loss"] - 0.3))
     assert (found.low, found.value, found.high) == pytest.approx((-0.3, -0.3, -0.3))

@@ -137,7 +137,7 @@ def with_empty_lines(frame):
 
 
 def without_apostrophes(frame):
-    """As a spreadsheet that takes the apostrophe for its own mark of text."""
+    """As a spreadsheet that reads the apostrophe as its own mark of text, and removes it."""
     return frame.assign(answer=[value.removeprefix("'") for value in frame["answer"]])
 
 
@@ -154,7 +154,7 @@ def test_a_form_that_went_through_a_spreadsheet_still_reads(tmp_path, change, wr
 
 
 def test_no_answer_is_lost_to_what_pandas_takes_for_nothing(tmp_path):
-    """Read with pandas as it comes: numbers would lose their zeros, and NA its letters."""
+    """With the defaults of pandas numbers would lose their leading zeros, and NA would be empty."""
     made = sheet(answered(AWKWARD), answered(AWKWARD[::-1]), names=NAMES, rows=len(AWKWARD))
     made.write_form(tmp_path / "form.csv")
     frame = pd.read_csv(tmp_path / "form.csv")
@@ -164,7 +164,7 @@ def test_no_answer_is_lost_to_what_pandas_takes_for_nothing(tmp_path):
 
 
 def test_a_number_alone_and_a_formula_alone_survive(tmp_path):
-    """A column of nothing but numbers is where a type is guessed."""
+    """pandas guesses the type of a column of numbers."""
     made = sheet(answered(["007", "1.0"]), answered(["1e5", "10"]), names=NAMES, rows=2)
     path = tmp_path / "form.csv"
     made.write_form(path)
@@ -248,7 +248,7 @@ def test_a_form_without_its_columns_is_refused_in_words_of_the_form(tmp_path):
     path = filled(made, tmp_path / "form.csv", change=lambda frame: frame.drop(columns="rating"))
     with pytest.raises(BadInput, match="has no column 'rating'; it has item, id, prompt, answer; fill in the form"):
         made.read_form(path)
-    filled(made, path, sep=";")  # as a spreadsheet writes it where a comma is what stands in 3,5
+    filled(made, path, sep=";")  # as a spreadsheet writes it in a locale with decimal commas
     with pytest.raises(BadInput, match="save it with commas"):
         made.read_form(path)
     with pytest.raises(BadInput, match="there is no file"):

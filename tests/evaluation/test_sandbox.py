@@ -1,4 +1,4 @@
-"""Code that a model wrote: the verdict that it earns, and nothing beyond its own folder, its memory and its time."""
+"""Sandbox: whether code passes its test, and its limits of folder, memory and time."""
 
 import json
 import os

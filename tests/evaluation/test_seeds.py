@@ -1,4 +1,4 @@
-"""The comparison of what to freeze: paired by seed, honest about few seeds, and the same however features come."""
+"""Recipes over seeds: paired by seed, wide intervals with few seeds, the same result with cached features."""
 
 import numpy as np
 import pandas as pd
@@ -122,7 +122,7 @@ def test_a_summary_has_the_interval_of_the_mean_and_the_wider_one_of_another_run
 
 
 def test_gaps_are_clear_only_among_all_lines_of_their_table():
-    """Each line by itself has an interval without zero; of so many, that is no longer much."""
+    """Each line by itself has an interval without zero; among so many lines that is weak evidence."""
     one = {f"m{number}": [0.52, 0.53, 0.54 + number / 1e4] for number in range(12)}
     table = runs(a=[0.5, 0.505, 0.5], **one)
     alone = seeds.gaps(table[table["model"].isin(["a", "m0"])], against="a").iloc[0]

@@ -1,4 +1,4 @@
-"""What frozen layers gave once is what they would give each time, and is never taken for something else."""
+"""Feature caching: stored features equal what the frozen layers compute, and are never used for anything else."""
 
 import copy
 import dataclasses
@@ -41,7 +41,7 @@ CLOSE = 1e-5
 
 @pytest.fixture(scope="module", autouse=True)
 def settled():
-    """Trainer collects garbage behind each training; what the libraries hold by now need not be looked through."""
+    """Trainer collects garbage after each training; objects of the libraries need not be scanned each time."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -226,7 +226,7 @@ def test_frozen_layers_do_not_run_inside_the_block_and_run_again_behind_it(name,
 def test_what_hands_over_to_the_layers_does_not_run_inside_the_block_either(name, rows, tokenizer):
     model = build(name).eval()
     made = features.compute(model, plans.freeze(model, "first_layers", 2), rows, tokenizer)
-    entrance = replacement.entrance(model.base_model, plans.structure(model).layers)
+    entrance = replacement.input_module(model.base_model, plans.structure(model).layers)
     outputs, ran = [], []
     batch = made.collate([made.rows[0]])
     with made.in_place(model):
@@ -245,7 +245,7 @@ def test_a_model_that_changes_what_its_embeddings_give_takes_features_in_its_fir
     model = build(name).eval()
     made = features.compute(model, plans.freeze(model, "first_layers", 2), rows, tokenizer)
     expected = uncached(model, rows, tokenizer)
-    monkeypatch.setattr(replacement, "entrance", lambda *_: None)
+    monkeypatch.setattr(replacement, "input_module", lambda *_: None)
     assert np.abs(made.run(model, batches.softmax) - expected).max() < CLOSE
     assert np.array_equal(uncached(model, rows, tokenizer), expected)
 
@@ -303,7 +303,7 @@ def test_a_batch_without_features_is_refused_inside_the_block(model, made):
 
 
 def parts_by_themselves(model, rows):
-    """What a model's body, its first layer and its own `forward` give for two rows when they are called directly."""
+    """The outputs of a model's body, its first layer and its own `forward` for two rows, called directly."""
     ids = torch.tensor([row["input_ids"][:5] for row in rows])
     hidden = torch.linspace(-1, 1, ids.numel() * WIDTH).reshape(*ids.shape, WIDTH)
     layer = plans.structure(model).layers[0]
@@ -383,7 +383,7 @@ def test_passes_in_threads_take_each_its_own_features(model, made):
     together = threading.Barrier(len(batches_of_rows), timeout=10)
     with made.in_place(model), torch.no_grad():
         expected = [model(**batch).logits for batch in batches_of_rows]
-        hook = replacement.entrance(model.base_model, plans.structure(model).layers).register_forward_pre_hook(
+        hook = replacement.input_module(model.base_model, plans.structure(model).layers).register_forward_pre_hook(
             lambda *_: together.wait() and None
         )
         with ThreadPoolExecutor(len(batches_of_rows)) as pool:
@@ -407,7 +407,7 @@ def test_a_second_run_of_the_body_in_one_pass_is_refused(model, made):
             model(**batch)
         hook.remove()
         assert model(**batch).logits.isfinite().all()
-    assert_one_sentence(raised, "were asked a second time", "train without features")
+    assert_one_sentence(raised, "were called a second time", "train without features")
 
 
 def test_features_of_other_rows_than_the_batch_s_are_refused(model, made):

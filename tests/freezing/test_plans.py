@@ -507,6 +507,6 @@ def test_layers_that_hand_on_more_than_hidden_states_are_refused_before_anything
     model = GPTJForSequenceClassification(GPTJConfig(vocab_size=600, **shape))
     plan = plans.freeze(model, "head")
     tokenizer, rows = tiny_classifiers.tokenizer(), tiny_classifiers.reviews(4)
-    with pytest.raises(BadInput, match=r"GPTJForSequenceClassification hand on more than hidden states"):
+    with pytest.raises(BadInput, match=r"GPTJForSequenceClassification return more than hidden states"):
         features.compute(model, plan, rows, tokenizer, folder=tmp_path / "features")
     assert not (tmp_path / "features").exists()

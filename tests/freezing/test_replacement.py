@@ -1,4 +1,4 @@
-"""Features go in where the embeddings hand over to the layers, and only where nothing else uses what they give."""
+"""The module before the first layer is found, and only if nothing else uses its output."""
 
 import copy
 
@@ -13,21 +13,21 @@ SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_atten
 
 
 @pytest.mark.parametrize(
-    ("name", "entrance"),
+    ("name", "expected"),
     [
         ("distilbert", "distilbert.embeddings"), ("bert", "bert.embeddings"), ("roberta", "roberta.embeddings"),
         ("gpt2", "transformer.drop"), ("llama", "model.embed_tokens"), ("phi", "model.embed_dropout"),
     ],
 )  # fmt: skip
-def test_the_entrance_is_what_hands_the_hidden_states_to_the_first_layer(name, entrance):
+def test_the_input_module_computes_the_hidden_states_of_the_first_layer(name, expected):
     model = build(name)
-    found = replacement.entrance(model.base_model, plans.structure(model).layers)
-    assert found is model.get_submodule(entrance)
+    found = replacement.input_module(model.base_model, plans.structure(model).layers)
+    assert found is model.get_submodule(expected)
 
 
 def test_looking_for_it_leaves_the_model_as_it_was_and_draws_no_random_number():
     model, state = build("bert").train(), torch.get_rng_state()
-    replacement.entrance(model.base_model, plans.structure(model).layers)
+    replacement.input_module(model.base_model, plans.structure(model).layers)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.bert.embeddings.dropout.training
     assert not any(
@@ -36,19 +36,19 @@ def test_looking_for_it_leaves_the_model_as_it_was_and_draws_no_random_number():
 
 
 def test_where_no_module_gives_the_hidden_states_there_is_none():
-    """OPT adds positions to what its embedding gives, in no module."""
+    """OPT adds positions to the output of its embedding outside any module."""
     body = OPTModel(OPTConfig(ffn_dim=32, word_embed_proj_dim=16, **SIZES))
-    assert replacement.entrance(body, body.decoder.layers) is None
+    assert replacement.input_module(body, body.decoder.layers) is None
 
 
 def test_a_module_that_runs_behind_the_layers_too_is_none():
-    """NanoChat has one normalisation before its layers and behind them."""
+    """NanoChat uses the same normalisation before and after its layers."""
     body = NanoChatModel(NanoChatConfig(num_key_value_heads=2, intermediate_size=32, **SIZES))
-    assert replacement.entrance(body, body.layers) is None
+    assert replacement.input_module(body, body.layers) is None
 
 
 class Body(torch.nn.Module):
-    """Two layers; the embeddings go into what it gives once more, if they `return_again`."""
+    """Two layers; with `return_again` the embeddings are also added to the output."""
 
     def __init__(self, return_again):
         super().__init__()
@@ -65,9 +65,9 @@ class Body(torch.nn.Module):
 
 def test_embeddings_that_are_used_again_are_none():
     body = Body(return_again=False)
-    assert replacement.entrance(body, body.layers) is body.embeddings
+    assert replacement.input_module(body, body.layers) is body.embeddings
     body = Body(return_again=True)
-    assert replacement.entrance(body, body.layers) is None
+    assert replacement.input_module(body, body.layers) is None
 
 
 def interrupted_inside(layer, given):
@@ -85,7 +85,7 @@ def test_modules_compute_as_before_behind_the_block_even_after_an_interrupt():
 
 
 def test_a_forward_that_a_library_had_put_there_is_there_again():
-    """accelerate, for one, hangs its hooks into a module's own `forward`."""
+    """accelerate, for one, sets a module's own `forward` for its hooks."""
     first, second, given = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3), torch.ones(1, 3)
 
     def doubled(hidden):
@@ -108,7 +108,7 @@ def test_a_forward_that_a_library_had_put_there_is_there_again():
 
 def test_a_stand_in_stands_in_while_it_is_asked_and_a_copy_then_computes_with_its_own_weights():
     layer, given, asked = torch.nn.Linear(3, 3), torch.ones(1, 3), [True]
-    with replacement.replaced({layer: replacement.unless(layer, replacement.pass_on, lambda: asked[0])}):
+    with replacement.replaced({layer: replacement.forward_while(lambda: asked[0], layer, replacement.pass_on)}):
         twin = copy.deepcopy(layer)
         assert layer(given) is twin(given) is given
         asked[0] = False

@@ -9,7 +9,6 @@ import torch
 from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
-    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -17,12 +16,10 @@ from transformers import (
 )
 
 from ftlab.data import sources
-from ftlab.models import devices, loading
-from ftlab.training import checkpoints
-from ftlab.training.callbacks import StopWhenNotFinite
-from ftlab.training.cpu_speed import quick_dropout
+from ftlab.models import loading
+from ftlab.training import checkpoints, machine
 
-ROWS, BATCH_SIZE = 64, 8
+ROWS, BATCH_SIZE, MAX_LENGTH = 64, 8, 64
 STEPS = ROWS // BATCH_SIZE  # in an epoch
 SCORES = (0.4, 0.5, 0.6)  # the last epoch is the best, so that its weights are the final ones
 IDENTITY = {"model": "tiny-distilbert", "labels": ["negative", "positive"], "rows": "mini_reviews", "seed": 0}
@@ -32,30 +29,29 @@ def train(folder, *, resume=False, scores=SCORES, patience=3, callbacks=()):
     """The trainer after training; `scores`, one for each epoch, take the place of a metric."""
     rows = sources.load("mini_reviews")["train"]
     tokenizer = loading.tokenizer("tiny-distilbert")
-    tokenized = rows.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=64), batched=True)
+    tokenized = rows.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=MAX_LENGTH), batched=True)
     set_seed(0)
     model = loading.encoder("tiny-distilbert", IDENTITY["labels"])
     model.accepts_loss_kwargs = False
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
-            output_dir=str(folder), num_train_epochs=len(scores), per_device_train_batch_size=BATCH_SIZE,
+            output_dir=str(folder), num_train_epochs=len(scores),
             learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=0.1, weight_decay=0.01,
             train_sampling_strategy="group_by_length",
             eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True, save_total_limit=1,
             metric_for_best_model="score", logging_steps=5,
             restore_callback_states_from_checkpoint=True, seed=0, report_to="none", disable_tqdm=True,
-            **devices.mixed_precision(),
+            **machine.arguments(batch_size=BATCH_SIZE, longest=MAX_LENGTH),
         ),
         train_dataset=tokenized.select(range(ROWS)),
         eval_dataset=tokenized.select(range(ROWS, ROWS + 40)),
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=lambda prediction: {"score": scores[round(trainer.state.epoch) - 1]},
-        callbacks=[EarlyStoppingCallback(patience), StopWhenNotFinite(), *callbacks],
+        callbacks=[EarlyStoppingCallback(patience), *callbacks],
     )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
-    with quick_dropout(model):
+    with machine.prepared(trainer, max_length=MAX_LENGTH):
         trainer.train(resume_from_checkpoint=checkpoints.checkpoint(Path(folder), IDENTITY, resume=resume))
     return trainer
 

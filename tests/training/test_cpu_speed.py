@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from ftlab.internals.transformers import attention
 from ftlab.models import devices, loading
 from ftlab.training import cpu_speed
 from ftlab.training.cpu_speed import QuickDropout, quick_dropout
@@ -118,10 +119,10 @@ def test_a_gpu_takes_the_batch_whole_unless_the_cpu_is_asked_for(device, monkeyp
 )
 def test_attention_is_plain_only_where_that_is_quicker_and_as_before_behind_the_block(precision, max_length, inside):
     model = loading.encoder("tiny-distilbert", ["a", "b"])
-    assert model.config._attn_implementation == "sdpa"
+    assert attention(model) == "sdpa"
     with cpu_speed.quick_attention(model, max_length=max_length, precision=precision):
-        assert model.config._attn_implementation == inside
-    assert model.config._attn_implementation == "sdpa"
+        assert attention(model) == inside
+    assert attention(model) == "sdpa"
 
 
 def test_plain_attention_answers_the_same():

@@ -51,13 +51,13 @@ def ids(report) -> set[str]:
             HEADER + "".join(f"film {row},id-{row}\n" for row in range(20)),
             "20 different labels in 20 rows",
         ),
-        ("numbers.csv", HEADER + "1,a\n2.5,b\n", "column 'text', holds no texts but numbers .the first is 1."),
+        ("numbers.csv", HEADER + "1,a\n2.5,b\n", "column 'text', contains numbers, not text .the first is 1."),
         (
             "numbers.jsonl",
             lines([{"text": row, "label": "a"} for row in (7, 8)]),
-            r"holds no texts but int\w* .the first is 7",
+            r"contains int\w*, not text .the first is 7",
         ),
-        ("nested.jsonl", lines([{"text": {"a": 1}, "label": "a"}] * 2), "column 'text', holds no texts but dict"),
+        ("nested.jsonl", lines([{"text": {"a": 1}, "label": "a"}] * 2), "column 'text', contains dict, not text"),
         (
             "latin.csv",
             (HEADER + "café,good\n").encode("latin-1"),
@@ -90,9 +90,9 @@ def test_a_file_that_cannot_be_audited_is_one_sentence_that_names_it(tmp_path, n
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"text": [1, 2], "label": [0, 1]}, "column 'text', holds no texts but int"),
-        ({"text": [0.5, 1.5], "label": ["a", "b"]}, "column 'text', holds no texts but float"),
-        ({"text": [b"a", b"b"], "label": ["a", "b"]}, "column 'text', holds no texts but bytes"),
+        ({"text": [1, 2], "label": [0, 1]}, "column 'text', contains int, not text"),
+        ({"text": [0.5, 1.5], "label": ["a", "b"]}, "column 'text', contains float, not text"),
+        ({"text": [b"a", b"b"], "label": ["a", "b"]}, "column 'text', contains bytes, not text"),
         ({"body": ["a", "b"], "label": ["a", "b"]}, "no column 'text'; it has body, label"),
         ({"text": [], "label": []}, "has a header but no rows"),
     ],
@@ -117,7 +117,7 @@ def test_a_parquet_file_without_texts_is_one_sentence_that_names_it(tmp_path, co
             HEADER + "a film,good\nanother,ugly\n",
             "the test row test.csv-00001 has the label 'ugly', which no training row",
         ),
-        (HEADER + "1,good\n2,bad\n", "test.csv, column 'text', holds no texts but numbers"),
+        (HEADER + "1,good\n2,bad\n", "test.csv, column 'text', contains numbers, not text"),
     ],
 )
 def test_test_rows_that_do_not_fit_are_one_line_that_names_them(tmp_path, capsys, content, message):

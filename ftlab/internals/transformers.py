@@ -1,0 +1,94 @@
+"""Private names of transformers: attention, initial weights, tied weights, quantized layers, Trainer's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+CONFIG_PATH = "_name_or_path"  # the key of `config.to_dict()` under which the folder or name of the model is kept
+
+
+def attention(model: Any) -> str:
+    """Return the name of the attention implementation that `model` uses: "sdpa", "eager" or another one."""
+    return model.config._attn_implementation  # `set_attn_implementation` is public, and there is no public getter
+
+
+def draw_weights(model: Any, modules: Iterable[Any]) -> None:
+    """Draw the weights of `modules`, which are part of `model`, at random by the rule of its architecture.
+
+    `init_weights` and `initialize_weights`, the public ways, do this for the whole model. A parameter that is marked as
+    loaded is left as it is, so the mark is taken away first.
+    """
+    import torch
+
+    with torch.no_grad():
+        for module in modules:
+            for tensor in module.parameters(recurse=False):
+                tensor._is_hf_initialized = False
+            model._init_weights(module)
+
+
+def tied_weights(model: Any) -> dict[str, str]:
+    """Return the tensors of `model` that are one with another tensor, by name: {tied tensor: its source}.
+
+    Undocumented: the public `tie_weights` ties tensors and does not say which.
+    """
+    return dict(model.all_tied_weights_keys)
+
+
+def tied_but_apart(model: Any) -> set[str]:
+    """Return the names of the tensors that the config of `model` ties and that loading left apart.
+
+    `from_pretrained` takes a pair out of `all_tied_weights_keys` when the files hold two different tensors; what the
+    config asks for has no public name.
+    """
+    return model.get_expanded_tied_weights_keys(all_submodels=True).keys() - model.all_tied_weights_keys.keys()
+
+
+def is_converted(model: Any) -> Callable[[str], bool]:
+    """Return a function that says of a linear layer of `model`, by its name, whether loading in few bits converts it.
+
+    The rule of `from_pretrained` with a quantization config, which has no public name: the head, what is tied, and the
+    modules that an architecture keeps in fp32 stay as they are.
+    """
+    from transformers.quantizers.base import get_keys_to_not_convert
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    spared = [*get_keys_to_not_convert(model), *(getattr(model, "_keep_in_fp32_modules", None) or ())]
+    return lambda name: should_convert_module(name, spared)
+
+
+def was_conv1d(layer: Any) -> bool:
+    """Return whether the quantized `layer` was a Conv1D, which stores its weight as (in, out), before loading.
+
+    transformers notes the class that a layer had before quantization in an undocumented attribute.
+    """
+    return getattr(layer, "source_cls", None) is not None and layer.source_cls.__name__ == "Conv1D"
+
+
+def prepared_inputs(trainer: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch of `inputs` on the device of `trainer`, as Trainer prepares it for each step.
+
+    Trainer's own `prediction_step` calls this. Whoever overrides that public method has no public name for it.
+    """
+    return trainer._prepare_inputs(inputs)
+
+
+def decayed_parameters(model: Any) -> set[str]:
+    """Return the names of the parameters of `model` that get weight decay in Trainer: no biases, no normalisations.
+
+    The method belongs to Trainer and does not use it. Called without a Trainer, it is an undocumented use.
+    """
+    from transformers import Trainer
+
+    nobody: Any = None
+    return set(Trainer.get_decay_parameter_names(nobody, model))
+
+
+def was_told_to_stop(state: Mapping[str, Any]) -> bool:
+    """Return whether a callback had ended the training of `state`, the content of a trainer_state.json.
+
+    The file holds Trainer's control under its states of callbacks; that place is not documented.
+    """
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
+    return bool(control.get("should_training_stop"))

@@ -1,7 +1,8 @@
 """ftlab: the helper package of a course on fine-tuning language models.
 
-A row comes in as raw text and leaves as an answer; the rooms that it passes stand in this order, and none
-imports from a later one: ``data``, ``models``, ``training``, ``evaluation``, ``course``, ``cli``.
+A row comes in as raw text and leaves as an answer. The rooms stand in the order in which it passes them, and none
+imports from a later one: ``data``, ``models``, ``freezing``, ``adapters``, ``merging``, ``memory``, ``training``,
+``evaluation``, ``inference``, ``course``, ``commands``, ``cli``. A lesson, its room and its tests share a name.
 
 Importing this package is cheap on purpose: torch and transformers load when they are first needed.
 """

@@ -244,6 +244,6 @@ def test_nothing_but_files_writes_json():
     }
     assert uses <= {
         "files.py", "data/docstrings.py", "data/sources.py", "data/tasks.py", "data/values.py",
-        "models/adapter_config.py", "models/feature_folder.py", "models/merging.py", "models/shards.py",
+        "adapters/config.py", "freezing/store.py", "merging/merge.py", "models/shards.py",
         "training/checkpoints.py",
     }  # fmt: skip

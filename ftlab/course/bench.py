@@ -18,7 +18,11 @@ from ftlab.errors import BadInput
 
 
 def run(name: str, *, save: bool = False) -> dict[str, Any]:
-    """Run the benchmark `name` and return its result with machine, date, versions and command; with `save`, store it too.
+    """Run the benchmark `name` and return its result with machine, date, versions and command.
+
+    Args:
+        name: the module's name in benchmarks/.
+        save: whether to store the result, too.
 
     Raises:
         BadInput: there is no such benchmark.

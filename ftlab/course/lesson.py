@@ -1,9 +1,8 @@
 """A lesson while it runs: its budget, its claims and its record.
 
 A notebook begins with `lesson = begin(...)` and ends with `lesson.finish(...)`. In between it states what should be
-true (`lesson.claim`), notes what it measured (`lesson.measure`) and opens the test split (`lesson.open_test`). The
-two files that it leaves are metrics.json, which is equal for equal runs, and record.json, which says when, where, on
-what and how long.
+true (`lesson.claim`), records what it measured (`lesson.measure`) and opens the test split (`lesson.open_test`). It
+leaves two files: metrics.json, which is equal for equal runs, and record.json, which says when, where and how long.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class Lesson:
         return self._data
 
     def measure(self, **values: float | None) -> None:
-        """Note measured values for metrics.json; None (null) for one that could not be measured, as is NaN."""
+        """Record `values` in metrics.json, by name. None, and NaN, become null: not measured."""
         self._metrics.update({name: _plain(value) for name, value in values.items()})
 
     def claim(
@@ -95,14 +94,25 @@ class Lesson:
         computed_in: torch.dtype | str | None = None,
         stored: bool = False,
     ) -> None:
-        """State that `value` keeps to a bound; raise ClaimFailed when it does not.
+        """State that `value` keeps a bound.
 
-        What is printed carries the bound and not the value, so that it is the same line on every machine; the
-        value goes to metrics.json. A claim is held against the profile's own run. With parameters or a seed of your
-        own, or in the smoke profile, the outcome is printed and the lesson goes on; `always=True` marks what must hold
-        whatever the budget, such as "equal runs are equal". `computed_in` marks what is promised in fp32 alone: the
-        dtype, or bf16, fp16 or fp32, that the value was computed in. In half precision the line says that it was.
-        `stored` marks a value that was read from a stored benchmark: the line says so, and has no tick.
+        The printed line has the bound and not the value, so that it is equal on every machine.
+
+        A claim is enforced in a run of the profile's own budget and seed. With parameters or a seed of your own, or in
+        the smoke profile, its outcome is printed and the lesson goes on.
+
+        Args:
+            text: what is claimed, without the bound.
+            value: what was measured; it goes to metrics.json.
+            at_least: lower bound, inclusive.
+            at_most: upper bound, inclusive.
+            always: enforce the claim in every run: equal runs are equal, whatever the budget.
+            computed_in: the dtype of the computation, for what is promised only in fp32; in half precision the claim is
+                not enforced, and the line says so.
+            stored: whether the value was read from a stored benchmark; the line then says so and has no tick.
+
+        Raises:
+            ClaimFailed: an enforced claim does not hold; the message has both numbers.
         """
         value = float(value)
         low_enough = at_most is None or value <= at_most
@@ -112,12 +122,12 @@ class Lesson:
             f"at least {at_least:g}" if at_least is not None else "",
             f"at most {at_most:g}" if at_most is not None else "",
         ]
-        statement = f"{text}: {' and '.join(filter(None, bounds))}"
+        bound = " and ".join(filter(None, bounds))
+        statement = f"{text}: {bound}"
         half = "" if computed_in is None else str(computed_in).removeprefix("torch.")
         half = "" if half in ("fp32", "float32") else half
         held = (always or self.held_to_its_claims) and not half
         self._claims.append({"claim": statement, "value": _plain(value), "true": true, "held": held})
-        bound = " and ".join(filter(None, bounds))
         self._claim_lines.append(
             {"claim": text, "bound": bound, "measured": _plain(value), "holds": true, "stored": stored}
         )
@@ -133,11 +143,10 @@ class Lesson:
             raise ClaimFailed(f"this run contradicts the lesson: {statement}, and measured was {value:g}")
 
     def claims(self) -> pd.DataFrame:
-        """The claims so far: what was claimed, the bound, what was measured in this run, and whether it holds.
+        """Return the claims so far as a table, to see how far each value is from its bound.
 
         Returns:
-            A line for each claim, with the claim as index (pandas cuts long texts in columns): bound, measured, holds,
-            and from ("this run" or "stored benchmark").
+            A line for each claim, indexed by it: bound, measured, holds, and from ("this run" or "stored benchmark").
         """
         lines = [
             {
@@ -152,13 +161,13 @@ class Lesson:
         return pd.DataFrame(lines, columns=["claim", "bound", "measured", "holds", "from"]).set_index("claim")
 
     def checkpoint(self, name: str = "", **depends_on: Any) -> str | None:
-        """Where `trainer.train(resume_from_checkpoint=...)` goes on, or None to start at the first step.
+        """Return the checkpoint for `trainer.train(resume_from_checkpoint=...)`, or None to start at the first step.
 
-        A checkpoint goes on only in a training like its own: the same model, rows (those noted by `used`), seed,
-        precision and settings of the budget; see `checkpoints.checkpoint`.
+        A checkpoint is used only for the training that wrote it: the same model, rows (those recorded by `used`), seed,
+        precision and settings of the budget (see `checkpoints.checkpoint`).
 
         Args:
-            name: a folder of its own below `checkpoints`, for a lesson that trains more than once.
+            name: a subfolder of `checkpoints`, for a lesson that trains more than once.
             depends_on: what else the training depends on, as JSON can hold it.
 
         Raises:
@@ -176,13 +185,13 @@ class Lesson:
         return checkpoints.checkpoint(self.checkpoints / name, identity, resume=budget.resume)
 
     def open_test(self, splits: Splits, why: str) -> Dataset:
-        """Open the sealed test split, and note in the record that it was opened and why."""
+        """Return the sealed test split of `splits`; the record says that it was opened, and `why`."""
         test = splits.open_test(why)
         self._openings.append(why)
         return test
 
     def used(self, **datasets: Dataset) -> None:
-        """Note the exact rows that were used, by a hash of each split, and where they came from."""
+        """Record the exact rows of each of `datasets` (a hash for each split) and where they came from."""
         for name, dataset in datasets.items():
             origin = sources.provenance(dataset)._asdict()
             if (note := origin["note"]) and note not in [noted["origin"]["note"] for noted in self._data.values()]:
@@ -190,10 +199,12 @@ class Lesson:
             self._data[name] = {"rows": len(dataset), "sha256": sources.fingerprint(dataset), "origin": origin}
 
     def finish(self, headline: str) -> None:
-        """Write metrics.json and record.json, then remove the checkpoints of training, and let others run the lesson.
+        """Write metrics.json and record.json, remove the checkpoints of training, and release the lesson's lock.
 
-        `headline` is the result in a few words, for the table of the run. While `ftlab run` still has the lesson's
-        folder under a temporary name, the checkpoints stay until it has its own.
+        While `ftlab run` still has the lesson's folder under a temporary name, the checkpoints stay.
+
+        Args:
+            headline: the result in a few words, for the table of the run.
         """
         budget = self.budget
         model = loading.folder(budget.model)
@@ -235,7 +246,7 @@ def begin(name: str, parameters: Mapping[str, Any] | None = None, **overrides: A
 
     Args:
         name: the name of the notebook, "02_text_classification".
-        parameters: variables, as `globals()` gives them; those that are parameters of the lesson are taken.
+        parameters: the notebook's `globals()`: of these, the annotated parameters of the lesson are taken.
         overrides: parameters by name: profile, seed, and what else the lesson has; None stands for the profile's.
 
     Returns:
@@ -266,8 +277,11 @@ def begin(name: str, parameters: Mapping[str, Any] | None = None, **overrides: A
 
 
 def _parameters(slug: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a notebook's variables that are parameters of its lesson."""
-    known = {"profile", "seed", *profiles.names(slug)}
+    """Return those of a notebook's variables that are parameters of its lesson.
+
+    The cell with the parameters annotates them, so a later variable with the name of a setting is not taken for one.
+    """
+    known = {"profile", "seed", *profiles.names(slug)} & set(variables.get("__annotations__", variables))
     found = {name: value for name, value in variables.items() if name in known}
     for name, value in found.items():
         if not isinstance(value, (str, int, float, bool, type(None))):
@@ -279,12 +293,12 @@ def _parameters(slug: str, variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checkpoints_folder(beside: Path, name: str) -> Path:
-    """Where the lesson `name` keeps its checkpoints while it trains: beside its own folder."""
+    """Return the folder of the checkpoints of lesson `name`: in the folder `beside`, next to the lesson's own."""
     return beside / f"{name}.checkpoints"
 
 
 def lock_of(beside: Path, name: str) -> Path:
-    """The lock of the lesson `name` and its checkpoints."""
+    """Return the lock file of lesson `name` and its checkpoints, in the folder `beside`."""
     return beside / f".{name}.lock"
 
 
@@ -292,9 +306,9 @@ _taken: dict[Path, BaseFileLock] = {}  # of this process, which may begin its le
 
 
 def _take(folder: Path, name: str) -> None:
-    """Make the lesson's folder, and lock it together with the checkpoints until the lesson or the process ends.
+    """Create the lesson's folder, and lock it together with the checkpoints until the lesson or the process ends.
 
-    A kernel that was shut down or killed a moment ago may still be ending, so a lock is waited for a little.
+    A kernel that was shut down a moment ago may still be ending, so this waits a little for the lock.
     """
     lock = lock_of(folder.parent, name)
     with files.explained(folder, BadInput):
@@ -318,11 +332,11 @@ def _give_back(*locks: Path) -> None:
 
 
 def import_once() -> None:
-    """Import what a training takes, and tell the garbage collector to leave that alone.
+    """Import what a training needs, and exclude it from garbage collection.
 
-    Those are half a million objects. To look at them takes a third of a second on a slow core, and it would happen
-    several times during the imports, before each training (Trainer collects garbage), and when the process ends.
-    Not when a lesson is begun again: its old models would be left alone, too, and never go.
+    Those are half a million objects. Scanning them takes a third of a second on a slow core, and would happen several
+    times during the imports, before each training (Trainer collects garbage), and when the process ends. A lesson that
+    is begun again does not repeat this: its old models would never be freed.
     """
     if "transformers.trainer" in sys.modules:
         return
@@ -335,9 +349,9 @@ def import_once() -> None:
 
 
 def compute_on_one_thread() -> None:
-    """One thread for PyTorch and NumPy, for the rest of this process: tiny models gain nothing from a second one.
+    """Make PyTorch and NumPy use one thread for the rest of this process: tiny models gain nothing from a second one.
 
-    Threads that share so little work wait for each other, and where others compute too, seconds become minutes.
+    Threads that share so little work wait for each other; on a busy machine seconds become minutes.
     """
     from threadpoolctl import threadpool_limits
 

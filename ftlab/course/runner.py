@@ -86,7 +86,7 @@ def run(
     out: Path | None = None,
     watch: bool = True,
 ) -> tuple[Path, list[Result]]:
-    """Run lessons one after the other. Each leaves a folder with the executed notebook, metrics.json, record.json and its files.
+    """Run lessons one after the other, each into a folder with its notebook, metrics.json, record.json and files.
 
     Args:
         wanted: lessons by number, name or path; all by default.

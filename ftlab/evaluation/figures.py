@@ -1,7 +1,7 @@
 """Figures in one style: labelled axes, one colour for each method, and an alt text.
 
 The colours are those of Okabe and Ito, which differ in the common colour blindnesses
-(https://jfly.uni-koeln.de/color/). The panel is white and opaque, so that a figure is readable in a dark theme too.
+(https://jfly.uni-koeln.de/color/), with brown for their yellow. The panel is white and opaque, so that a figure is readable in a dark theme too.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, VERMILION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
-PURPLE, SKY, DARK, MUTED, FAINT = "#cc79a7", "#56b4e9", "#4d4d4d", "#8c8c8c", "#d4d4d4"
+PURPLE, SKY, BROWN = "#cc79a7", "#56b4e9", "#8c564b"
+DARK, MUTED, FAINT = "#4d4d4d", "#8c8c8c", "#d4d4d4"
 INK, ACCENT = BLUE, VERMILION
-PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, DARK, "#000000", MUTED)  # Okabe-Ito without its yellow
+PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BROWN, DARK, "#000000", MUTED)
 MARKERS = "osD^vP<>*hX"
 
 STYLE: dict[str, Any] = {
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,
     "figure.facecolor": "white",
     "figure.labelsize": 10,
     "savefig.facecolor": "white",
@@ -49,7 +51,8 @@ METHODS = {  # the colour and marker of each method and split, in every lesson
     "head only": (PURPLE, "D"),
     "frozen encoder": (SKY, "^"),
     "lora": (VERMILION, "P"),
-    "qlora": (ORANGE, "X"),
+    "lora on q, v": (ORANGE, "X"),
+    "qlora": (BROWN, "*"),
     "tf-idf": (DARK, "v"),
     "majority class": (MUTED, "<"),
     "base": ("#000000", "s"),
@@ -60,7 +63,7 @@ METHODS = {  # the colour and marker of each method and split, in every lesson
 OTHER_NAMES = {
     "full": "full fine-tuning", "all of it": "full fine-tuning", "fine-tuned": "full fine-tuning",
     "tuned": "full fine-tuning", "sentence vectors": "frozen encoder", "majority": "majority class",
-    "adapter": "lora", "all linear": "lora", "base model": "base",
+    "adapter": "lora", "all linear": "lora", "q, v": "lora on q, v", "base model": "base",
 }  # fmt: skip
 MAIN = ("full fine-tuning", "first layers frozen", "head only", "frozen encoder")  # highlighted among many models
 
@@ -426,7 +429,7 @@ def score_by_seconds(table: pd.DataFrame, score: str = "macro F1", *, highlight:
         for _, line in table[table["seconds"].isna() & (table["rows"] == rows)].iterrows():
             if line["model"] in looks:
                 axis.axhline(line["score"], color=looks[line["model"]][0], linestyle="--", label=line["model"])
-        log_axis(axis, [1, 3, 10, 30, 100, 300], "")
+        log_axis(axis, [0.1, 0.3, 1, 3, 10, 30, 100, 300], "")
         axis.set_title(f"{rows:,} training rows")
         axis.set_xlim(here["seconds"].min() / 1.8, here["seconds"].max() * 1.8)
     axes[0][0].set_ylabel(f"{score}, mean over seeds\nwith 95 % confidence interval")
@@ -462,14 +465,14 @@ def score_by_rows(
     names = list(dict.fromkeys([*(live["model"] if live is not None else ()), *table["model"]]))
     looks = method_styles(main_models(names) if highlight is None else highlight)
     figure, axis = plt.subplots(figsize=(7.5, 4.2))
-    for name in names:
+    for name in sorted(names, key=looks.__contains__):  # the highlighted ones are drawn last, above the others
         line = table[table["model"] == name].sort_values("rows")
         if name in looks:
             colour, marker = looks[name]
-            axis.plot(line["rows"], line["score"], color=colour, marker=marker, markersize=7, label=name, zorder=3)
+            axis.plot(line["rows"], line["score"], color=colour, marker=marker, markersize=7, label=name)
         else:
             colour = MUTED
-            axis.plot(line["rows"], line["score"], color=FAINT, marker="o", markersize=4, linewidth=1.2, zorder=1)
+            axis.plot(line["rows"], line["score"], color=FAINT, marker="o", markersize=4, linewidth=1.2)
         draw_crosses(axis, live, name, "rows", "score", colour)
     log_axis(axis, table["rows"], "training rows (log scale)")
     axis.set(ylabel=f"{score}, mean over seeds", title="Learning curve")
@@ -497,13 +500,13 @@ def _method(name: str) -> str:
 
 def draw_crosses(axis: Axes, live: pd.DataFrame | None, name: str, x: str, y: str, colour: str) -> None:
     if live is not None and len(here := live[live["model"] == name]):
-        axis.plot(here[x], here[y], "x", color=colour, markersize=11, markeredgewidth=2.5, zorder=4)
+        axis.plot(here[x], here[y], "x", color=colour, markersize=11, markeredgewidth=2.5)
 
 
 def log_axis(axis: Axes, ticks: Iterable[float], label: str) -> None:
     """Make the x-axis logarithmic, with a tick at each of `ticks`, written as a number."""
     axis.set(xscale="log", xlabel=label)
-    axis.set_xticks(values := sorted({*ticks}), [f"{value:,.0f}" for value in values])
+    axis.set_xticks(values := sorted({*ticks}), [f"{value:,.10g}" for value in values])
     axis.minorticks_off()
     axis.grid()
 

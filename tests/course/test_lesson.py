@@ -238,3 +238,54 @@ print(torch.get_num_threads(), max(pool["num_threads"] for pool in threadpool_in
             [sys.executable, "-c", code, profile], env=environment, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == threads
+
+
+def test_a_lesson_takes_its_parameters_from_the_variables_of_its_notebook(folder):
+    variables = {
+        "profile": "smoke", "seed": 3, "rows": 40, "epochs": None, "helper": object(),
+        "weight_decay": "of a later cell",
+        "__annotations__": {"profile": str, "seed": int, "rows": int, "epochs": float},
+    }  # fmt: skip
+    budget = begin("02_text_classification", variables).budget
+    assert (budget.profile, budget.seed, budget.overrides) == ("smoke", 3, {"rows": 40})
+
+
+def test_a_parameter_that_a_later_cell_has_overwritten_is_told_from_a_value(folder):
+    variables = {"profile": "smoke", "model": torch.nn.Linear(1, 1)}
+    with pytest.raises(
+        BadInput, match=r"^model is an object of class Linear .* run the cell with the parameters again"
+    ):
+        begin("02_text_classification", variables)
+
+
+def test_the_claims_stand_in_a_table_with_what_was_measured(held):
+    held.claim("gain", 0.0917, at_least=0.05)
+    held.claim("seconds as a share", 0.41, at_most=0.5, stored=True)
+    table = held.claims()
+    assert table.loc["gain"].to_dict() == {
+        "bound": "at least 0.05", "measured": "0.0917", "holds": True, "from": "this run",
+    }  # fmt: skip
+    assert table.loc["seconds as a share", "from"] == "stored benchmark"
+
+
+def test_a_claim_on_a_stored_value_has_no_tick(held, capsys):
+    held.claim("gain", 0.0917, at_least=0.05, stored=True)
+    assert capsys.readouterr().out == "from the stored benchmark: gain: at least 0.05\n"
+    with pytest.raises(ClaimFailed, match=r"measured was 0\.01"):
+        held.claim("gain", 0.01, at_least=0.05, stored=True)
+
+
+def test_a_checkpoint_is_for_the_rows_and_the_settings_that_wrote_it(folder):
+    rows = split(sources.load("mini_reviews"), rows=30, validation_rows=8, test_rows=8)
+
+    def checkpoint(train, **options):
+        lesson = begin("02_text_classification", profile="smoke", **options)
+        lesson.used(train=train)
+        return lesson.checkpoint(labels=["negative", "positive"])
+
+    assert checkpoint(rows.train) is None
+    assert checkpoint(rows.train, resume=True) is None
+    with pytest.raises(BadInput, match="were made with train rows"):
+        checkpoint(rows.train.select(range(9)), resume=True)
+    with pytest.raises(BadInput, match="were made with learning_rate"):
+        checkpoint(rows.train, resume=True, learning_rate=1e-5)

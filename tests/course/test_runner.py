@@ -150,9 +150,9 @@ def test_a_second_run_into_a_folder_is_refused_in_one_sentence_and_touches_nothi
 RUN_AND_WAIT = """
 import sys
 from pathlib import Path
-from ftlab.course import lessons, runner
+from ftlab.course import notebooks, runner
 
-lessons.notebooks_folder = lambda: Path(sys.argv[1])
+notebooks.notebooks_folder = lambda: Path(sys.argv[1])
 runner.run(["02"], profile="smoke", out=Path(sys.argv[2]), watch=False)
 """
 

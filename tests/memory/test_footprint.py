@@ -18,7 +18,7 @@ MEASURE = """
 import gc, json, sys
 import psutil, torch
 from transformers import BertConfig, BertForSequenceClassification
-from ftlab.models import footprint
+from ftlab.memory import footprint
 
 torch.set_num_threads(1)
 batch_size, length, dropout = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
@@ -175,7 +175,7 @@ def test_the_configs_of_all_hub_models_are_part_of_the_package(repository):
     names = {path.name for path in meta_models.CONFIGS.glob("*.json")}
     assert names == {f"{name.replace('/', '--')}.json" for name in loading.HUB_MODELS}
     project = tomllib.loads((repository / "pyproject.toml").read_text())
-    assert "models/configs/*.json" in project["tool"]["setuptools"]["package-data"]["ftlab"]
+    assert "memory/configs/*.json" in project["tool"]["setuptools"]["package-data"]["ftlab"]
 
 
 @pytest.fixture(scope="module")

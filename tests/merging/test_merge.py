@@ -551,7 +551,8 @@ KILLED = """
 import os, shutil, signal, sys, threading
 from pathlib import Path
 
-from ftlab.models import merging, shards
+from ftlab.merging import merge as merging
+from ftlab.models import shards
 import torch, transformers.models.gpt2, peft
 
 torch.set_num_threads(1)

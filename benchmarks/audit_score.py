@@ -1,8 +1,8 @@
-"""Does the audit find what is there, and only that? Known defects planted into real reviews, and scored.
+"""Recall and precision of the audit's checks, on real reviews with planted defects.
 
-The rows to plant into are real reviews from which natural defects were taken out by other means than the audit's own
-(a plain-characters filter, and cosine similarity of character n-grams for copies). Every kind is planted at once, into
-rows of its own, so that one kind may also be mistaken for another.
+First, natural defects are removed from the reviews by other methods than the audit's (a plain-characters filter, and
+cosine similarity of character n-grams for copies). Then every kind of defect is planted at once, each into rows of its
+own, so that a check can also mistake one kind for another.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ftlab.data.audit import AuditReport, audit, audit_instructions
 SEEDS = range(5)
 ROWS = 3000  # reviews that the defects are planted into
 EACH = 50  # rows of each kind
-FLIPPED = 0.05
-DEBRIS = {
+FLIPPED = 0.05  # share of all labels
+TEXT_NOISE = {
     "markup": ["<br />", "<p>", "</div>", '<a href="x">', "<b>"],
     "entities": ["&amp;", "&quot;", "&#39;", "&nbsp;", "&eacute;"],
     "control_characters": ["\x07", "\u200b", "\ufeff", "\x1b", "\u202e"],
@@ -35,7 +35,7 @@ LINES = ["Was this review helpful to you? Yes or no", "Read more reviews on our 
 
 
 def measure() -> dict[str, Any]:
-    """Recall and precision of each check over the seeds, and which bars they meet."""
+    """Return recall and precision of each check over the seeds, and which bars they meet."""
     table = [*_planted("imdb"), *_planted("rotten_tomatoes"), *_whole_tables(), *_instructions()]
     flips = _flips()
     clean = {corpus: _clean_errors(corpus) for corpus in ("imdb", "rotten_tomatoes")}
@@ -49,7 +49,7 @@ def measure() -> dict[str, Any]:
 
 
 def clean_rows(corpus: str, rows: int, seed: int) -> pd.DataFrame:
-    """Real reviews of twenty words or more without natural defects, shuffled."""
+    """Return `rows` reviews of `corpus`, of 20 words or more, without natural defects, shuffled with `seed`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     frame = sources.read(corpus)
@@ -64,9 +64,9 @@ def clean_rows(corpus: str, rows: int, seed: int) -> pd.DataFrame:
 
 
 def _changed(text: str, rng: np.random.Generator, vocabulary: list[str]) -> str:
-    """The text with between one and a tenth of its words replaced, left out, doubled or followed by another."""
+    """The text with one word to a tenth of its words changed: replaced, removed, or with another word beside it."""
     words = text.split()
-    places = [place for place, word in enumerate(words) if any(map(str.isalnum, word))]  # a comma is no word
+    places = [place for place, word in enumerate(words) if any(map(str.isalnum, word))]  # punctuation is not a word
     count = int(rng.integers(1, len(places) // 10 + 1))
     for place in sorted(rng.choice(places, count, replace=False), reverse=True):
         other = vocabulary[int(rng.integers(len(vocabulary)))]
@@ -75,7 +75,7 @@ def _changed(text: str, rng: np.random.Generator, vocabulary: list[str]) -> str:
 
 
 def _rewritten(text: str, rng: np.random.Generator) -> str:
-    """The text in another writing: case, white space, full-width letters."""
+    """The text in other case, white space or full-width letters."""
     wide = str.maketrans({chr(code): chr(code + 0xFEE0) for code in range(ord("a"), ord("z") + 1)})
     ways: list[Callable[[str], str]] = [
         str.upper, str.title, lambda text: text.replace(" ", "  ") + "\n", lambda text: text.translate(wide),
@@ -84,12 +84,12 @@ def _rewritten(text: str, rng: np.random.Generator) -> str:
 
 
 def _broken(text: str) -> str:
-    """UTF-8 read as Windows-1252, as it happens to typographic quotes and accents."""
+    """UTF-8 decoded as Windows-1252, the usual damage to typographic quotes and accents."""
     return f"\u201c{text}\u201d \u2014 caf\u00e9".encode().decode("cp1252", errors="ignore")
 
 
 def _planted(corpus: str) -> list[dict[str, Any]]:
-    """Every row-wise kind at once, for each seed: planted, found and right, summed over the seeds."""
+    """Scores of the row-wise kinds, planted at once; planted, found and right are summed over the seeds."""
     sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for seed in SEEDS:
         train, test, truth = plant(corpus, seed)
@@ -101,11 +101,15 @@ def _planted(corpus: str) -> list[dict[str, Any]]:
 
 
 def plant(corpus: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, set[str]]]:
-    """Training and test rows with defects, and the ids that each kind of finding should list."""
+    """Plant defects into reviews of `corpus`, drawn and planted with `seed`.
+
+    Returns:
+        Training rows, test rows, and the ids that each kind of finding should list.
+    """
     rng = np.random.default_rng(seed)
     rows = clean_rows(corpus, ROWS, seed)
     vocabulary = sorted({word for text in rows["text"].head(500) for word in text.split()})
-    spare = iter(rng.permutation(len(rows) // 2))  # the first half may be touched
+    spare = iter(rng.permutation(len(rows) // 2))  # positions in the first half; each gets one defect
     train, test = rows.iloc[: len(rows) * 4 // 5].copy(), rows.iloc[len(rows) * 4 // 5 :].copy()
     more: list[dict[str, str]] = []
     truth: defaultdict[str, set[str]] = defaultdict(set)
@@ -137,7 +141,7 @@ def plant(corpus: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str,
         truth["leakage"].add(copy("leakage", text, row["label"], "test"))
         row = train.iloc[next(spare)]
         truth["near_leakage"].add(copy("near_leakage", _changed(row["text"], rng, vocabulary), row["label"], "test"))
-    for kind, pieces in DEBRIS.items():
+    for kind, pieces in TEXT_NOISE.items():
         for _ in range(EACH):
             place = int(next(spare))
             words = train["text"].iloc[place].split(" ")
@@ -170,7 +174,7 @@ def plant(corpus: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str,
 
 
 def _whole_tables() -> list[dict[str, Any]]:
-    """Kinds that speak of the whole table: found where they were made, and not in the clean rows beside them."""
+    """Scores of the kinds that concern the whole table: found in a table with the defect, not in the clean one."""
 
     def marked(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         sign = (rows["label"] == "positive") & (rng.random(len(rows)) < 0.9)
@@ -211,7 +215,7 @@ def _whole_tables() -> list[dict[str, Any]]:
 
 
 def _instructions() -> list[dict[str, Any]]:
-    """Pairs made of reviews: the first ten words as the instruction, the rest as the completion."""
+    """Scores on pairs made of reviews: the first ten words as the instruction, the rest as the completion."""
     sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
@@ -247,7 +251,7 @@ def _instructions() -> list[dict[str, Any]]:
 
 
 def _flips() -> list[dict[str, Any]]:
-    """A twentieth of all labels flipped: the share of flipped rows among as many top-ranked ones."""
+    """Flip 5 % of all labels: the share of flipped rows among the same number of top-ranked rows."""
     results = []
     for corpus in ("imdb", "rotten_tomatoes"):
         frame = sources.read(corpus)
@@ -270,7 +274,7 @@ def _flips() -> list[dict[str, Any]]:
 
 
 def _clean_errors(corpus: str) -> list[str]:
-    """The error-level findings on clean rows, over all seeds; there should be none."""
+    """The error-level findings on clean rows over all seeds; none is expected."""
     return [found.id for seed in SEEDS for found in audit(clean_rows(corpus, ROWS, seed)).at_least("error")]
 
 

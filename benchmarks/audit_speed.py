@@ -1,13 +1,12 @@
-"""How long an audit takes, beside cleanlab's Datalab on the same rows, and how time and memory grow with the rows.
+"""Seconds and peak memory of an audit: against cleanlab's Datalab on the same rows, and by the number of rows.
 
-Each measurement is a process of its own, so that its peak memory is its own. The rows are real: IMDB's reviews, and for
-larger tables pieces of them.
+Each measurement runs in a process of its own, so that its peak memory is its own. The rows are IMDB's reviews; larger
+tables are made of pieces of them.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from typing import Any
@@ -15,17 +14,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ftlab.course.bench import alone
+
 MAX_LENGTH = 256
-EMBEDDED = 1000  # rows that the slowest way is measured on
+EMBEDDED = 1000  # rows for the slowest method; its time for all rows is extrapolated
 
 
 def measure() -> dict[str, Any]:
-    """Seconds and peak memory (GB) of each measurement, and which bars they meet."""
-    audit = _alone("imdb")
-    datalab = _alone("datalab")
-    embedded = _alone("embedded")
-    small, large = _alone("pieces", 10_000, 45), _alone("pieces", 100_000, 45)
-    million = _alone("pieces", 1_000_000, 10)
+    """Return seconds and peak memory (GB) of each measurement, and which bars they meet."""
+    audit = alone(__file__, "imdb")
+    datalab = alone(__file__, "datalab")
+    embedded = alone(__file__, "embedded")
+    small, large = alone(__file__, "pieces", 10_000, 45), alone(__file__, "pieces", 100_000, 45)
+    million = alone(__file__, "pieces", 1_000_000, 10)
     growth = round(large["seconds"] / small["seconds"], 2)
     cheapest = datalab["seconds"]
     return {
@@ -46,16 +47,8 @@ def measure() -> dict[str, Any]:
     }
 
 
-def _alone(what: str, *numbers: int) -> dict[str, Any]:
-    """Run one measurement in a fresh process and return what it printed last."""
-    command = [sys.executable, __file__, what, *map(str, numbers)]
-    print(f"ftlab: measuring {' '.join(command[2:])} ...", file=sys.stderr)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def _imdb() -> dict[str, Any]:
-    """Every check on all rows, tokens counted by the tokenizer that lesson 02 trains with."""
+    """Every check on all rows, with tokens counted by lesson 02's tokenizer."""
     from transformers import AutoTokenizer
 
     from ftlab.data import sources
@@ -69,9 +62,9 @@ def _imdb() -> dict[str, Any]:
 
 
 def _datalab() -> dict[str, Any]:
-    """Near-duplicates and label issues by Datalab, from the cheapest features that it can take: TF-IDF, then SVD.
+    """Near-duplicates and label issues by Datalab, from the cheapest features that it can use: TF-IDF, then SVD.
 
-    It needs features and probabilities from elsewhere; making them is part of the time, and given apart as well.
+    Datalab needs features and probabilities. The time includes computing them; "of_it_features" is that part.
     """
     from cleanlab import Datalab
     from sklearn.decomposition import TruncatedSVD
@@ -99,7 +92,7 @@ def _datalab() -> dict[str, Any]:
 
 
 def _embedded() -> dict[str, Any]:
-    """What Datalab's own text tutorial does first, embedding each text with a transformer, on a part of the rows."""
+    """Embed some of the texts with a transformer: the first step of Datalab's own text tutorial."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -122,12 +115,12 @@ def _embedded() -> dict[str, Any]:
 
 
 def _pieces(rows: int, words: int) -> dict[str, Any]:
-    """Every check but tokens on `rows` pieces of so many words, cut from IMDB's reviews, shuffled."""
+    """Every check except those of tokens, on `rows` pieces of `words` words from IMDB's reviews, shuffled."""
     from ftlab.data import sources
     from ftlab.data.audit import audit
 
     pieces: list[tuple[str, str]] = []
-    for offset in (0, words // 2):  # the second time round, pieces that overlap the first ones by half
+    for offset in (0, words // 2):  # the second pass gives pieces that half overlap those of the first
         for text, label in sources.read("imdb")[["text", "label"]].itertuples(index=False):
             split = text.split()[offset:]
             pieces += [(" ".join(split[at : at + words]), label) for at in range(0, len(split) - words + 1, words)]
@@ -135,7 +128,7 @@ def _pieces(rows: int, words: int) -> dict[str, Any]:
     frame = pd.DataFrame([pieces[place] for place in order], columns=["text", "label"])
     frame.insert(0, "id", [f"piece-{number}" for number in range(len(frame))])
     del pieces
-    audit(frame.head(500))  # so that the growth is that of the work, and not of loading libraries
+    audit(frame.head(500))  # so that loading libraries is not timed
     began = time.monotonic()
     report = audit(frame)
     return {"rows": len(frame), "seconds": time.monotonic() - began, "findings": len(report.findings)}

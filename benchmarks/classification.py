@@ -1,9 +1,9 @@
-"""Training and inference of lesson 02 against the way of the tutorials: speed, accuracy, and the machine's own limit.
+"""Training and inference of lesson 02 against the tutorials' configuration: speed, accuracy, and the machine's limit.
 
 The tutorials' configuration: every row padded to max_length, dropout as shipped, Trainer's defaults. Ours: batches of
-like length padded to their longest row and trained in pieces, attention dropout off on a CPU, the other dropout with
-cheaper random numbers, and bf16 where the CPU has instructions for it.
-The same rows, model, max_length, batch size and learning rate. Each timing is a process of its own, after a warm-up.
+rows of similar length, padded to their longest row and trained in pieces; on a CPU no attention dropout, the other
+dropout with cheaper random numbers, and bf16 if the CPU has instructions for it. Rows, model, max_length, batch size
+and learning rate are the same. Each timing runs in a process of its own, after a warm-up.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 from ftlab.course.bench import alone
 
 LONG = 512  # tokens, the tutorials' max_length
-ROWS = 480  # IMDB reviews that are trained on for the timing
-PADDED_STEPS = 6  # of the tutorials' configuration: its steps all have one shape, so a few of them tell
+ROWS = 480  # IMDB reviews, for the timing
+PADDED_STEPS = 6  # of the tutorials' configuration: all its steps have the same shape, so a few are enough
 BATCH = 16
 LEARNING_RATE = 5e-5  # Trainer's default
-# Small enough to train six times here.
+# Small: it is trained six times.
 ACCURACY = {"rows": 320, "max_length": 128, "epochs": 3, "test_rows": 1000}
 SEEDS = (0, 1, 2)
 
 
 def measure() -> dict[str, Any]:
-    """Examples a second, floating-point rates, inference, accuracy over seeds, and which bars they meet."""
+    """Return examples per second, floating-point rates, inference, accuracy over seeds, and which bars they meet."""
     padded = alone(__file__, "speed", "padded")
     grouped, ours = alone(__file__, "speed", "fp32"), alone(__file__, "speed", "ours")
     rates = alone(__file__, "rates")
@@ -112,7 +112,7 @@ def _train(trainer: Any, way: str) -> float:
 
 
 def _speed(way: str) -> dict[str, Any]:
-    """Examples a second over one epoch; for the padded way over a few of its steps, which are all alike."""
+    """Examples per second over one epoch; with padded rows over a few steps, which all have the same shape."""
     train = _draw("imdb", ROWS, 2, 0).train
     _train(_trainer(way, train.select(range(BATCH)), LONG, 0, max_steps=1), way)  # warm-up
     steps = PADDED_STEPS if way == "padded" else -(-len(train) // BATCH)
@@ -126,7 +126,7 @@ def _speed(way: str) -> dict[str, Any]:
 
 
 def _rates() -> dict[str, Any]:
-    """Floating-point operations a second of our training step, over those of a square matmul in the same process."""
+    """FLOP per second of our training step, as a share of a square matmul's in the same process."""
     import torch
 
     found: dict[str, Any] = {"fp32": [], "bf16": []}
@@ -148,9 +148,9 @@ def _rates() -> dict[str, Any]:
 def _step(tokens: int, precision: dict[str, bool]) -> tuple[Any, int]:
     """A training step as `classification.fine_tune` makes it, on full rows, and its floating-point operations.
 
-    In pieces, with QuickDropout and quick attention, and the fused AdamW that is Trainer's own choice. An encoder does
-    6 operations for each parameter of its linear layers and each token (two forward, four backward), and 12 x width
-    for each token and each other token of its row in the attention of a layer.
+    It runs in pieces, with quick dropout and quick attention, and with Trainer's default, the fused AdamW. An encoder
+    needs 6 operations for each token and each parameter of its linear layers (2 forward, 4 backward), and 12 x width
+    for each pair of tokens of a row in the attention of each layer.
     """
     import torch
 
@@ -188,7 +188,7 @@ def _matmul_rate(dtype: Any) -> float:
 
 
 def _seconds(work: Any, least: float = 3.0) -> float:
-    """The fastest time of `work` in at least so many seconds: what else a machine does only ever adds to a time."""
+    """The fastest time of `work`, called for at least `least` seconds: other load only ever makes it slower."""
     work()
     times: list[float] = []
     while sum(times) < least or len(times) < 5:
@@ -199,10 +199,10 @@ def _seconds(work: Any, least: float = 3.0) -> float:
 
 
 def _inference() -> dict[str, Any]:
-    """Texts a second by `Classifier`, also in half precision, and one at a time through `pipeline`.
+    """Texts per second: `Classifier` in full and in half precision, against `pipeline` one text at a time.
 
-    On the same reviews, by a model that was trained on others for a moment, so that its answers mean something. Three
-    rounds, each way in turn; the ratio is that of the middle round.
+    All classify the same reviews, with a model that was briefly trained on others, so that its answers mean something.
+    In each of three rounds they run in turn; the ratio is the median over the rounds.
     """
     from transformers import pipeline
 
@@ -248,7 +248,7 @@ def _inference() -> dict[str, Any]:
 
 
 def _timed(work: Any) -> tuple[Any, float]:
-    """What `work` answers, and its seconds."""
+    """The result of `work`, and its seconds."""
     began = time.monotonic()
     return work(), time.monotonic() - began
 

@@ -1,7 +1,7 @@
-"""A newcomer's first run: a fresh copy of the repository, no .venv, an empty cache, `make run`.
+"""A newcomer's first run: `make run` in a fresh copy of the repository, with no .venv and an empty cache.
 
-What is measured is what a person waits for: set-up, download, each lesson, and how soon a second `make run` reaches
-its first lesson. Nothing of this machine's caches is used but pip's.
+It measures how long a person waits: for the set-up, the download, each lesson, and for the first lesson of a second
+`make run`. Of this machine's caches only pip's is used.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ LEFT_OUT = shutil.ignore_patterns(
 
 
 def measure() -> dict[str, Any]:
-    """Seconds of each phase, and seconds and peak memory (MB) of each lesson."""
+    """Return seconds of each phase, and seconds and peak memory (MB) of each lesson."""
     with tempfile.TemporaryDirectory(prefix="ftlab-first-run-") as base:
         clone = Path(base) / "ftlab"
         shutil.copytree(REPOSITORY, clone, ignore=LEFT_OUT)
-        # The newcomer has no cache and no settings of ours.
+        # A newcomer has none of these settings, and no cache.
         ours = ("FTLAB_HOME", "FTLAB_HEADLESS", "FTLAB_RUN_FOLDER", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL")
         environment = {name: value for name, value in os.environ.items() if name not in ours}
         environment["FTLAB_HOME"] = str(Path(base) / "cache")
@@ -52,7 +52,7 @@ def measure() -> dict[str, Any]:
 def _make_run(
     clone: Path, environment: dict[str, str], until: str | None = None
 ) -> tuple[list[tuple[float, str]], float]:
-    """Run `make run` and return its lines, each with the second at which it came, and the seconds in all."""
+    """Run `make run` and return ftlab's lines, each with the second of its arrival, and the seconds in total."""
     began = time.monotonic()
     said: list[tuple[float, str]] = []
     with subprocess.Popen(
@@ -68,12 +68,12 @@ def _make_run(
                     os.killpg(process.pid, signal.SIGKILL)
                     return said, time.monotonic() - began
     if process.returncode != 0:
-        raise RuntimeError(f"make run left with {process.returncode}: {said[-1][1] if said else 'it said nothing'}")
+        raise RuntimeError(f"make run exited with {process.returncode}: {said[-1][1] if said else 'without output'}")
     return said, time.monotonic() - began
 
 
 def _import_seconds(clone: Path) -> float:
-    """The fastest of five: a Python that imports ftlab and ends."""
+    """Seconds of a Python process that imports ftlab and ends: the fastest of five."""
     times = []
     for _ in range(5):
         began = time.monotonic()
@@ -83,7 +83,7 @@ def _import_seconds(clone: Path) -> float:
 
 
 def write_readme() -> None:
-    """Put the lessons with their measured minutes and memory from the stored result into the README."""
+    """Write the table of lessons, with minutes and memory of the stored result, into the README."""
     stored = json.loads((REPOSITORY / "benchmarks" / "results" / "first_run.json").read_text(encoding="utf-8"))
     readme = REPOSITORY / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split("|---|---|---|\n", 1)

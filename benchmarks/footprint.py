@@ -1,12 +1,12 @@
-"""Memory as `footprint.estimate` predicts it, against the peak of a training: full, LoRA and QLoRA of SmolLM2.
+"""The memory that `footprint.estimate` predicts, against the measured peak: full, LoRA and QLoRA training of SmolLM2.
 
-Each training is a process of its own: steps of `SupervisedTrainer` with AdamW in float32 on rows that are half
-supervised. Measured is the most that the process held while it trained, less what it held with everything imported and
-nothing loaded (resident memory; Linux only, where that peak can be reset). Before training the weights are copied out
-of their mapped file, whose pages are the kernel's, and what loading left behind is given back.
+Each training runs in a process of its own: steps of `SupervisedTrainer` with AdamW in float32 on rows that are half
+supervised. The measure is the peak resident memory during training, minus the resident memory after all imports and
+before the model is loaded (Linux only, where that peak can be reset). Before training, the weights are copied out of
+their memory-mapped file, whose pages belong to the kernel, and memory that loading no longer needs is returned.
 
-Each method is measured once more with an allocator that gives every larger block back at once: the difference is the
-gaps that the usual one keeps, and what remains is the prediction without them.
+Each method is measured once more with an allocator that returns every larger block to the system at once. This shows
+the prediction without the gaps that the usual allocator keeps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ftlab.memory import footprint
 MODEL, RANK, TARGETS = "smollm2", 16, ["q_proj", "v_proj"]
 SHAPES = ((8, 64), (8, 160), (4, 256))  # rows, tokens
 SUPERVISED_SHARE = 0.5
-STEPS = 2  # the optimizer's states are there from the end of the first
+STEPS = 2  # the first step allocates the optimizer's states; the second has them from its beginning
 BAR = 0.2
 BAR_WITHOUT_GAPS = 0.05
 USUAL, GIVES_BACK = "usual allocator", "gives back"
@@ -33,7 +33,7 @@ M_MMAP_THRESHOLD, SMALL = -3, 128 * 1024  # of glibc's malloc.h; blocks from thi
 
 
 def measure() -> dict[str, Any]:
-    """Predicted and measured bytes of each method at each shape, their ratios, and which bars they meet."""
+    """Return predicted and measured MB of each method at each shape, their ratios, and which bars they meet."""
     cases: dict[str, Any] = {}
     for method in footprint.METHODS:
         for rows, tokens in SHAPES:
@@ -76,11 +76,11 @@ def _compared(predicted: int, measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def _trained(method: str, rows: int, tokens: int, allocator: str) -> dict[str, Any]:
-    """The most that a training held, and what the loaded model holds, in MB."""
+    """The peak memory of a training, and the memory of the loaded model, in MB."""
     libc = ctypes.CDLL("libc.so.6")
     if allocator == GIVES_BACK:
         libc.mallopt(M_MMAP_THRESHOLD, SMALL)
-    # All that training imports, before the first look.
+    # Everything that training imports, before the first measurement.
     import bitsandbytes  # noqa: F401
     import torch
     import transformers.models.llama.modeling_llama  # noqa: F401
@@ -128,7 +128,7 @@ def _trained(method: str, rows: int, tokens: int, allocator: str) -> dict[str, A
     gc.collect()
     libc.malloc_trim(0)
     loaded = _resident()
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak (VmHWM)
     trainer.train()
     return {
         "measured_mb": round((_resident("VmHWM") - before) / 1e6),
@@ -137,7 +137,7 @@ def _trained(method: str, rows: int, tokens: int, allocator: str) -> dict[str, A
 
 
 def _rows(rows: int, tokens: int) -> Any:
-    """Rows of random ids, their second half supervised; one in each batch is shorter, so that there is padding."""
+    """Rows of random ids with the second half supervised; one row of each batch is shorter, so that it is padded."""
     import numpy as np
     from datasets import Dataset
 
@@ -152,7 +152,7 @@ def _rows(rows: int, tokens: int) -> Any:
 
 
 def _resident(what: str = "VmRSS") -> int:
-    """Bytes that this process holds (VmRSS), or held at most since that was reset (VmHWM)."""
+    """Resident memory of this process in bytes: now (VmRSS), or its peak since the last reset (VmHWM)."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(what):
             return int(line.split()[1]) * 1024

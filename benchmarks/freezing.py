@@ -1,12 +1,12 @@
-"""What freezing saves, and what cached features save on top: seconds and peak memory of each way to train.
+"""What freezing saves, and what cached features save in addition: seconds and peak memory of each way to train.
 
-Each timing is a process of its own, after a warm-up, so that its peak memory is its own too. All of them are made in
-turn, three times over, and the fastest counts: what else a machine does only ever adds to a time. A training on cached
+Each timing runs in a process of its own, after a warm-up, so its peak memory is its own too. All ways run in turn,
+three times, and the fastest time counts, because other load only ever makes it slower. The time of a training on cached
 features includes the pass that computes them.
 
-In fp32 the arithmetic of lesson 03 (forward 1, backward 2) is about right, and every machine computes in it, so the
-bars are for fp32. Where a CPU has bf16, the course trains in it, and it is timed too: there the matrix products, which
-are most of a frozen layer, are several times faster, and what a trained layer does besides is not.
+The bars are for fp32: every machine has it, and the arithmetic of lesson 03 (forward 1, backward 2) is about right in
+it. If the CPU has bf16, the course trains in bf16, so that is timed too. In bf16 the matrix products, most of the work
+of a frozen layer, are several times faster; the other work of a trained layer is not.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ftlab.course.bench import alone
 
 MODEL, BATCH_SIZE = "minilm", 16
 ROUNDS = 3
-# What is timed: data set -> rows and max_length. The bars are for IMDB: on rows this short as the reviews are, what a
-# step costs whatever it trains (the optimizer, Trainer's own work) is a good part of it.
+# Data set -> rows and max_length. The bars are for IMDB: on the short rows of rotten_tomatoes, the fixed cost of a step
+# (the optimizer, Trainer's own work) is a large part of its time.
 TIMED_ON = {"imdb": (480, 128), "rotten_tomatoes": (960, 64)}
 PRECISIONS: dict[str, dict[str, bool]] = {
     "fp32": {"fp16": False, "bf16": False, "use_cpu": True},
@@ -47,16 +47,17 @@ RATIOS = {  # slower, faster, bar
 
 
 def measure() -> dict[str, Any]:
-    """Seconds and peak memory of each way to train, their ratios, and which bars they meet."""
+    """Return seconds and peak memory of each way to train, their ratios, and which bars they meet."""
     from ftlab.models import devices
 
-    has_bf16 = devices.mixed_precision().get("use_cpu")  # set where the CPU has it, and there is no GPU
+    has_bf16 = devices.mixed_precision().get("use_cpu")  # set if the CPU has bf16 and there is no GPU
     there = list(PRECISIONS) if has_bf16 else ["fp32"]
     cases = {
         f"{dataset}, {precision}": (dataset, precision)
         for dataset in TIMED_ON
         for precision in there
-        if dataset == "imdb" or precision == there[-1]  # the reviews in what the course trains in here
+        if dataset == "imdb"
+        or precision == there[-1]  # rotten_tomatoes only in the precision that the course uses here
     }
     rounds = [
         {case: {name: alone(__file__, *of_case, name) for name in TIMED} for case, of_case in cases.items()}
@@ -89,7 +90,7 @@ def measure() -> dict[str, Any]:
 
 
 def _timed(dataset: str, precision: str, name: str) -> dict[str, Any]:
-    """Seconds of a training, a pass through frozen layers included, and the memory that it took at its peak."""
+    """Seconds of a training, with the pass through frozen layers, its peak memory, and the memory before it."""
     from ftlab.data import sources, splits
     from ftlab.freezing import features, plans
     from ftlab.models import loading
@@ -105,7 +106,7 @@ def _timed(dataset: str, precision: str, name: str) -> dict[str, Any]:
     }  # fmt: skip
     few = drawn.train.select(range(32))
     classification.fine_tune(few, Path(tempfile.mkdtemp()), epochs=1, least_steps=1, **settings)  # warm-up
-    gc.collect()  # else what the warm-up held counts as held before
+    gc.collect()  # otherwise the memory of the warm-up counts as used before
     before = records.memory_mb()
     began = time.perf_counter()
     of_rows = None

@@ -1,11 +1,11 @@
-"""What to freeze: every policy at several numbers of rows and over several seeds, with its seconds.
+"""What to freeze: scores and seconds of every policy, for several numbers of rows and over several seeds.
 
-The rows are split once, as lesson 03 splits them: test rows that nothing else sees, validation rows that choose each
-policy's learning rate (with training rows of their own), and what is left for the comparison. Each seed has a part of
-the training rows and a part of the test rows to itself, so that seeds have nothing in common, and what differs between
-them is the luck of the rows, training and test, and of the start. No row, and no near-copy of one, has two uses;
-`require_apart` asks for it before anything is measured. Each policy is a process of its own, so that none is warmed up
-by another, and one more shows the memory that it takes on the largest number of rows.
+The rows are split once, as lesson 03 splits them: test rows that nothing else uses, validation rows that choose each
+policy's learning rate (with training rows of their own), and training rows for the comparison. Each seed has its own
+part of the training rows and of the test rows. So seeds share no rows, and they differ by the drawn rows (training and
+test) and by the random start. No row, and no near-copy of one, has two uses; `require_apart` checks this before
+anything is measured. Each policy runs in a process of its own, so that no policy warms up another, and in one more that
+measures its memory on the largest number of rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MODEL, DATASET, MAX_LENGTH, BATCH_SIZE = "minilm", "rotten_tomatoes", 64, 16
 SIZES, SEEDS = (1000, 500, 100), (0, 1, 2, 3, 4)
 TEST_ROWS, VALIDATION_ROWS, CHOOSING_ROWS = 2000, 900, 500  # the first are cut into a part for each seed
-SPLIT_SEED, CHOOSING_SEED = 0, 100  # the split is that of the lessons' stored runs: their test rows choose nothing here
+SPLIT_SEED, CHOOSING_SEED = 0, 100  # the split of the lessons' stored runs: their test rows choose nothing here
 OPTIONS: dict[str, Any] = {"model": MODEL, "max_length": MAX_LENGTH, "batch_size": BATCH_SIZE}
 # policy, frozen layers, epochs, the learning rates to choose from
 POLICIES: dict[str, tuple[str, int | None, int, tuple[float, ...]]] = {
@@ -39,13 +39,13 @@ POLICIES: dict[str, tuple[str, int | None, int, tuple[float, ...]]] = {
     "gradual": ("gradual", None, 3, (1e-4, 2e-4, 4e-4)),
     "layerwise": ("layerwise", None, 3, (5e-5, 1e-4, 2e-4)),
 }
-# What a model that trains nothing of the encoder reads: the name of the baseline -> the reading (ftlab.models.batches).
+# The baselines on the frozen encoder: name -> the function of ftlab.models.batches that reads a text's vector.
 READINGS = {"sentence vectors": "mean_pooled", "first-token vectors": "first_token"}
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of the benchmark by their use: to choose the learning rates, and to compare, a pair for each seed."""
+    """The rows of the benchmark by use: to choose learning rates, and to compare (training and test for each seed)."""
 
     choosing: Dataset
     validation: Dataset
@@ -54,14 +54,14 @@ class Rows:
 
     @property
     def uses(self) -> dict[str, Dataset]:
-        """Every set of rows by what it is for."""
+        """Every set of rows, by its use."""
         by_seed = {"training": self.training, "test": self.test}
         parts = {f"{use}, seed {seed}": part for use, each in by_seed.items() for seed, part in enumerate(each)}
         return {"to choose by, training": self.choosing, "to choose by, validation": self.validation, **parts}
 
 
 def draw() -> Rows:
-    """The rows of every use, split once."""
+    """Return the rows of every use, split once."""
     from ftlab.data import sources, splits
 
     drawn = splits.split(
@@ -75,7 +75,7 @@ def draw() -> Rows:
 
 
 def require_apart(uses: Mapping[str, Dataset]) -> None:
-    """Raise AssertionError where a row, or a near-copy of it, has two uses."""
+    """Raise AssertionError if a row, or a near-copy of it, has two of the `uses`."""
     import numpy as np
 
     from ftlab.data import duplicates
@@ -93,7 +93,7 @@ def require_apart(uses: Mapping[str, Dataset]) -> None:
 
 
 def require_sealed(test: set[str]) -> None:
-    """Raise AssertionError unless the lessons on these reviews judge on rows that chose nothing here."""
+    """Raise AssertionError unless `test` has all test rows of the lessons on these reviews; they choose nothing."""
     from ftlab.course import profiles
     from ftlab.data import sources, splits
 
@@ -108,7 +108,7 @@ def require_sealed(test: set[str]) -> None:
 
 
 def measure() -> dict[str, Any]:
-    """Scores, seconds and sizes by policy, rows and seed; and the learning rates that were chosen."""
+    """Return scores, seconds and sizes by policy, rows and seed, and the chosen learning rates."""
     from ftlab.models import devices
 
     rows = draw()
@@ -128,7 +128,7 @@ def measure() -> dict[str, Any]:
 
 
 def _policy(name: str) -> dict[str, Any]:
-    """The learning rate of a policy, chosen on validation rows; then its runs, the largest number of rows first."""
+    """Choose a policy's learning rate on validation rows, then run it, with the largest number of rows first."""
     from ftlab.data import splits
     from ftlab.evaluation import comparison
     from ftlab.evaluation.seeds import Contest, Recipe
@@ -154,13 +154,13 @@ def _policy(name: str) -> dict[str, Any]:
 
 
 def _memory(name: str) -> dict[str, int]:
-    """The peak memory of an epoch on the largest number of rows, and what the process held before."""
+    """The peak memory of an epoch on the largest number of rows, and the memory before it, in MB."""
     from ftlab.data import splits
     from ftlab.evaluation.seeds import Contest, Recipe
 
     policy, frozen_layers, _, rates = POLICIES[name]
     training = draw().training[0]
-    contest = Contest(training.select(range(2)), **OPTIONS)  # two rows: the memory is that of training
+    contest = Contest(training.select(range(2)), **OPTIONS)  # two rows, so that the memory is that of training
     recipe = Recipe(policy, frozen_layers, 1, rates[0])
     contest.run(recipe, splits.part(training, 32), seed=0, least_steps=1)  # warm-up
     gc.collect()
@@ -170,9 +170,9 @@ def _memory(name: str) -> dict[str, int]:
 
 
 def _baselines() -> dict[str, Any]:
-    """TF-IDF, and logistic regression on what the whole frozen encoder makes of a text, on the same rows.
+    """TF-IDF, and logistic regression on the frozen encoder's vectors, on the same rows.
 
-    Their seconds hold what training would: the encoding of the training rows, and the fit with its choice of C.
+    Their seconds include encoding the training rows, and the fit with its choice of C.
     """
     from ftlab.data import splits
     from ftlab.evaluation import comparison
@@ -198,7 +198,7 @@ def _baselines() -> dict[str, Any]:
 
 
 def _answers(name: str, train: Any, test: Any, vectors: dict[str, Any], seed: int) -> Any:
-    """What a baseline, fitted on `train`, says of the test rows; `vectors` holds theirs, by the name of the reading."""
+    """The predictions for `test` of a baseline fitted on `train`; `vectors` has those of `test` by baseline."""
     from ftlab.evaluation import baselines
 
     if name not in READINGS:

@@ -1,9 +1,9 @@
-"""Greedy answers in tokens per second: 16 prompts in one batch against one at a time, an adapter apart against merged.
+"""Greedy generation in tokens per second: 16 prompts in one batch or one at a time, an adapter unmerged or merged.
 
-SmolLM2 in fp32, on questions of the tutor, with a LoRA on its query and value projections whose factors are random:
-what an adapter costs does not depend on what it has learned. Each answer has the same number of tokens, since nothing
-stops it. All ways run in one process, in turn, several times over; the fastest round of each counts, for what else a
-machine does only ever adds to a time.
+SmolLM2 in fp32, on questions of the tutor, with a LoRA on its query and value projections. Its factors are random: the
+cost of an adapter does not depend on what it learned. No end token stops an answer, so all have the same number of
+tokens. All ways run in one process, in turn, several times; the fastest round of each counts, because other load only
+ever makes it slower.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ AT_LEAST = 6
 def measure(
     model: str = MODEL, prompts: int = PROMPTS, new_tokens: int = NEW_TOKENS, rounds: int = ROUNDS
 ) -> dict[str, Any]:
-    """Tokens per second of each way, their ratios, which answers are the same, and which bars they meet."""
+    """Return tokens per second of each way, their ratios, how many answers are equal, and which bars they meet.
+
+    `model`, `prompts` (their number), `new_tokens` (of each answer) and `rounds` are those of the stored result.
+    """
     with tempfile.TemporaryDirectory(prefix="ftlab-generate-") as folder:
         generators = _generators(model, Path(folder))
     texts = _prompts(prompts)
@@ -30,7 +33,7 @@ def measure(
     ways = [(name, way) for name in generators for way in sizes]
     seconds: dict[tuple[str, str], list[float]] = {one: [] for one in ways}
     answers: dict[tuple[str, str], list[str]] = {}
-    for number in range(rounds + 1):  # the first, short one warms up
+    for number in range(rounds + 1):  # round 0 is a short warm-up
         for name, way in ways:
             generator, adapter = generators[name]
             generator.use(adapter)
@@ -71,7 +74,7 @@ def measure(
 
 
 def _generators(model: str, folder: Path) -> dict[str, tuple[Any, str | None]]:
-    """The base, the base with its adapter apart, and the two merged: a generator and its adapter's name for each."""
+    """A generator and the name of its adapter: for the base, for its unmerged adapter ("apart"), and for the merge."""
     import torch
     from peft import get_peft_model
 
@@ -85,7 +88,7 @@ def _generators(model: str, folder: Path) -> dict[str, tuple[Any, str | None]]:
     wrapped = get_peft_model(base, lora.config(base, rank=RANK, alpha=ALPHA))
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:  # zero in a new adapter
+            if "lora_B" in name:  # it is zero in a new adapter
                 parameter.normal_(std=SIZE)
     adapter = lora.save(wrapped, folder / "adapter", model)
     merging.merge(loading.folder(model), adapter, folder / "merged")
@@ -95,7 +98,7 @@ def _generators(model: str, folder: Path) -> dict[str, tuple[Any, str | None]]:
 
 
 def _prompts(count: int) -> list[str]:
-    """Questions of the task in the course's format, as many short as long ones."""
+    """Questions of the task in the course's format, evenly from the shortest to the longest."""
     from ftlab.data import prompts, tasks
 
     rows = [prompts.ALPACA.prompt(row) for row in tasks.read(TASK).to_dict("records")]
@@ -103,5 +106,5 @@ def _prompts(count: int) -> list[str]:
 
 
 def _equal(answers: dict[tuple[str, str], list[str]], one: tuple[str, str], other: tuple[str, str]) -> int:
-    """How many of two ways' answers are the same."""
+    """How many answers of two ways are equal."""
     return sum(a == b for a, b in zip(answers[one], answers[other], strict=True))

@@ -1,7 +1,7 @@
-"""A step of instruction tuning: the LM head on supervised positions only, against plain Trainer and TRL's SFTTrainer.
+"""A step of instruction tuning: the LM head on supervised positions only, against Trainer and TRL's SFTTrainer.
 
-The same rows in the same batches and order, the same full fine-tuning of SmolLM2 in fp32 (and in the precision that
-the course picks on this machine), the same learning rate. Each timing is a process of its own, after a warm-up step.
+All do full fine-tuning of SmolLM2 on the same batches in the same order, with the same learning rate, in fp32 and in
+the precision that the course uses on this machine. Each timing runs in a process of its own, after a warm-up step.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ftlab.course.bench import alone, steps
 MODEL, TASK = "smollm2", "clinical_notes"
 ROWS, BATCH_SIZE, MAX_LENGTH, LEARNING_RATE = 64, 8, 160, 2e-5
 WAYS = ("plain", "ours", "trl")
-# Each in turn; the faster one counts: what else a machine does only ever adds to a time.
+# All ways run in turn; the fastest round counts, because other load only ever makes it slower.
 ROUNDS = {"fp32": 2, "as the course trains here": 1}
 
 
 def measure() -> dict[str, Any]:
-    """Seconds of a step and peak memory of each way, how far their losses differ, and which bars they meet."""
+    """Return step seconds and peak memory of each way, the largest difference in loss, and which bars they meet."""
     found: dict[str, Any] = {}
     for precision in ROUNDS:
         rounds = [{way: alone(__file__, way, precision) for way in WAYS} for _ in range(ROUNDS[precision])]
@@ -92,7 +92,7 @@ def _timed(way: str, precision: str) -> dict[str, Any]:
         **({} if way == "trl" else {"data_collator": DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100)}),
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    # In every way: fused attention's bf16 backward is slow on a CPU, and that is not what is compared here.
+    # For every way: the slow bf16 backward of fused attention on a CPU is not compared here.
     with quick_attention(model, max_length=128, precision=options):
         measured = steps(trainer)
     return {

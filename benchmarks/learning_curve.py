@@ -1,9 +1,9 @@
-"""How much data is enough? Fine-tuning, the frozen encoder and word counts, from few rows to all, over several seeds.
+"""How much data is enough? Learning curves of fine-tuning, the frozen encoder and TF-IDF, over several seeds.
 
-Each seed draws its own splits, so the range over seeds holds the luck of the draw as well as that of training. All draw
-from the same reviews: a test row of one seed may be a training row of another, so what lies between seeds is a little
-less than between separate draws. No model has seen the rows that judge it. The budget is lesson 02's, on its data sets;
-nothing is chosen by the test rows.
+Each seed draws its own splits, so the range over seeds includes the luck of the draw and that of training. All seeds
+draw from the same reviews: a test row of one seed can be a training row of another, so the seeds differ a little less
+than separate draws would. No model has seen its own test rows, and the test rows choose nothing. The settings are those
+of lesson 02.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SEEDS = (0, 1, 2)
 
 
 def measure() -> dict[str, Any]:
-    """For each data set, one line a run: model, rows, seed, accuracy and macro F1."""
+    """Return, for each data set, the settings and the runs: model, rows, seed, accuracy and macro F1."""
     from ftlab.course import profiles
     from ftlab.progress import bar
 
@@ -37,7 +37,7 @@ def measure() -> dict[str, Any]:
 
 
 def _one_seed(budget: Any, sizes: tuple[int, ...], seed: int) -> Any:
-    """The lines of each size, for one draw of training and test rows; a smaller size is a part of the larger ones."""
+    """The runs of each size, on one draw of training and test rows; a smaller size is a part of a larger one."""
     from ftlab.data import sources, splits
     from ftlab.evaluation import baselines, comparison
     from ftlab.evaluation.predictions import predict_rows

@@ -1,7 +1,7 @@
-"""LoRA against full fine-tuning on the same batches: a step, its peak memory, 4-bit weights; and TRL beside ours.
+"""LoRA against full fine-tuning: seconds of a step, peak memory and 4-bit weights, and TRL's LoRA against ours.
 
-SmolLM2 on the tutor's rows, LoRA on its query and value projections. Each timing is a process of its own, after a
-warm-up step; all are made in turn, twice, and the faster one counts.
+SmolLM2 on the tutor's rows in the same batches, with LoRA on its query and value projections. Each timing runs in a
+process of its own, after a warm-up step.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ftlab.course.bench import alone, steps
 MODEL, TASK, RANK = "smollm2", "tutor", 16
 ROWS, BATCH_SIZE, MAX_LENGTH, LEARNING_RATE = 80, 8, 160, 1e-4
 WAYS = ("full", "lora", "lora by TRL", "qlora")
-# Each in turn; the faster one counts: what else a machine does only ever adds to a time.
+# All ways run in turn; the fastest round counts, because other load only ever makes it slower.
 ROUNDS = {"fp32": 2, "as the course trains here": 1}
 
 
 def measure() -> dict[str, Any]:
-    """Seconds of a step and peak memory of each way, the size of 4-bit weights, exact counts, and the bars."""
+    """Return step seconds and peak memory of each way, the size of 4-bit weights, exact counts, and the bars."""
     found: dict[str, Any] = {}
     for precision in ROUNDS:
         rounds = [{way: alone(__file__, way, precision) for way in WAYS} for _ in range(ROUNDS[precision])]
@@ -58,7 +58,7 @@ def measure() -> dict[str, Any]:
 
 
 def counts() -> dict[str, Any]:
-    """Parameters of the hub's models, and of LoRA (rank 16, its preset) on each: exact, without weights."""
+    """Return exact parameter counts of hub models, and of LoRA (rank 16, preset targets) on each, without weights."""
     from ftlab.adapters import lora as adapters
     from ftlab.memory import meta_models
 
@@ -124,7 +124,7 @@ def _timed(way: str, precision: str) -> dict[str, Any]:
             peft_config=lora,
         )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    # In every way: fused attention's bf16 backward is slow on a CPU, and that is not what is compared here.
+    # For every way: the slow bf16 backward of fused attention on a CPU is not compared here.
     with quick_attention(model, max_length=128, precision=options):
         measured = steps(trainer)
     return {

@@ -1,12 +1,11 @@
-"""What rank and target modules do: lesson 05's training, over ranks, targets and seeds, with full fine-tuning beside.
+"""The effect of rank and target modules: lesson 05's training over ranks, targets and seeds, and full fine-tuning.
 
-Settings and rows are those of the lesson's cpu profile, so that a run of the lesson is one of these points. The
-learning rate of each kind of target is the one of CHOICES with the lowest loss on validation rows of a seed that no run
-uses; `require_unseen` asks that none of these be a test row of a run. They may share a module of the standard library
-with one, and a test row of one seed may be a training row of another: each run is judged on rows that it has not seen,
-but seeds have something in common, so what lies between them is a little less than between separate draws. On the
-second task no rate is chosen: full fine-tuning has lesson 04's, the adapters those of the first task. Each run is a
-process of its own.
+Settings and rows are those of the lesson's cpu profile, so a run of the lesson is one of these points. For each kind of
+target, the learning rate is that of CHOICES with the lowest loss on the validation rows of a seed that no run uses;
+`require_unseen` checks that none of these rows is a test row of a run. They can share a module of the standard library
+with a test row, and a test row of one seed can be a training row of another. So each run is judged on rows that it has
+not seen, but the seeds differ a little less than separate draws would. On the second task no learning rate is chosen:
+full fine-tuning uses lesson 04's, the adapters those of the first task. Each run has a process of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ WORDS, WORD_RATES, WORD_RANK = "clinical_notes", {FULL: 8e-5, QUERY_VALUE: 3e-3,
 
 
 def measure() -> dict[str, Any]:
-    """For each run: what it learned and forgot, its seconds, memory and size; and how the learning rates compare."""
+    """Return loss change, forgetting, seconds, memory and size of each run, and the runs that chose learning rates."""
     from ftlab.course import profiles
 
     task = profiles.resolve("lora_phi2", "cpu").task
@@ -60,7 +59,10 @@ def measure() -> dict[str, Any]:
 
 
 def require_unseen(drawn: dict[int, Any]) -> None:
-    """Raise AssertionError where a row that chooses a learning rate judges a run."""
+    """Raise AssertionError if a validation row that chooses a learning rate is a test row of a run.
+
+    `drawn` has the splits of each seed.
+    """
     chose = set(drawn[CHOOSING_SEED].validation["id"])
     for seed in SEEDS:
         if both := chose & set(drawn[seed].open_test("to see that none of its rows chose anything")["id"]):
@@ -68,7 +70,7 @@ def require_unseen(drawn: dict[int, Any]) -> None:
 
 
 def _draw(task: str, seed: int) -> Any:
-    """The rows of a seed, as lesson 05 draws them."""
+    """The splits of a seed, drawn as in lesson 05."""
     from ftlab.course import profiles
     from ftlab.data import tasks
 
@@ -80,7 +82,7 @@ def _draw(task: str, seed: int) -> Any:
 
 
 def _run(task: str, targets: str, rank: int, seed: int, rate: float) -> dict[str, Any]:
-    """One training, judged on test rows, and on validation rows for the seed that chooses."""
+    """One training, judged on test rows, or on validation rows if its seed is the one that chooses."""
     from peft import get_peft_model
     from transformers import set_seed
 

@@ -1,10 +1,10 @@
-"""What merging an adapter from file to file costs: seconds over copying the same files, and memory; PEFT beside it.
+"""The cost of merging an adapter from file to file: seconds against a plain copy, memory, and PEFT's merge.
 
-A checkpoint of phi-2's shape in fp16 with random weights, in shards, and a LoRA of rank 16 on q_proj and v_proj, both
-made here and removed after. Copy and merge run in turn, four times over, each in a process of its own after its
-imports, and the fastest counts: what else a machine does only ever adds to a time. Both end when every file is on the
-disk (fsync). PEFT's merge in memory needs the whole model there, so the two are compared on two layers of the same
-shape, where their tensors are compared too.
+The checkpoint has phi-2's shape, with random fp16 weights in shards; the LoRA has rank 16 on q_proj and v_proj. Both
+are made here and removed afterwards. Copy and merge run in turn, four times, each in a process of its own after its
+imports, and the fastest counts, because other load only ever makes it slower. Both end when every file is on the disk
+(fsync). PEFT merges in memory and needs the whole model there, so it is compared on two layers of the same shape, where
+the merged tensors are compared too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from ftlab.course import records
 from ftlab.course.bench import alone
 
-LAYERS, FEWER_LAYERS = 32, 2  # phi-2's, and as many as PEFT is given
+LAYERS, FEWER_LAYERS = 32, 2  # of phi-2, and of the comparison with PEFT
 SHAPE = {"hidden_size": 2560, "intermediate_size": 10240, "num_attention_heads": 32, "vocab_size": 51200}
 RANK, TARGETS = 16, ["q_proj", "v_proj"]
 SHARD_BYTES = 10**9
@@ -33,10 +33,10 @@ MOST_GB, MOST_TIMES = 1.5, 1.3
 
 
 def measure(layers: int = LAYERS) -> dict[str, Any]:
-    """Seconds and peak memory of copy and merge, of PEFT's merge on fewer layers, and which bars they meet.
+    """Return seconds and peak memory of copy and merge, of PEFT's merge on fewer layers, and which bars they meet.
 
-    With fewer `layers` than phi-2's, or where the disk has no room for twice the checkpoint, the result says so, and
-    its bars are for that size.
+    With fewer `layers`, or if the disk has no room for twice the checkpoint, the bars are for the smaller size; the
+    settings in the result give its number of layers.
     """
     with _made(layers) as (folder, made):
         rounds = []
@@ -65,7 +65,7 @@ def measure(layers: int = LAYERS) -> dict[str, Any]:
 
 @contextmanager
 def _made(layers: int) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A folder with a base and its adapter for a while, and what they are."""
+    """A temporary folder with a base and its adapter, and their description."""
     folder = Path(tempfile.mkdtemp(prefix="ftlab-merge-"))
     try:
         room = shutil.disk_usage(folder).free * 0.9 / 2  # the base, and one copy at a time
@@ -77,13 +77,13 @@ def _made(layers: int) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _parameters(layers: int) -> int:
-    """How many numbers a model of this shape has, to a few thousandths."""
+    """The number of parameters of a model of this shape, within a few thousandths."""
     hidden, inner = SHAPE["hidden_size"], SHAPE["intermediate_size"]
     return 2 * SHAPE["vocab_size"] * hidden + layers * (4 * hidden**2 + 2 * hidden * inner)
 
 
 def _make(folder: Path, layers: str) -> dict[str, Any]:
-    """Write the base tensor by tensor, in memory of a few MB, and an adapter as PEFT saves one."""
+    """Write the base tensor by tensor, in a few MB of memory, and an adapter as PEFT saves one."""
     import torch
     from peft import LoraConfig
     from safetensors.torch import save_file
@@ -170,7 +170,7 @@ def _merge(folder: Path) -> dict[str, Any]:
 
 
 def _peft(folder: Path) -> dict[str, Any]:
-    """What every tutorial does: load, merge_and_unload, save."""
+    """The merge of the tutorials: load, merge_and_unload, save."""
     from peft import PeftModel
     from transformers import PhiForCausalLM
 
@@ -184,7 +184,7 @@ def _peft(folder: Path) -> dict[str, Any]:
 
 
 def _compare(folder: Path) -> dict[str, Any]:
-    """How far our tensors are from PEFT's, in units in the last place, both merged anew."""
+    """Merge by both ways, and compare our tensors with PEFT's in units in the last place."""
     import torch
     from peft import PeftModel
     from safetensors import safe_open
@@ -198,7 +198,7 @@ def _compare(folder: Path) -> dict[str, Any]:
     worst, other = 0, 0
     for path in sorted(merged.folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  # safe_open is no dict
+            for name in file.keys():  # noqa: SIM118  # safe_open is not a dict
                 one, two = (_places(tensor) for tensor in (file.get_tensor(name), tensors[name]))
                 gap = (one - two).abs()
                 worst, other = max(worst, int(gap.max())), other + int(torch.count_nonzero(gap))
@@ -207,7 +207,7 @@ def _compare(folder: Path) -> dict[str, Any]:
 
 
 def _places(tensor: Any) -> Any:
-    """Where each number stands among all numbers of fp16."""
+    """The rank of each number among all fp16 numbers, so that neighbours differ by 1."""
     import torch
 
     bits = tensor.contiguous().view(torch.int16).int()
@@ -225,7 +225,7 @@ def _done(began: float, out: Path) -> dict[str, Any]:
     written = sum(path.stat().st_size for path in out.iterdir())
     peak = records.peak_memory_mb()
     shutil.rmtree(out)
-    os.sync()  # so that the next one begins on a quiet disk
+    os.sync()  # so that the next process starts with an idle disk
     return {
         "seconds": round(seconds, 2),
         "gb_per_second": round(written / 1e9 / seconds, 2),

@@ -39,7 +39,7 @@ from ftlab.adapters.targets import (
 )
 from ftlab.errors import BadInput, CourseError
 from ftlab.internals.bitsandbytes import UNPACKED, layers_that_pack
-from ftlab.models import loading, shards
+from ftlab.models import loading, meta, shards
 from ftlab.wording import one_line, some
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def record_fitting_base(adapter_folder: Path, base: str) -> dict[str, Any]:
     if adapter_config.read_record(folder) is not None:
         return require_base(folder, base)
     checkpoint = shards.read(loading.folder(base))
-    matching.fit(adapter, shards.skeleton(checkpoint), base, tokens=lambda: _tokens(folder, base))
+    matching.fit(adapter, meta.from_checkpoint(checkpoint), base, tokens=lambda: _tokens(folder, base))
     return record_base(folder, base)
 
 

@@ -21,6 +21,7 @@ from ftlab.adapters.targets import trained_in_full
 from ftlab.adapters.tensors import Adapter, rank_of
 from ftlab.errors import BadInput
 from ftlab.internals.peft import BASE_LAYER, COPIES, PART, PREFIX
+from ftlab.models import meta
 from ftlab.wording import one_line, shown, some
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _expected(adapter: Adapter, model: Any, vocabulary: int | None) -> _Expected
     config.inference_mode = False  # with it PEFT leaves biases out
     with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        hollow = without_weights(model)
+        hollow = meta.from_model(model)
         if vocabulary is not None:
             hollow.resize_token_embeddings(vocabulary, mean_resizing=False)
         sizes = {name: tuple(each.shape) for name, each in embeddings(hollow).items()}
@@ -145,19 +146,6 @@ def _expected(adapter: Adapter, model: Any, vocabulary: int | None) -> _Expected
         else:
             whole[name.replace(BASE_LAYER, ".")] = tuple(tensor.shape)
     return _Expected(parts, whole, sizes)
-
-
-def without_weights(model: Any) -> Any:
-    """A model of the same class, of which every parameter is on PyTorch's meta device."""
-    import torch
-
-    if all(parameter.is_meta for parameter in model.parameters()):
-        return copy.deepcopy(model)
-    config = copy.deepcopy(model.config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config  # factors are as wide as the layer, whatever its weights are stored in
-    with torch.device("meta"):
-        return type(model)(config)
 
 
 def embeddings(model: Any) -> dict[str, torch.Tensor]:

@@ -217,13 +217,12 @@ class Budget:
         return {name: self.settings[name] for name in COLUMNS}
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td style='text-align:left'>{html.escape(name)}</td><td style='text-align:left'>"
-            f"{html.escape(str(value))}</td><td style='text-align:left'>"
-            f"{self._set_by(name)}</td></tr>"
-            for name, value in self._shown().items()
-        )
-        return f"<table><thead><tr><th>budget</th><th>value</th><th>set by</th></tr></thead>{rows}</table>"
+        def row(tag: str, *cells: str) -> str:
+            inside = "".join(f"<{tag} style='text-align:left'>{html.escape(cell)}</{tag}>" for cell in cells)
+            return f"<tr>{inside}</tr>"
+
+        rows = [row("td", name, str(value), self._set_by(name)) for name, value in self._shown().items()]
+        return f"<table><thead>{row('th', 'budget', 'value', 'set by')}</thead><tbody>{''.join(rows)}</tbody></table>"
 
     def _shown(self) -> dict[str, Any]:
         """The settings but the bounds of claims, and the columns where nobody named them."""

@@ -1,4 +1,4 @@
-"""The rating sheet as widgets: one answer at a time, five buttons, all of it by keyboard if you like."""
+"""A rating form of Jupyter widgets: it shows one answer at a time, with five buttons."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ WORDS = {1: "useless", 2: "poor", 3: "middling", 4: "good", 5: "just right"}
 class Rater:
     """Ratings of the answers of a sheet, from a person at the widgets or from a filled-in form.
 
-    With `form` (a path) the ratings are read from it. Where nobody watches there are no widgets. `ratings` holds what
-    has been given so far, None where nothing was.
+    With `form` (a path) the ratings are read from it. A headless run has no widgets. `ratings` holds the ratings so
+    far, None for an answer without one.
     """
 
     def __init__(self, sheet: Sheet, *, form: str | Path | None = None) -> None:
@@ -31,15 +31,15 @@ class Rater:
 
     @property
     def missing(self) -> int:
-        """How many answers have no rating yet."""
+        """The number of answers without a rating."""
         return sum(value is None for value in self.ratings)
 
     def save(self, path: Path) -> None:
-        """Write the ratings as a form, which a headless run can read."""
+        """Write the ratings to the form `path`, which a headless run can read."""
         self.sheet.write_form(path, self.ratings)
 
     def show(self) -> Any:
-        """The widgets; a sentence where there is nothing to click: ratings from a form, or nobody at the screen."""
+        """Return the widgets, or print a sentence if the ratings are from a form or the run is headless."""
         if self._form:
             return print(f"{len(self.ratings)} ratings were read from the form")
         if HEADLESS in os.environ:
@@ -47,9 +47,9 @@ class Rater:
         return self.widget()
 
     def widget(self) -> Any:
-        """The widgets. Tab moves between the buttons, Enter or the space bar presses one; 'back' mends a slip.
+        """Return the widgets. Tab moves between the buttons, Enter or the space bar presses one.
 
-        They are made once: two sets would share the ratings, and one of them show an answer that is not being rated.
+        They are made once: of two sets that share the ratings, one would show an answer that is already rated.
         """
         if self._box is None:
             self._box = self._build()
@@ -80,14 +80,16 @@ class Rater:
                 return
             item = self.sheet.items[self._at]
             place.value = f"<span role='status'>answer {self._at + 1} of {len(self.sheet.items)}</span>"
-            box = "white-space:pre-wrap;line-height:1.4;padding:6px 10px;margin:4px 0"
+            # The colours of the Jupyter theme; the background is half transparent, so it suits a light and a dark one.
+            box = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4;padding:6px 10px;margin:4px 0"
             shown.value = (
-                f"<div style='{box};color:#555'>{html.escape(item.prompt)}</div>"
-                f"<div style='{box};border-left:4px solid #1f77b4;background:#e8f1fa;color:#111'>"
+                f"<div style='{box};color:var(--jp-content-font-color2,inherit)'>{html.escape(item.prompt)}</div>"
+                f"<div style='{box};color:var(--jp-content-font-color1,inherit);background:rgba(59,142,208,.14);"
+                f"border-left:4px solid var(--jp-brand-color1,#3b8ed0)'>"
                 f"{html.escape(item.answer) or '<i>(an empty answer)</i>'}</div>"
             )
 
-        # A double click is on its way before its button can be disabled: the bounds hold here too.
+        # A double click's second press can arrive before its button is disabled, so the bounds are checked here too.
         def rate(value: int) -> None:
             if self._at < len(self.ratings):
                 self.ratings[self._at] = value

@@ -289,27 +289,30 @@ class TokenView:
         return "; ".join(notes)
 
     def __str__(self) -> str:
-        faces = {"prompt": "{}", "supervised": "[{}]", "end": "[[{}]]", "padding": "~"}
-        return "".join(faces[kind].format(token) for kind, token in zip(self.kinds, self.tokens, strict=True)) + (
+        formats = {"prompt": "{}", "supervised": "[{}]", "end": "[[{}]]", "padding": "~"}
+        return "".join(formats[kind].format(token) for kind, token in zip(self.kinds, self.tokens, strict=True)) + (
             f"\n{self.verdict}"
         )
 
     def _repr_html_(self) -> str:
+        # The text has the colours of the page, and each background is half transparent: readable in light and in dark.
+        blue, orange = "2px solid var(--jp-brand-color1,#3b8ed0)", "2px solid var(--jp-warn-color1,#e07b39)"
         styles = {
-            "prompt": "color:#555",
-            "supervised": "font-weight:bold;border-bottom:3px solid #1f77b4;background:#e8f1fa",
-            "end": "font-weight:bold;border:2px solid #d95f02;padding:0 2px;background:#fdeee2",
-            "padding": "text-decoration:line-through;color:#999",
+            "prompt": "color:var(--jp-content-font-color2,inherit)",
+            "supervised": f"font-weight:bold;border-bottom:{blue};background:rgba(59,142,208,.2)",
+            "end": f"font-weight:bold;border:{orange};padding:0 2px;background:rgba(224,123,57,.2)",
+            "padding": "text-decoration:line-through;color:var(--jp-content-font-color3,inherit)",
         }
         shown = []
         for token, number, label, kind in zip(self.tokens, self.ids, self.labels, self.kinds, strict=True):
             title = f"{kind}: id {number}, label {'ignored' if label == IGNORED else label}"
-            face = html.escape(token).replace("\n", "&#8629;<br>").replace(" ", "&nbsp;")
-            shown.append(f"<span style='{styles[kind]};margin:0 1px' title='{title}'>{face}</span>")
+            written = html.escape(token).replace("\n", "&#8629;<br>")
+            shown.append(f"<span style='{styles[kind]};margin:0 1px' title='{title}'>{written}</span>")
         key = " ".join(f"<span style='{style};margin-right:8px'>{kind}</span>" for kind, style in styles.items())
+        box = "font-family:var(--jp-code-font-family,monospace);line-height:1.9"
         return (
-            f"<div style='font-family:monospace;line-height:2'>{''.join(shown)}</div>"
-            f"<div style='margin-top:4px'>{key}</div><div>{html.escape(self.verdict)}</div>"
+            f"<div style='{box};white-space:pre-wrap;overflow-wrap:anywhere'>{''.join(shown)}</div>"
+            f"<div style='margin:6px 0'>{key}</div><div>{html.escape(self.verdict)}</div>"
         )
 
 

@@ -1,7 +1,8 @@
 """Figures in one style: labelled axes, one colour for each method, and an alt text.
 
 The colours are those of Okabe and Ito, which differ in the common colour blindnesses
-(https://jfly.uni-koeln.de/color/), with brown for their yellow. The panel is white and opaque, so that a figure is readable in a dark theme too.
+(https://jfly.uni-koeln.de/color/), with brown for their yellow. The background is white and opaque, so that a figure is
+readable in a dark theme too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ INK, ACCENT = BLUE, VERMILION
 PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BROWN, DARK, "#000000", MUTED)
 MARKERS = "osD^vP<>*hX"
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # Matplotlib's rcParams
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.w_pad": 0.08,
     "figure.facecolor": "white",
@@ -285,7 +286,7 @@ def scores(table: pd.DataFrame, title: str = "Baselines") -> Figure:
     table = table.sort_values("accuracy").reset_index(drop=True)
     looks = method_styles(table["model"])
     figure, axis = plt.subplots(figsize=(7, 1.0 + 0.45 * len(table)))
-    for place, line in table.iterrows():
+    for place, (_, line) in enumerate(table.iterrows()):
         reach = [[line["accuracy"] - line["low"]], [line["high"] - line["accuracy"]]]
         axis.errorbar(line["accuracy"], place, xerr=reach, fmt="o", color=looks[line["model"]][0], capsize=4)
     axis.set(xlabel="accuracy on the test rows, with 95 % confidence interval", title=title)
@@ -316,7 +317,7 @@ def confusion(predictions: pd.DataFrame, label_names: Sequence[str]) -> Figure:
     figure, axis = plt.subplots(figsize=(size + 0.6, size))
     seaborn.heatmap(
         shares, annot=counts, fmt=",d", cmap="Blues", vmin=0, vmax=1, ax=axis, square=True, linewidths=1,
-        xticklabels=label_names, yticklabels=label_names, cbar_kws={"label": "share of the true label"},
+        xticklabels=label_names, yticklabels=label_names, cbar_kws={"label": "share of the true label", "shrink": 0.8},
     )  # fmt: skip
     axis.set(xlabel="predicted label", ylabel="true label", title="Confusion matrix")
     return figure
@@ -385,7 +386,7 @@ def learning_curve(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Fi
         mean = over_seeds.mean()
         axis.plot(mean.index, mean, color=colour, marker=marker, label=name)
         axis.fill_between(mean.index, over_seeds.min(), over_seeds.max(), color=colour, alpha=0.15)
-        draw_crosses(axis, live, name, "rows", "accuracy", colour)
+        _draw_crosses(axis, live, name, "rows", "accuracy", colour)
     log_axis(axis, points["rows"], "training rows (log scale)")
     axis.set(ylabel="accuracy on the test rows,\nmean and range over seeds", title="Learning curve")
     axis.legend(title="crosses: this run" if live is not None else None)
@@ -473,7 +474,7 @@ def score_by_rows(
         else:
             colour = MUTED
             axis.plot(line["rows"], line["score"], color=FAINT, marker="o", markersize=4, linewidth=1.2)
-        draw_crosses(axis, live, name, "rows", "score", colour)
+        _draw_crosses(axis, live, name, "rows", "score", colour)
     log_axis(axis, table["rows"], "training rows (log scale)")
     axis.set(ylabel=f"{score}, mean over seeds", title="Learning curve")
     axis.legend(title="crosses: this run" if live is not None else None)
@@ -498,13 +499,13 @@ def _method(name: str) -> str:
     return OTHER_NAMES.get(name, name)
 
 
-def draw_crosses(axis: Axes, live: pd.DataFrame | None, name: str, x: str, y: str, colour: str) -> None:
+def _draw_crosses(axis: Axes, live: pd.DataFrame | None, name: str, x: str, y: str, colour: str) -> None:
     if live is not None and len(here := live[live["model"] == name]):
         axis.plot(here[x], here[y], "x", color=colour, markersize=11, markeredgewidth=2.5)
 
 
 def log_axis(axis: Axes, ticks: Iterable[float], label: str) -> None:
-    """Make the x-axis logarithmic, with a tick at each of `ticks`, written as a number."""
+    """Make the x-axis of `axis` logarithmic, with a number at each of `ticks`, a `label` and a grid."""
     axis.set(xscale="log", xlabel=label)
     axis.set_xticks(values := sorted({*ticks}), [f"{value:,.10g}" for value in values])
     axis.minorticks_off()

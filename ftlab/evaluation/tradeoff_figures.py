@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ftlab.evaluation.figures import BLUE, DARK, draw_crosses, log_axis, method_styles, style
+from ftlab.evaluation.figures import BLUE, DARK, log_axis, method_styles, style
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ def ranks(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Figure:
 
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.9))
     panels = {
-        "loss_change": ("Held-out loss", "change from the base model, nats per token"),
+        "loss_change": ("Held-out loss", "change from the base, nats per token"),
         "forgetting": ("Perplexity ratio of the general text", "perplexity over the base model's"),
     }
     for axis, (column, (title, label)) in zip(axes, panels.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Saved models at work: loaded once, many texts answered in batches, in the order in which they came."""
+"""Saved models in use: load a classifier or a language model once, and answer many texts in batches."""
 
 from ftlab.inference.classifier import UNSURE, Classifier
 from ftlab.inference.generator import Generator

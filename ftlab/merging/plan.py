@@ -19,7 +19,7 @@ from ftlab.adapters.config import APART, CONFIG, FOLLOWED, INITS_THAT_LEAVE_THE_
 from ftlab.adapters.matching import Fit
 from ftlab.errors import BadInput
 from ftlab.internals import transformers as transformers_internals
-from ftlab.models import shards
+from ftlab.models import meta, shards
 from ftlab.models.shards import Checkpoint, Layout, Place
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def read(base: Path, adapter: Path) -> Plan:
         from ftlab.adapters import lora
 
         lora.require_base(adapter, str(base.resolve()))  # absolute: a path, whatever its name
-    model = shards.skeleton(checkpoint)
+    model = meta.from_checkpoint(checkpoint)
     tokenizer = adapter if adapter_config.brings_tokenizer(adapter) else base
     fitted = matching.fit(held, model, base, tokens=lambda: _tokens(tokenizer))
     names = _Names(checkpoint, fitted, model)

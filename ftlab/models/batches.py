@@ -139,7 +139,7 @@ def run_batches(
 
 
 def softmax(output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Return the probability of each label, (rows, labels), from the `output`; `attention_mask` is ignored"""
+    """Return the probability of each label, (rows, labels), from the `output`; `attention_mask` is ignored."""
     return output.logits.float().softmax(dim=-1)
 
 

@@ -126,8 +126,8 @@ def check(model: str) -> None:
 def max_positions(model: str) -> int:
     """Return the most tokens, special ones included, that one row may have for `model`.
 
-    It is the smaller of the model's positions (`positions.most_tokens`) and its tokenizer's `model_max_length`; NO_LIMIT
-    if it has neither. Raises BadInput for a config that describes no model.
+    It is the smaller of the model's positions (`positions.most_tokens`) and its tokenizer's `model_max_length`, or
+    NO_LIMIT if it has neither. Raises BadInput for a config that describes no model.
     """
     path = folder(model)
     if model in MODELS:  # their positions begin at 0, so transformers is not needed, which takes seconds to import
@@ -143,10 +143,12 @@ def max_positions(model: str) -> int:
 
 
 def _positions(model: str) -> int | None:
-    from ftlab.models import positions
+    from transformers import AutoModel
+
+    from ftlab.models import meta, positions
 
     try:
-        return positions.most_tokens(positions.outline(config(model)))
+        return positions.most_tokens(meta.from_config(AutoModel, config(model)))
     except BadInput:
         raise
     except Exception as problem:  # each architecture raises errors of its own for a wrong config

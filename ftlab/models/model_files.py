@@ -37,7 +37,7 @@ class Stored:
 
 
 def checked(path: Path, shown: str = "") -> Path:
-    """Return the folder `path`. Raises BadInput, naming it `shown`, unless config, tokenizer and weights are complete."""
+    """Return the folder `path`, or raise BadInput (naming it `shown`) if config, tokenizer or weights are missing."""
     shown = shown or str(path)
     _require_folder(path, f"the model folder {shown}", "config.json and safetensors")
     if not (path / "config.json").is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 # Names of the table of position embeddings, by architecture.
 TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe", "positions_embed", "pos_embeddings")
@@ -24,15 +24,6 @@ def most_tokens(model: PreTrainedModel) -> int | None:
     limits += [_usable(module) for name, module in model.named_modules() if name.rpartition(".")[2] in TABLES]
     counted = [limit for limit in limits if isinstance(limit, int) and limit > 0]  # XLNet's config says -1
     return min(counted, default=None)
-
-
-def outline(config: PreTrainedConfig) -> PreTrainedModel:
-    """The body of a config's model on the meta device: its modules and shapes, and no weights."""
-    import torch
-    from transformers import AutoModel
-
-    with torch.device("meta"):
-        return AutoModel.from_config(config)
 
 
 def _usable(table: Any) -> int | None:

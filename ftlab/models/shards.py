@@ -1,6 +1,6 @@
-"""A model's folder of safetensors seen as files: where each tensor lies, read and written in place.
+"""Read and write single tensors of safetensors files in place: where each tensor is, by the headers of the shards.
 
-Format: 8 bytes that say how long the header is, the header as JSON (dtype, shape and offsets of each tensor), then the
+Format: 8 bytes for the length of the header, the header as JSON (dtype, shape and offsets of each tensor), then the
 tensors (https://huggingface.co/docs/safetensors).
 """
 
@@ -24,18 +24,22 @@ if TYPE_CHECKING:
     from io import FileIO
 
     import torch
-    from transformers import PreTrainedModel
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-PIECE = 2**24  # bytes that are copied at a time
-NO_KERNEL_COPY = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)  # not between these disks, or not here
+SINGLE, INDEX = model_files.SINGLE, model_files.INDEX
+PIECE = 2**24  # bytes in one copy
+NO_KERNEL_COPY = (
+    errno.EXDEV,
+    errno.ENOSYS,
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+)  # not between these disks or on this system
 BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # as stored -> as torch names it
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies: its shard, its bytes from `start` to `end` of that file, its shape and its stored dtype."""
+    """Where a tensor is stored: its shard, its bytes from `start` to `end` of that file, its shape and dtype."""
 
     shard: str
     start: int
@@ -46,7 +50,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """A shard laid out anew: its header, as bytes with their length before them, and where each tensor will lie."""
+    """The new layout of a shard: its header as bytes, with their length before them, and the place of each tensor."""
 
     header: bytes
     places: Mapping[str, Place]
@@ -55,7 +59,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder of weights: its config, its shards, and the place of each tensor."""
+    """A model's folder: its config, its shards, and the place of each tensor."""
 
     folder: Path
     config: Mapping[str, Any]
@@ -64,7 +68,7 @@ class Checkpoint:
 
     @property
     def dtype(self) -> str:
-        """The dtype that most of its bytes are stored in, as torch names it. Raises BadInput for 8 bits and fewer."""
+        """The dtype of most of the stored bytes, by its torch name. Raises BadInput for 8 bits and fewer."""
         sizes: dict[str, int] = {}
         for place in self.tensors.values():
             sizes[place.dtype] = sizes.get(place.dtype, 0) + place.end - place.start
@@ -75,9 +79,10 @@ class Checkpoint:
 
 
 def read(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`, from its config and the headers of its shards.
+    """Return the checkpoint in `folder`, from its config and the headers of its shards.
 
-    Raises BadInput when the folder is no model, holds only a pickle, is quantized, or lacks a part.
+    Raises:
+        BadInput: the folder is not a model, has only a pickle, is quantized, or is incomplete.
     """
     if not (folder / "config.json").is_file():
         there = "has no config.json" if folder.is_dir() else "is no folder"
@@ -94,7 +99,9 @@ def read(folder: Path) -> Checkpoint:
     elif (folder / INDEX).is_file():
         by_name = model_files.read_json(folder / INDEX).get("weight_map", {})
         shards, named = sorted(set(map(str, by_name.values()))), set(by_name)
-        if outside := [shard for shard in shards if Path(shard).name != shard]:  # it would be written elsewhere, too
+        if outside := [
+            shard for shard in shards if Path(shard).name != shard
+        ]:  # a merge would write outside its folder, too
             raise BadInput(f"{folder / INDEX} names {some(outside)}, which is no file of its folder; fetch it again")
     else:
         pickles = sorted(file.name for pattern in model_files.PICKLES for file in folder.glob(pattern))
@@ -117,7 +124,10 @@ def read(folder: Path) -> Checkpoint:
 
 
 def lay_out(base: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Layout]:
-    """The new layouts of the shards in which a tensor gets another shape; the order and the dtypes stay."""
+    """Return the new layout of each shard of `base` in which a tensor changes its shape.
+
+    Order and dtypes stay. `shapes` has the new shapes by the names of the tensors; others keep theirs.
+    """
     found = {}
     for shard in base.shards:
         inside = {name: place for name, place in base.tensors.items() if place.shard == shard}
@@ -143,23 +153,23 @@ def lay_out(base: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
 
 
 def header_length(path: Path) -> int:
-    """Where the tensors of a shard begin, in bytes."""
+    """Return the byte at which the tensors of the shard `path` begin."""
     return 8 + _header(path)[0]
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
-    """How long a shard's header is, in bytes, and what it says."""
+    """Return the length of a shard's header in bytes, and its content."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         return length, json.loads(file.read(length))
 
 
 def _places(path: Path) -> dict[str, Place]:
-    """The place of each tensor of one shard. Raises BadInput for half a file."""
+    """Return the place of each tensor of one shard. Raises BadInput for an incomplete file."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt"):  # it holds the header against the file's length
+        with safe_open(path, framework="pt"):  # safetensors checks the header against the file's length
             pass
         length, entries = _header(path)
     except (SafetensorError, OSError, ValueError) as problem:
@@ -176,7 +186,10 @@ def _places(path: Path) -> dict[str, Place]:
 
 
 def read_tensor(file: BinaryIO, place: Place) -> torch.Tensor:
-    """The tensor at `place` of an open shard: `place.shape`, in its stored dtype, in memory of its own size."""
+    """Return the tensor at `place` of the open shard `file`, in its stored dtype and in memory of its own.
+
+    Raises BadInput if the file ends within the tensor.
+    """
     import torch
 
     memory = torch.empty(place.end - place.start, dtype=torch.uint8)
@@ -187,7 +200,7 @@ def read_tensor(file: BinaryIO, place: Place) -> torch.Tensor:
 
 
 def write_tensor(file: BinaryIO, place: Place, tensor: torch.Tensor) -> None:
-    """Write `tensor`, of the shape and dtype that `place` says, over what lies there."""
+    """Write `tensor` over the bytes at `place` of the open shard `file`; shape and dtype must be those of `place`."""
     import torch
 
     file.seek(place.start)
@@ -195,7 +208,7 @@ def write_tensor(file: BinaryIO, place: Place, tensor: torch.Tensor) -> None:
 
 
 def make_room(source: Path, target: Path, layout: Layout | None = None) -> None:
-    """A new file `target`, as long as `source` and empty, or as long as `layout` says and with its header."""
+    """Create the file `target`: as long as `source` and empty, or by `layout` with its header and its length."""
     with target.open("wb") as file:
         if layout is not None:
             file.write(layout.header)
@@ -203,9 +216,13 @@ def make_room(source: Path, target: Path, layout: Layout | None = None) -> None:
 
 
 def copy_around(source: Path, target: Path, moves: Sequence[tuple[Place, Place]]) -> None:
-    """Copy all of `source` over `target` but the tensors of `moves`, which are in the order in which they lie.
+    """Copy all bytes of `source` to `target` except the tensors of `moves`.
 
-    Each of these comes with its place in the target. What follows one there follows it here as well.
+    Args:
+        source: a shard.
+        target: a file made by `make_room`.
+        moves: the place of each such tensor in the source and in the target, in the order of the file. The bytes after
+            a tensor in the source are copied to the bytes after it in the target.
     """
     with source.open("rb", buffering=0) as old, target.open("r+b", buffering=0) as new:
         starts = [0, *(before.end for before, _ in moves)]
@@ -216,7 +233,7 @@ def copy_around(source: Path, target: Path, moves: Sequence[tuple[Place, Place]]
 
 
 def _copy(old: FileIO, new: FileIO, start: int, end: int, at: int | None = None) -> None:
-    """The bytes from `start` to `end`, to `at` (by default to `start`): by the kernel (Linux), else through memory."""
+    """Copy the bytes from `start` to `end`, to `at` (by default `start`): in the kernel (Linux) or through memory."""
     shift = 0 if at is None else at - start
     if hasattr(os, "copy_file_range"):
         try:
@@ -241,33 +258,10 @@ def _copy(old: FileIO, new: FileIO, start: int, end: int, at: int | None = None)
         old.seek(start)
 
 
-def skeleton(base: Checkpoint) -> PreTrainedModel:
-    """The base's model without its weights: names and types of its modules, for a few MB.
-
-    Raises BadInput when the config describes no model of transformers.
-    """
-    import torch
-    import transformers
-
-    path = base.folder / "config.json"
-    architecture = (base.config.get("architectures") or ["none"])[0]
-    kind = getattr(transformers, str(architecture), None)
-    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
-        raise BadInput(
-            f"{path} names the architecture {architecture}, which transformers does not have; merge such a model with "
-            "its own code and PEFT's `merge_and_unload`"
-        )
-    try:
-        with torch.device("meta"):
-            return kind(transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=False))
-    except Exception as problem:  # each architecture has errors of its own for a config that is not its own
-        raise BadInput(f"{path} does not describe a {architecture} ({problem!r}); save the model again") from problem
-
-
 def layer_kind(module: torch.nn.Module) -> str | None:
-    """What kind of layer this is for LoRA: linear, conv1d, embedding, or None for any other."""
+    """Return the kind of layer that `module` is for LoRA: linear, conv1d, embedding, or None for any other."""
     import torch
     from transformers import Conv1D
 
     kinds = {torch.nn.Linear: "linear", Conv1D: "conv1d", torch.nn.Embedding: "embedding"}
-    return next((called for kind, called in kinds.items() if isinstance(module, kind)), None)
+    return next((name for kind, name in kinds.items() if isinstance(module, kind)), None)

@@ -1,7 +1,6 @@
-"""Tiny models of the real classes, with random weights and a tokenizer trained on the spot.
+"""Tiny models of the real classes, with random weights and a tokenizer trained on the course's own reviews.
 
-They prove that code runs, in a second and without a download. They have learned nothing, so nothing that they
-answer means anything.
+They show that code runs, in a second and without a download. They have learned nothing, so their answers mean nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY = 600
-RECIPE = 3  # count up when a builder or its corpus changes, so that no cached model outlives them
+RECIPE = 3  # increase it when a builder or its corpus changes, so that no old model is taken from the cache
 
 
 def _corpus() -> list[str]:
@@ -38,8 +37,8 @@ def _wordpiece() -> PreTrainedTokenizerFast:
     splitter, normalizer = pre_tokenizers.BertPreTokenizer(), normalizers.BertNormalizer(lowercase=True)
     trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     trained.normalizer, trained.pre_tokenizer = normalizer, splitter
-    # The trainer numbers the characters inside words as they come out of a hash map, in another order in each process,
-    # and breaks ties by number. Named as specials they have theirs beforehand; below they are plain tokens again.
+    # The trainer numbers the characters inside words in the order of a hash map, which differs between processes, and
+    # breaks ties by number. As special tokens they have fixed numbers; in the tokenizer below they are plain tokens.
     characters = sorted({*normalizer.normalize_str("".join(_corpus()))} - {*string.whitespace})
     trainer = trainers.WordPieceTrainer(
         vocab_size=VOCABULARY, special_tokens=specials + [f"##{one}" for one in characters], show_progress=False
@@ -113,12 +112,12 @@ def _phi() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 
 def _llama() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """SmolLM2's class, tied embeddings and positions: rows of any length that a person brings fit in."""
+    """SmolLM2's class, tied embeddings and number of positions, so that long rows of your own fit."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = _byte_level(8192)
     ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    # As wide as the rank that the course names, and with rows to spare for a pad token.
+    # The width is not below the ranks of the course; the embedding has a spare row for a pad token.
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     shape |= {"vocab_size": len(tokenizer) + 24, "max_position_embeddings": 8192}
     config = LlamaConfig(tie_word_embeddings=True, **shape, **ends)
@@ -134,7 +133,7 @@ BUILDERS: dict[str, Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]
 
 
 def folder(name: str) -> Path:
-    """The folder of a tiny model, built first if the cache lacks it. The same weights each time."""
+    """Return the folder of the tiny model `name`, with the same weights each time; build it if the cache lacks it."""
     path = assets.home() / "tiny" / f"{name}-{RECIPE}"
     if not (path / "config.json").is_file():
         import torch

@@ -1,5 +1,7 @@
 """The rating widgets, pressed by a program: each press rates one answer, and none gets lost or doubled."""
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -51,6 +53,10 @@ def test_answers_are_shown_as_text_and_an_empty_one_as_empty(rater):
     assert "&lt;b&gt;no&lt;/b&gt; &amp; yes" in parts.shown.value
     parts.rate(1)
     assert "(an empty answer)" in parts.shown.value
+
+
+def test_the_texts_have_the_colours_of_the_theme(rater):
+    assert not re.search(r"(color|background):\s*(#|black|white)", Parts(rater).shown.value)
 
 
 def test_back_mends_a_slip_and_nothing_else(rater):

@@ -1,5 +1,7 @@
 """Input ids and labels of instruction rows: only the answer and its EOS are learned."""
 
+import re
+
 import pytest
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq
@@ -156,6 +158,7 @@ def test_the_view_tells_prompt_supervised_end_and_padding_apart_in_text_and_html
     page = view._repr_html_()
     assert f"title='end: id {tokenizer.eos_token_id}, label {tokenizer.eos_token_id}'" in page
     assert page.count("<span style") == len(ids) + 4
+    assert not re.search(r"(color|background):\s*(#|black|white)", page)  # colours of the theme alone
 
 
 def test_the_view_escapes_what_a_row_holds(tokenizer):

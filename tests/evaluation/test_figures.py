@@ -103,7 +103,7 @@ def test_a_reliability_diagram_draws_the_table_and_its_empty_bins_as_empty():
     lines = {line.get_label(): line.get_xydata() for line in top.lines}
     for name, table in RELIABILITY.items():
         np.testing.assert_array_equal(lines[name], table[["confidence", "accuracy"]])
-    np.testing.assert_array_equal(lines["as sure as right"], [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(lines["perfect calibration"], [[0, 0], [1, 1]])
     before, after = (patch.get_data() for patch in foot.patches)
     np.testing.assert_allclose(before.edges, np.arange(11) / 10)
     assert before.values.tolist() == [0, 0, 0, 0, 0, 10, 4, 0, 0, 86]
@@ -168,14 +168,114 @@ def test_as_many_lines_as_one_can_tell_apart_have_each_their_colour_and_marker()
 
 
 @pytest.mark.parametrize(
-    ("labels", "title"),
-    [("ab", "a (dark), b (light)"), ("cab", "a (dark) to c (light)"), ("dabc", "a (dark) to d (light)")],
+    ("labels", "shown"), [("ab", ["a", "b"]), ("cab", ["a", "b", "c"]), ("gfedcba", ["a", "...", "g"])]
 )
-def test_the_order_of_labels_names_the_ends_of_its_colours(labels, title):
-    (axis,) = figures.label_order(pd.Series(list(labels * 3)), 2).axes
-    assert axis.get_title().endswith(title)
-    codes = axis.images[0].get_array()
+def test_the_order_of_labels_names_its_colours(labels, shown):
+    figure = figures.label_order(pd.Series(list(labels * 3)), 2)
+    (axis,), (legend,) = figure.axes, figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == shown
+    strip = axis.images[0]
+    codes = strip.get_array()
     assert codes[0, : len(labels)].tolist() == [sorted(labels).index(label) for label in labels]
+    ends = [strip.cmap(strip.norm(code)) for code in (0, len(labels) - 1)]
+    assert [legend.get_patches()[place].get_facecolor() for place in (0, -1)] == ends
+    assert [text.get_text() for text in axis.texts] == ["first 2 rows"]
+
+
+def test_a_method_has_one_colour_in_every_figure_under_each_of_its_names():
+    looks = [
+        figures.method_styles(names)
+        for names in (["fine-tuned", "TF-IDF"], ["x", "all of it"], ["base", "tuned"], ["full fine-tuning", "y"])
+    ]
+    full = figures.METHODS["full fine-tuning"]
+    assert [
+        look[name] for look, name in zip(looks, ("fine-tuned", "all of it", "tuned", "full fine-tuning"), strict=True)
+    ] == [full] * 4
+    assert looks[0]["TF-IDF"] == figures.METHODS["tf-idf"]
+    assert figures.method_styles(["first 3 frozen"])["first 3 frozen"] == figures.METHODS["first layers frozen"]
+
+
+@pytest.mark.parametrize(
+    "names", [[f"model {number}" for number in range(9)], ["first 4 frozen", "first 5 frozen", "tuned", "all of it"]]
+)
+def test_no_two_models_of_a_figure_share_a_colour_or_a_marker(names):
+    looks = figures.method_styles([*names, names[0]])
+    assert list(looks) == names
+    for part in (0, 1):
+        assert len({look[part] for look in looks.values()}) == len(names)
+
+
+def test_more_models_than_there_are_colours_are_drawn_all_the_same():
+    assert len(figures.method_styles(map(str, range(40)))) == 40
+
+
+MANY = pd.DataFrame(
+    [
+        {"model": model, "rows": rows, "score": 0.5 + number / 20, "low": 0.4, "high": 0.95, "seconds": seconds}
+        for number, (model, seconds) in enumerate(
+            {"all of it": 40.0, "first 4 frozen": 20.0, "first 5 frozen": 15.0, "head only": 5.0, "TF-IDF": None,
+             "sentence vectors": None}.items()
+        )
+        for rows in (100, 500)
+    ]
+)  # fmt: skip
+HIGHLIGHTED = ["all of it", "first 4 frozen", "head only", "sentence vectors"]
+
+
+def coloured(axis) -> set[str]:
+    """The labels of what is drawn in colour: lines, and the dots of error bars."""
+    handles, labels = axis.get_legend_handles_labels()
+    return {label for _, label in zip(handles, labels, strict=True)} - {"Pareto front"}
+
+
+def test_of_many_models_the_main_ones_are_in_colour_and_the_others_grey_and_without_a_name():
+    figure = figures.score_by_seconds(MANY)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*HIGHLIGHTED, "Pareto front"]
+    for axis in figure.axes:
+        assert coloured(axis) == set(HIGHLIGHTED)
+        faint = [line for line in axis.lines if line.get_marker() == "o" and line.get_color() == figures.FAINT]
+        assert len(faint) == 1  # first 5 frozen; TF-IDF has neither a time nor a name
+    (axis,) = figures.score_by_rows(MANY).axes
+    assert coloured(axis) == set(HIGHLIGHTED)
+    assert sum(line.get_color() == figures.FAINT for line in axis.lines) == 2
+
+
+def test_a_baseline_without_a_training_time_is_a_level():
+    for axis in figures.score_by_seconds(MANY).axes:
+        (level,) = (line for line in axis.lines if line.get_linestyle() == "--")
+        assert level.get_label() == "sentence vectors"
+        assert set(level.get_ydata()) == {0.75}
+
+
+def test_the_caller_chooses_the_models_in_colour():
+    chosen = ["first 5 frozen", "TF-IDF"]
+    (axis,) = figures.score_by_rows(MANY, highlight=chosen).axes
+    assert coloured(axis) == set(chosen)
+    assert all(coloured(axis) == set(chosen) for axis in figures.score_by_seconds(MANY, highlight=chosen).axes)
+
+
+def test_the_models_of_this_run_come_before_those_of_the_benchmark_and_each_has_its_cross():
+    live = MANY[MANY["model"].isin(["first 5 frozen", "TF-IDF"]) & (MANY["rows"] == 100)]
+    (axis,) = figures.score_by_rows(MANY, live).axes
+    assert coloured(axis) == {"all of it", "first 5 frozen", "head only", "sentence vectors"}
+    crosses = [line for line in axis.lines if line.get_marker() == "x"]
+    assert sorted(float(cross.get_ydata()[0]) for cross in crosses) == live["score"].tolist()
+
+
+def test_the_style_is_the_same_in_every_figure_and_ends_with_it():
+    import matplotlib.pyplot as plt
+
+    before = plt.rcParams["font.size"], plt.rcParams["axes.spines.top"]
+    with figures.style():
+        assert plt.rcParams["axes.spines.top"] is False
+    for draw in FIGURES.values():
+        figure = draw()
+        assert figure.get_facecolor() == (1, 1, 1, 1)
+        assert figure.get_size_inches()[0] <= 8
+        assert all(
+            text.get_fontsize() >= 9 for axis in figure.axes for text in (*axis.get_xticklabels(), axis.xaxis.label)
+        )
+    assert (plt.rcParams["font.size"], plt.rcParams["axes.spines.top"]) == before
 
 
 def test_token_lengths_count_the_rows_that_each_length_keeps_whole():
@@ -199,9 +299,9 @@ def test_the_best_model_stands_at_the_top_of_the_ladder_with_its_interval():
     table = pd.DataFrame({"model": ["one", "two"], "accuracy": [0.8, 0.5], "low": [0.7, 0.4], "high": [0.85, 0.6]})
     (axis,) = figures.scores(table).axes
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["two", "one"]
-    dots = axis.containers[0].lines[0].get_xydata().tolist()
-    assert dots == [[0.5, 0], [0.8, 1]]
-    bars = [segment[:, 0].tolist() for segment in axis.collections[0].get_segments()]
+    dots = [container.lines[0].get_xydata().tolist() for container in axis.containers]
+    assert dots == [[[0.5, 0]], [[0.8, 1]]]
+    bars = [segment[:, 0].tolist() for bar in axis.collections for segment in bar.get_segments()]
     np.testing.assert_allclose(bars, [[0.4, 0.6], [0.7, 0.85]])
 
 

@@ -107,8 +107,8 @@ def test_the_figures_draw_every_model_and_size():
     summary = seeds.summary(pd.concat([table, baseline]))
     figure = figures.score_by_seconds(summary)
     assert [axis.get_title() for axis in figure.axes] == ["10 training rows", "100 training rows"]
-    names = {text.get_text() for text in figure.axes[1].get_legend().get_texts()}
-    assert names == {"a", "b"}  # TF-IDF has no time of training
+    names = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert names == {"a", "b", "TF-IDF", "Pareto front"}
     figure = figures.score_by_rows(summary, summary.head(1))
     assert {text.get_text() for text in figure.axes[0].get_legend().get_texts()} == {"a", "b", "TF-IDF"}
 

@@ -13,7 +13,8 @@ LIBRARIES = {
 }  # fmt: skip
 # Submodules that the library's own documentation imports from; all other names come from the top of a library.
 DOCUMENTED = {
-    "IPython.display", "cleanlab.filter", "matplotlib.axes", "matplotlib.figure", "matplotlib.pyplot",
+    "IPython.display", "cleanlab.filter", "matplotlib.axes", "matplotlib.figure", "matplotlib.patches",
+    "matplotlib.pyplot",
     "matplotlib.ticker", "nbclient.exceptions", "pyarrow.parquet", "rich.console", "rich.progress", "rich.table",
     "rich.text", "safetensors.torch", "torch.nn", "torch.nn.utils.rnn", "tqdm.auto",
     "peft.utils",  # by its __all__ alone; see below

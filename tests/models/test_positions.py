@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from ftlab.inference import Classifier
-from ftlab.models import loading, positions
+from ftlab.models import loading, meta, positions
 from tests.models.saved_models import config, save
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,26 +27,26 @@ def read(kind, tokens, **options):
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_a_model_reads_as_many_tokens_as_are_said_and_not_one_more(kind):
-    most = positions.most_tokens(positions.outline(config(kind, **OPTIONS[kind])))
+    most = positions.most_tokens(meta.from_config(AutoModel, config(kind, **OPTIONS[kind])))
     read(kind, most, **OPTIONS[kind])
     with pytest.raises((IndexError, RuntimeError)):
         read(kind, most + 1, **OPTIONS[kind])
 
 
 def test_positions_of_padding_are_no_token_s():
-    assert positions.most_tokens(positions.outline(config("roberta", pad_token_id=1))) == ROWS - 2
-    assert positions.most_tokens(positions.outline(config("roberta", pad_token_id=3))) == ROWS - 4
+    assert positions.most_tokens(meta.from_config(AutoModel, config("roberta", pad_token_id=1))) == ROWS - 2
+    assert positions.most_tokens(meta.from_config(AutoModel, config("roberta", pad_token_id=3))) == ROWS - 4
 
 
 @pytest.mark.parametrize("kind", UNLIMITED)
 def test_distances_have_no_end(kind):
-    assert positions.most_tokens(positions.outline(config(kind))) is None
+    assert positions.most_tokens(meta.from_config(AutoModel, config(kind))) is None
     read(kind, 200)
 
 
 @pytest.mark.parametrize("kind", ["llama", "phi"])
 def test_rotary_positions_go_as_far_as_they_were_trained(kind):
-    assert positions.most_tokens(positions.outline(config(kind))) == ROWS
+    assert positions.most_tokens(meta.from_config(AutoModel, config(kind))) == ROWS
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""What is wrong with these rows? Findings, each with its rows, why it matters, what it costs and how to repair it.
+"""Audit of a data set before fine-tuning: duplicates, label errors, leakage, markup, personal data and text lengths.
 
-Good data beats a good model, and looking costs seconds.
+Each finding lists its rows, why it matters and what to do. A report can also price a defect and repair it.
 """
 
 from __future__ import annotations
@@ -36,16 +36,25 @@ def audit(
     max_length: int | None = None,
     hidden_size: int = lengths.HIDDEN_SIZE,
 ) -> AuditReport:
-    """Look for what spoils a fine-tuning run in a table of columns id, text and label, in the order of its file.
+    """Audit rows for text classification, and report the defects that would harm a fine-tuning run.
 
-    With `validation` and `test` rows, it also looks for texts that stand in two splits. With the tokenizer that will be
-    used, lengths are counted in its tokens (those that it puts around a text included; special tokens in a text are
-    text), `max_length` says what truncation will cut, and `hidden_size` (the model's width) what that length costs.
+    Args:
+        frame: the training rows, with columns id, text and label, in the order of their file.
+        validation: rows of the validation split, with the same columns. They are checked for leakage.
+        test: rows of the test split, likewise.
+        tokenizer: the one to train with. Lengths are counted in its tokens, including those that it adds around a
+            text. A special token in a text counts as text.
+        max_length: in tokens; the report says what truncation to it cuts.
+        hidden_size: of the model; the relative training time of each max_length depends on it.
 
-    Raises BadInput when a table lacks a column, has fewer than two rows or an id twice, when a text is no string, when
-    no row has a text or none has a label, when the labels are all different, or when a split has labels that the
-    training rows lack. In the report ids and labels are strings; where ids of two splits are equal, those of the later
-    one begin with the split's name.
+    Returns:
+        The report. Its ids and labels are strings. If an id is in two splits, the ids of the later split begin with
+        the name of that split.
+
+    Raises:
+        BadInput: a table lacks a column, has fewer than two rows, or has an id twice; a text is not a string; no row
+            has a text, or none has a label; most labels are different; a split has a label that no training row has;
+            or `max_length` is below 1.
     """
     frames = {"training": frame, "validation": validation, "test": test}
     name, frame, others = prepare(frames, ("text", "label"))
@@ -59,16 +68,16 @@ def audit(
         table = Table(frame, others, progress)
         if not table.labelled.any():
             raise BadInput(f"{name}: no row has both a text and a label; expected some of each class")
-        # The tokenizer is not Python and needs no lock, so it counts beside the rest.
+        # A fast tokenizer releases Python's global lock, so it can count while the other checks run.
         counting = beside.submit(lengths.measure, table, tokenizer, progress.update)
         findings = [*basics.check(table), *text_noise.check(table), *placeholders.check(table), *repeats.check(table)]
-        opinion = model_checks.check(table)
+        judged = model_checks.check(table)
         measured = counting.result()
-        findings += [*opinion.findings, *lengths.check(measured, max_length), *tokens.special(table, tokenizer)]
+        findings += [*judged.findings, *lengths.check(measured, max_length), *tokens.special(table, tokenizer)]
     if tokenizer is not None:
         around = tokenizer.num_special_tokens_to_add()
         findings += tokens.unknown(measured.assign(tokens=measured["tokens"] - around))
-    skipped = [opinion.skipped] if opinion.skipped else []
+    skipped = [judged.skipped] if judged.skipped else []
     if tokenizer is None:
         skipped.append("lengths in tokens: name the tokenizer that you will train with")
     if not others:
@@ -84,7 +93,7 @@ def audit(
             hidden_size,
             tokenizer and tokenizer.model_max_length,
         ),
-        shortcuts=opinion.shortcuts,
+        shortcuts=judged.shortcuts,
         skipped=tuple(skipped),
         table=table,
         max_length=max_length if tokenizer else None,
@@ -99,13 +108,13 @@ def _require_usable(name: str, frame: pd.DataFrame, others: Mapping[str, pd.Data
     labels = frame.loc[~sources.blank(frame["label"]), "label"]
     if labels.nunique() > max(10, len(labels) / 2):
         raise BadInput(
-            f"{name}: there are {labels.nunique():,} different labels in {len(labels):,} rows, so they name rows "
-            "and not classes; is it the right column?"
+            f"{name}: there are {labels.nunique():,} different labels in {len(labels):,} rows, too many for "
+            "classes; is it the right column?"
         )
     for split, part in others.items():
-        strange = part[~sources.blank(part["label"]) & ~part["label"].isin(labels)]
-        if len(strange):
-            first = strange.iloc[0]
+        unknown = part[~sources.blank(part["label"]) & ~part["label"].isin(labels)]
+        if len(unknown):
+            first = unknown.iloc[0]
             known = ", ".join(map(str, sorted(labels.unique(), key=str)[:10]))
             raise BadInput(
                 f"the {split} row {first['id']} has the label {first['label']!r}, which no training row has; they have "

@@ -1,8 +1,8 @@
-"""The experiments behind a price: the cheap model with a defect and without it, judged on the same rows.
+"""The experiments behind a price: a simple model with a defect and without it, judged on the same rows.
 
-Each row is judged by a model that was fitted to other folds, once to the rows as they are and once to the rows without
-the defect. The difference is paired by row, so that an easy or a hard row counts for both. Copies of a text are right
-or wrong together, so that the interval of a price is made of clusters of near-copies, and not of rows.
+Each row is judged by two models that were fitted to other folds: one to the rows as they are, one to the rows without
+the defect. The difference is paired by row, so how hard a row is affects both scores alike. The model is right or wrong
+on all copies of a text together, so the interval of a price resamples clusters of near-copies, not rows.
 """
 
 from __future__ import annotations
@@ -29,10 +29,14 @@ MOST_ROWS = 30_000  # a larger set is priced on a stratified part
 
 @dataclass(frozen=True)
 class Judged:
-    """For each judged row, right (1.0) or wrong (0.0) with the defect and without.
+    """Which judged rows the model gets right, with the defect and without it: an entry for each row.
 
-    `clusters` is a number for each, equal for copies and near-copies, which are right or wrong together. `affected`
-    marks the rows that the defect touches; `weight` is what each row counts, 1 where it is not given.
+    Attributes:
+        before: 1.0 if the model with the defect is right, 0.0 if it is wrong.
+        after: the same without the defect.
+        clusters: the number of its cluster of copies and near-copies.
+        affected: whether the row has the defect.
+        weight: the weight of the row in the score; 1 if not given.
     """
 
     before: np.ndarray
@@ -44,10 +48,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Rows:
-    """The labelled training rows that a price is worked out on."""
+    """The labelled training rows that a price is measured on."""
 
     table: Table
-    places: np.ndarray  # in table.texts
+    places: np.ndarray  # their positions in table.texts
     labels: np.ndarray
     fold: np.ndarray
     seed: int
@@ -59,31 +63,31 @@ class Rows:
 
     @cached_property
     def clusters(self) -> np.ndarray:
-        """A number for each, equal for copies and near-copies."""
+        """The number of each row's cluster of copies and near-copies."""
         return self.table.train_clusters[self.places]
 
     @cached_property
     def words(self) -> csr_matrix:
-        """How often each holds each word."""
+        """How often each word occurs in each row."""
         return self.table.counts[self.places]
 
     @cached_property
     def features(self) -> csr_matrix:
         """The TF-IDF weights of their words."""
-        return linear_model.weigh(self.words)
+        return linear_model.tfidf(self.words)
 
     @cached_property
-    def as_they_are(self) -> np.ndarray:
-        """Right or wrong for each row, trained on and judged as the rows are: what most prices compare with."""
-        return _judge(self, self.features)
+    def unchanged(self) -> np.ndarray:
+        """Right (1.0) or wrong (0.0) for each row, with all rows as they are: one side of most experiments."""
+        return _cross_validate(self, self.features)
 
-    def among(self, ids: tuple[str, ...]) -> np.ndarray:
-        """Which rows have one of these ids."""
+    def isin(self, ids: tuple[str, ...]) -> np.ndarray:
+        """Return which rows have one of these `ids`."""
         return self.table.texts["id"].iloc[self.places].isin(ids).to_numpy()
 
 
-def rows_to_price(table: Table, seed: int) -> Rows:
-    """The labelled training rows, or a stratified part of many, with their folds."""
+def select_rows(table: Table, seed: int) -> Rows:
+    """Return the labelled training rows of `table`, or a stratified part of many, in folds; `seed` draws both."""
     places = np.flatnonzero(table.labelled)
     labels = table.codes[places]
     if len(places) > MOST_ROWS:
@@ -97,35 +101,38 @@ def rows_to_price(table: Table, seed: int) -> Rows:
     return Rows(table, places, labels, linear_model.folds(labels, table.train_clusters[places], seed), seed)
 
 
-def _judge(
+def _cross_validate(
     rows: Rows,
     features: csr_matrix,
-    keep: Callable[[int, np.ndarray], np.ndarray] | None = None,
+    keep: Callable[[np.ndarray], np.ndarray] | None = None,
     fold: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Right or wrong for each row; `keep(fold, others)` says which of the other folds' rows train for a fold."""
+    """Right (1.0) or wrong (0.0) for each row, judged by a model that was fitted to the other folds.
+
+    `keep` gets the positions of the rows of the other folds and returns which of them to fit to; by default all.
+    """
     fold = rows.fold if fold is None else fold
     right = np.empty(len(rows.labels))
     for number in range(linear_model.FOLDS):
         held_out, others = fold == number, np.flatnonzero(fold != number)
-        train = others if keep is None else others[keep(number, others)]
-        right[held_out] = _right(features, rows.labels, train, held_out)
+        train = others if keep is None else others[keep(others)]
+        right[held_out] = _fit_and_judge(features, rows.labels, train, held_out)
     return right
 
 
-def _right(features: csr_matrix, labels: np.ndarray, train: np.ndarray, judged: np.ndarray) -> np.ndarray:
+def _fit_and_judge(features: csr_matrix, labels: np.ndarray, train: np.ndarray, judged: np.ndarray) -> np.ndarray:
     from sklearn.dummy import DummyClassifier
     from threadpoolctl import threadpool_limits
 
-    # What is left to train on may be one class, which logistic regression refuses.
+    # Without the defect a single class may remain, which logistic regression refuses.
     several = len(np.unique(labels[train])) > 1
     model = linear_model.model() if several else DummyClassifier(strategy="most_frequent")
     with threadpool_limits(1):
         return (model.fit(features[train], labels[train]).predict(features[judged]) == labels[judged]).astype(float)
 
 
-def _copies(report: AuditResult, rows: Rows, found: Finding) -> Judged:
-    """The same rows in folds that are drawn row by row, and in folds that keep copies together."""
+def _split_copies(report: AuditResult, rows: Rows, found: Finding) -> Judged:
+    """Compare folds that are drawn row by row with folds that keep copies together."""
     table = rows.table
     of_each = {
         "exact_duplicates": lambda: pd.factorize(table.texts["text"])[0],
@@ -135,76 +142,76 @@ def _copies(report: AuditResult, rows: Rows, found: Finding) -> Judged:
     copies = of_each[found.id]()[rows.places]
     apart, together = (linear_model.folds(rows.labels, each, rows.seed) for each in (None, copies))
     copied = np.bincount(copies)[copies] > 1
-    before, after = (_judge(rows, rows.features, fold=fold) for fold in (apart, together))
+    before, after = (_cross_validate(rows, rows.features, fold=fold) for fold in (apart, together))
     return Judged(before, after, rows.clusters, copied)
 
 
-def _leaked(report: AuditResult, rows: Rows, found: Finding) -> Judged:
+def _drop_copies(report: AuditResult, rows: Rows, found: Finding) -> Judged:
     table = rows.table
     judged = np.flatnonzero(~table.train & (table.codes >= 0))
     affected = table.texts["id"].iloc[judged].isin(found.rows).to_numpy()
     copies = table.copies_in_training(found.rows, near=found.id == "near_leakage")
-    clean = rows.places[~rows.among(tuple(copies))]
-    features = linear_model.weigh(table.counts)
-    before, after = (_right(features, table.codes, train, judged) for train in (rows.places, clean))
+    clean = rows.places[~rows.isin(tuple(copies))]
+    features = linear_model.tfidf(table.counts)
+    before, after = (_fit_and_judge(features, table.codes, train, judged) for train in (rows.places, clean))
     return Judged(before, after, table.clusters[judged], affected)
 
 
-def _dropped(report: AuditResult, rows: Rows, found: Finding) -> Judged:
-    bad = rows.among(found.rows)
-    without = _judge(rows, rows.features, lambda number, others: ~bad[others])
-    return Judged(rows.as_they_are, without, rows.clusters)
+def _drop_rows(report: AuditResult, rows: Rows, found: Finding) -> Judged:
+    bad = rows.isin(found.rows)
+    without = _cross_validate(rows, rows.features, lambda others: ~bad[others])
+    return Judged(rows.unchanged, without, rows.clusters)
 
 
-def _doubted(report: AuditResult, rows: Rows, found: Finding) -> Judged:
-    """The rows to drop are found anew within the training folds, so that the judged labels decide nothing."""
+def _drop_label_errors(report: AuditResult, rows: Rows, found: Finding) -> Judged:
+    """Drop likely label errors, found anew within the training folds: the labels of the judged rows choose nothing."""
     from cleanlab.filter import find_label_issues
 
-    def trusted(number: int, others: np.ndarray) -> np.ndarray:
+    def trusted(others: np.ndarray) -> np.ndarray:
         labels = rows.labels[others]
-        probabilities = linear_model.out_of_fold(
-            rows.features[others],
-            labels,
-            linear_model.folds(labels, rows.clusters[others], rows.seed),
-        )
+        fold = linear_model.folds(labels, rows.clusters[others], rows.seed)
+        probabilities = linear_model.out_of_fold(rows.features[others], labels, fold)
         return ~find_label_issues(labels, probabilities, n_jobs=1)
 
-    return Judged(rows.as_they_are, _judge(rows, rows.features, trusted), rows.clusters)
+    return Judged(rows.unchanged, _cross_validate(rows, rows.features, trusted), rows.clusters)
 
 
-def _repaired(report: AuditResult, rows: Rows, found: Finding) -> Judged:
+def _repair_texts(report: AuditResult, rows: Rows, found: Finding) -> Judged:
     rewrite = repairs.rewriting(report, found.id)
     repaired = Words.of([rewrite(text) for text in rows.texts]).counts()
-    without = _judge(rows, linear_model.weigh(repaired))
-    return Judged(rows.as_they_are, without, rows.clusters, rows.among(found.rows))
+    without = _cross_validate(rows, linear_model.tfidf(repaired))
+    return Judged(rows.unchanged, without, rows.clusters, rows.isin(found.rows))
 
 
-def _cut(report: AuditResult, rows: Rows, found: Finding) -> Judged:
+def _truncate(report: AuditResult, rows: Rows, found: Finding) -> Judged:
     tokenizer = report.tokenizer
     assert tokenizer is not None
-    assert report.max_length is not None  # without either there is no such finding
+    assert report.max_length is not None  # without them the audit does not look for truncation
     room = report.max_length - tokenizer.num_special_tokens_to_add()
     cut = Words.of(lengths.cut(tokenizer, rows.texts, room)).counts()
-    return Judged(_judge(rows, linear_model.weigh(cut)), rows.as_they_are, rows.clusters, rows.among(found.rows))
+    before = _cross_validate(rows, linear_model.tfidf(cut))
+    return Judged(before, rows.unchanged, rows.clusters, rows.isin(found.rows))
 
 
-def _word_gone(report: AuditResult, rows: Rows, found: Finding) -> Judged:
+def _remove_word(report: AuditResult, rows: Rows, found: Finding) -> Judged:
     word = rows.table.words.vocabulary.index(found.evidence["word"].iloc[0])
     rest = np.delete(np.arange(rows.words.shape[1]), word)
-    without = _judge(rows, linear_model.weigh(rows.words[:, rest]))
-    return Judged(rows.as_they_are, without, rows.clusters, rows.among(found.rows))
+    without = _cross_validate(rows, linear_model.tfidf(rows.words[:, rest]))
+    return Judged(rows.unchanged, without, rows.clusters, rows.isin(found.rows))
 
 
-def _top_of_the_file(report: AuditResult, rows: Rows, found: Finding) -> Judged:
+def _train_on_top(report: AuditResult, rows: Rows, found: Finding) -> Judged:
     size = len(rows.labels)
     order = np.random.default_rng(rows.seed).permutation(size)
     judged, rest = order[: size // 2], order[size // 2 :]
     part = max(2, size // 10)
-    before, after = (_right(rows.features, rows.labels, train, judged) for train in (np.sort(rest)[:part], rest[:part]))
+    before, after = (
+        _fit_and_judge(rows.features, rows.labels, train, judged) for train in (np.sort(rest)[:part], rest[:part])
+    )
     return Judged(before, after, rows.clusters[judged])
 
 
-def _imbalance(report: AuditResult, rows: Rows, found: Finding) -> Judged:
+def _balance_classes(report: AuditResult, rows: Rows, found: Finding) -> Judged:
     before, after = (
         (
             linear_model.out_of_fold(rows.features, rows.labels, rows.fold, linear_model.model(weight)).argmax(axis=1)
@@ -213,31 +220,31 @@ def _imbalance(report: AuditResult, rows: Rows, found: Finding) -> Judged:
         for weight in (None, "balanced")
     )
     counts = np.bincount(rows.labels)
-    # The mean of the classes' recalls is a mean over rows in which each counts as one over its class's size.
+    # The mean of the classes' recalls is a weighted mean over rows, with weights in proportion to 1 / class size.
     weight = len(rows.labels) / (len(counts) * counts[rows.labels])
     rare = rows.labels == counts.argmin()
     return Judged(before.astype(float), after.astype(float), rows.clusters, rare, weight)
 
 
 _RANDOM = "a split drawn row by row, against one that keeps copies on one side"
-_WITHOUT = "training with these rows, against without them"
-_COPIES = "judging after training on the copies, against without them"
-_REWRITE = "texts as they are, against repaired ones, in training and in judging alike"
+_WITHOUT = "training with these rows, against training without them"
+_COPIES = "training with the copies, against training without them"
+_REWRITE = "texts as they are, against repaired texts, both in training and in judging"
 EXPERIMENTS: dict[str, tuple[str, Callable[[AuditResult, Rows, Finding], Judged]]] = {
-    "exact_duplicates": (_RANDOM, _copies),
-    "normalised_duplicates": (_RANDOM, _copies),
-    "near_duplicates": (_RANDOM, _copies),
-    "leakage": (_COPIES, _leaked),
-    "near_leakage": (_COPIES, _leaked),
-    "conflicting_labels": (_WITHOUT, _dropped),
-    "conflicting_near_labels": (_WITHOUT, _dropped),
+    "exact_duplicates": (_RANDOM, _split_copies),
+    "normalised_duplicates": (_RANDOM, _split_copies),
+    "near_duplicates": (_RANDOM, _split_copies),
+    "leakage": (_COPIES, _drop_copies),
+    "near_leakage": (_COPIES, _drop_copies),
+    "conflicting_labels": (_WITHOUT, _drop_rows),
+    "conflicting_near_labels": (_WITHOUT, _drop_rows),
     "likely_label_errors": (
-        "training with the doubted rows, against without; judged on all labels as they are",
-        _doubted,
+        "training with the doubted rows, against training without them; judged by the labels as given",
+        _drop_label_errors,
     ),
-    "sorted_by_label": ("training on the top tenth of the file, against as many rows from anywhere", _top_of_the_file),
-    "truncation": ("texts cut at max_length, against whole texts", _cut),
-    "token_shortcut": ("with the word that gives the label away, against without it", _word_gone),
-    "imbalance": ("rows weighed alike, against classes weighed alike", _imbalance),
-    **dict.fromkeys(repairs.REWRITES, (_REWRITE, _repaired)),
+    "sorted_by_label": ("training on the top tenth of the file, against as many rows from anywhere", _train_on_top),
+    "truncation": ("texts cut at max_length, against whole texts", _truncate),
+    "token_shortcut": ("with the word that gives the label away, against without it", _remove_word),
+    "imbalance": ("rows weighted equally, against classes weighted equally", _balance_classes),
+    **dict.fromkeys(repairs.REWRITES, (_REWRITE, _repair_texts)),
 }

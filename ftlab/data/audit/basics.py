@@ -1,4 +1,4 @@
-"""The table itself: its size, what is missing, its classes, and the order of its rows."""
+"""Checks of the whole table: missing values, number of rows, label spelling, class balance and row order."""
 
 from __future__ import annotations
 
@@ -15,33 +15,48 @@ from ftlab.data.audit.table import Table
 
 IMBALANCE_WARNS_ABOVE = 5.0
 SMALLEST_CLASS = 3  # one row for each of training, validation and test
-FEW_ROWS = 300  # a fifth of them judges a score of 80 % to about ten points either way
+FEW_ROWS = 300  # a fifth of them gives a score of 80 % a 95 % interval of about ± 10 points
 SHORTEST_ORDER = 20
-SURE = 4  # standard deviations: a shuffled file looks so in one of thirty thousand
+SURE = 4  # standard deviations: one shuffled file in thirty thousand differs so much
 
 
 def check(table: Table) -> list[Finding]:
-    """What counting the rows and their labels shows."""
+    """Return the findings on missing values, size, label spelling, class balance and row order of `table`."""
     complete = sources.complete(table.frame)
     return [*_missing(table.frame), *_size(complete), *_slips(table.frame), *_classes(complete), *_order(complete)]
 
 
 def first_rows(frame: pd.DataFrame, sizes: Sequence[int]) -> pd.DataFrame:
-    """How many rows of each label stand in the first n rows of the file, for each n: what `select(range(n))` takes."""
+    """Count the labels among the first n rows of a file, which are the rows that `select(range(n))` takes.
+
+    Args:
+        frame: rows with a column label, in the order of the file.
+        sizes: the values of n.
+
+    Returns:
+        One line for each n, and one column for each label.
+
+    >>> first_rows(pd.DataFrame({"label": ["good", "good", "bad"]}), [2]).loc[2].to_dict()
+    {'bad': 0, 'good': 2}
+    """
     labels = sorted(frame["label"].dropna().unique(), key=str)
     counts = [frame["label"].iloc[:size].value_counts().reindex(labels, fill_value=0) for size in sizes]
     return pd.DataFrame(counts, index=pd.Index(sizes, name="first n rows"))
 
 
-def spelling(label: object) -> str:
-    """What two labels that mean the same have in common: NFKC, no case, no white space, 1.0 as 1."""
+def normalise_label(label: object) -> str:
+    """Return `label` in NFKC, case folded, without white space, and 1.0 as 1; labels that mean the same become equal.
+
+    >>> normalise_label(" Very Good"), normalise_label("1.0")
+    ('verygood', '1')
+    """
     text = "".join(unicodedata.normalize("NFKC", str(label)).casefold().split())
     whole, point, zeros = text.partition(".")
     return whole if point and whole.lstrip("-").isdecimal() and not zeros.strip("0") else text
 
 
 def usual_spellings(labels: pd.Series) -> dict[object, object]:
-    """For each label that looks like a slip of another, the spelling that most rows use.
+    """Return the most frequent spelling for each of the `labels` that is another spelling of it.
 
     >>> usual_spellings(pd.Series(["good", "good", "Good ", "bad"]))
     {'Good ': 'good'}
@@ -49,8 +64,8 @@ def usual_spellings(labels: pd.Series) -> dict[object, object]:
     counts = Counter(labels.dropna())
     usual: dict[str, object] = {}
     for label, _ in counts.most_common():
-        usual.setdefault(spelling(label), label)
-    return {label: usual[spelling(label)] for label in counts if usual[spelling(label)] != label}
+        usual.setdefault(normalise_label(label), label)
+    return {label: usual[normalise_label(label)] for label in counts if usual[normalise_label(label)] != label}
 
 
 def _missing(frame: pd.DataFrame) -> list[Finding]:
@@ -65,9 +80,11 @@ def _missing(frame: pd.DataFrame) -> list[Finding]:
 def _size(frame: pd.DataFrame) -> list[Finding]:
     if len(frame) >= FEW_ROWS or len(frame) < 2:
         return []
-    judging = max(1, len(frame) // 5)
-    half = 1.96 * (0.8 * 0.2 / judging) ** 0.5
-    what = f"{{count}}: a fifth of them, {judging}, would judge a score of 80 % to about {half:.0%} either way"
+    test_rows = max(1, len(frame) // 5)
+    half = 1.96 * (0.8 * 0.2 / test_rows) ** 0.5
+    what = (
+        f"{{count}}: with a fifth of them ({test_rows}) as test rows, a score of 80 % has an interval of ± {half:.0%}"
+    )
     return [finding("few_rows", what, count=len(frame))]
 
 
@@ -77,7 +94,7 @@ def _slips(frame: pd.DataFrame) -> list[Finding]:
     rows = frame.loc[frame["label"].isin(slips.keys()) | frame["id"].isin(mixed), ["id", "label"]]
     if rows.empty:
         return []
-    said = [f"{slip!r} beside {usual!r}" for slip, usual in slips.items()]
+    said = [f"{slip!r} instead of {usual!r}" for slip, usual in slips.items()]
     said += sorted({f"{label} as {kind}" for label, kind in mixed.values()})
     evidence = rows.assign(usual=rows["label"].map(lambda label: slips.get(label, label)))
     return [finding("label_slip", f"{{count}}: {', '.join(said[:5])}", evidence=evidence)]
@@ -102,20 +119,22 @@ def _classes(frame: pd.DataFrame) -> list[Finding]:
 
 
 def _order(frame: pd.DataFrame) -> list[Finding]:
-    """Rows blocked by label: the number of places where the label changes, against what shuffling would give."""
+    """Find rows sorted by label: the label changes from row to row far less often than in shuffled rows."""
     labels = frame["label"].to_numpy()
     if len(labels) < SHORTEST_ORDER or len(set(labels)) < 2:
         return []
     changes = int((labels[1:] != labels[:-1]).sum())
     shares = frame["label"].value_counts(normalize=True).to_numpy()
     expected = (len(labels) - 1) * (1 - float((shares**2).sum()))
-    by_chance = (expected * (1 - expected / (len(labels) - 1))) ** 0.5  # standard deviation, were each change a draw
+    by_chance = (
+        expected * (1 - expected / (len(labels) - 1))
+    ) ** 0.5  # standard deviation, if the changes were independent
     if changes >= expected / 2 or expected - changes < SURE * by_chance:
         return []
     run = int(np.argmax(labels != labels[0]))
     times = "once" if changes == 1 else f"{changes:,} times"
     what = (
-        f"from row to row the label changes {times}, where shuffled rows would change about {expected:,.0f} times; "
+        f"from row to row the label changes {times}; in shuffled rows it would change about {expected:,.0f} times; "
         f"the first {run:,} rows are all {labels[0]}"
     )
     return [finding("sorted_by_label", what, count=len(frame))]

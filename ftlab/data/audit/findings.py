@@ -1,4 +1,4 @@
-"""What a finding is, what the audit can find, and what an audit found."""
+"""Findings: what the audit can find (findings.toml), one finding, and the result of an audit."""
 
 from __future__ import annotations
 
@@ -24,10 +24,18 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")  # the worst fir
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the audit found: how many rows, which, why it matters for fine-tuning, and what to do.
+    """One defect that the audit found.
 
-    `evidence` says more about each row where there is more to say: its copy, the label that a model expected, the
-    words that gave it away. It has a column id and a line for each row, or is empty.
+    Attributes:
+        id: its id in findings.toml.
+        severity: "error", "warning" or "info".
+        count: how many rows have the defect.
+        what: what was found, in words.
+        why: why it matters for fine-tuning.
+        todo: what to do about it.
+        rows: the ids of the rows; empty if the finding concerns the whole table.
+        evidence: the reason for each row (its copy, the label that a model expected, the matched text), with a column
+            id and one line for each row; or empty.
     """
 
     id: str
@@ -42,16 +50,24 @@ class Finding:
 
 @cache
 def catalogue() -> dict[str, dict[str, str]]:
-    """What the audit can find: severity, why and todo of each finding id, from findings.toml."""
+    """Return severity, why and todo of each finding id, as findings.toml has them."""
     return tomllib.loads((Path(__file__).parent / "findings.toml").read_text(encoding="utf-8"))
 
 
 def finding(
     finding_id: str, what: str, rows: Iterable[str] = (), *, count: int | None = None, evidence: Any = None
 ) -> Finding:
-    """A finding of the catalogue on the rows of its evidence, or on `rows`, or on a `count` of rows that are not named.
+    """Make a finding, with its severity, why and todo from the catalogue.
 
-    `what` may use {count}, as in "3 rows".
+    Args:
+        finding_id: its id in findings.toml.
+        what: what was found; "{count}" in it becomes "1 row" or, for example, "1,200 rows".
+        rows: the ids of the rows, if there is no evidence.
+        count: how many rows have the defect, if their ids are not given.
+        evidence: a table with a column id and one line for each row; it replaces `rows`.
+
+    Returns:
+        The finding.
     """
     ids = tuple(rows if evidence is None else evidence["id"])
     number = len(ids) if count is None else count
@@ -63,19 +79,29 @@ def finding(
 
 
 def share(count: int, of: int) -> str:
-    """A share in percent; a small one is never shown as none."""
+    """Return `count` over `of` in percent; a share too small for one decimal is "under 0.1%".
+
+    >>> share(1, 8), share(1, 5000)
+    ('12.5%', 'under 0.1%')
+    """
     return f"{count / of:.1%}" if count >= 0.0005 * of else "under 0.1%"
 
 
 @dataclass(frozen=True, repr=False)
 class AuditResult:
-    """What an audit found, and the figures that any data set has.
+    """What an audit found, with statistics of the rows.
 
-    `findings` come with the worst first. `classes` has a line for each label, `lengths` one for each training row (id,
-    label, characters, and tokens where a tokenizer was given), `budgets` one for each max_length that could be chosen,
-    and `shortcuts` one for each simple way to predict the label, with its accuracy on rows that it was not fitted to.
-    `skipped` says which checks were not made, and why, and `notes` how something was counted. `table` holds the rows
-    themselves, to show, price and repair them.
+    Attributes:
+        findings: the worst first.
+        classes: one line for each label (for instruction data, one for each part of a row).
+        lengths: one line for each training row: id, label, characters, and tokens if a tokenizer was given.
+        budgets: one line for each max_length to choose from.
+        shortcuts: one line for each simple way to predict the label, with its accuracy on held-out rows.
+        skipped: the checks that were not made, each with the reason.
+        table: the rows themselves, to show, price and repair them.
+        max_length: the max_length that was checked, if any.
+        tokenizer: the tokenizer that counted the tokens, if any.
+        notes: how something was counted.
     """
 
     findings: tuple[Finding, ...]
@@ -105,7 +131,11 @@ class AuditResult:
         return any(found.id == finding_id for found in self.findings)
 
     def at_least(self, severity: str) -> list[Finding]:
-        """The findings that are as bad as `severity` ("error", "warning" or "info") or worse."""
+        """Return the findings of this `severity` ("error", "warning" or "info") or a worse one.
+
+        Raises:
+            BadInput: there is no such severity.
+        """
         if severity not in SEVERITIES:
             raise BadInput(f"there is no severity {severity!r}; expected one of {', '.join(SEVERITIES)}")
         reach = SEVERITIES[: [*SEVERITIES].index(severity) + 1]

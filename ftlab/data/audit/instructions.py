@@ -1,4 +1,4 @@
-"""Instruction data: a prompt and the completion that the model is to learn, and what truncation does to the pair."""
+"""Audit of instruction data: prompts and completions, end-of-sequence tokens, and what truncation cuts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 COPIED_WORDS, COPIED_SHARE = 5, 0.5
-HEADING = 8  # characters: a shorter line of a template stands in many texts
+HEADING = 8  # characters: a shorter line of a template is in many texts by chance
 
 
 def audit_instructions(
@@ -35,17 +35,30 @@ def audit_instructions(
     hidden_size: int = lengths.HIDDEN_SIZE,
     template: prompts.Template = prompts.ALPACA,
 ) -> AuditReport:
-    """Look for what spoils instruction tuning in a table of columns id, prompt and completion.
+    """Audit rows for instruction tuning, and report the defects that would harm it.
 
-    With the tokenizer, lengths are those of prompt and completion tokenized apart and joined, with one end-of-sequence
-    token, as `prompts.encode` reads them; special tokens in a row are text. Where the prompt's parts stand beside it,
-    in columns instruction and perhaps input, `template` is put around them, and with `max_length` the report says which
-    rows `prompts.encode` would cut or refuse; a prompt without them counts as it is. What a cut from the right would
-    take, as other trainers make it, is said in either case. In the report, `classes` has a line for each part of a
-    row, and `lengths` the tokens of each part, with those that are supervised before and after the cut.
+    Tokens are counted as `prompts.encode` reads a row: prompt and completion are tokenized separately, and one
+    end-of-sequence token follows. Special tokens in a row count as text. If the rows also have the columns that the
+    prompt is made of, instruction and perhaps input, `template` is put around these, and the report says which rows
+    `prompts.encode` would cut or refuse. A prompt without these columns is counted as it is. In both cases the report
+    says what truncation from the right, which other trainers use, would cut.
 
-    Raises BadInput when a table lacks a column or has fewer than two rows, when no row has a prompt, or when a prompt
-    is not what its parts say.
+    Args:
+        frame: the training rows, with columns id, prompt and completion.
+        validation: rows of the validation split, with the same columns. They are checked for leakage.
+        test: rows of the test split, likewise.
+        tokenizer: the one to train with.
+        max_length: in tokens, of prompt, completion and end together.
+        hidden_size: of the model; the relative training time of each max_length depends on it.
+        template: the one to train with.
+
+    Returns:
+        The report. Its `lengths` have the tokens of each part of a row. Its `classes` have one line for each part: its
+        tokens, whether they are supervised, and with `max_length` how many of them a cut from the right keeps.
+
+    Raises:
+        BadInput: a table lacks a column or has fewer than two rows; no row has a prompt; a prompt differs from the
+            columns that it is made of; or `max_length` is below 1.
     """
     frames = {"training": frame, "validation": validation, "test": test}
     name, frame, others = prepare(frames, ("prompt", "completion"))
@@ -60,10 +73,10 @@ def audit_instructions(
         found += [*placeholders.check(table), *tokens.special(table, tokenizer), *_headings(table, template)]
         measured = _measure(table, tokenizer, template, progress.update)
     if tokenizer is not None:
-        found += [*_ends(table.frame, tokenizer), *_cut(measured, max_length)]
+        found += [*_end_tokens(table.frame, tokenizer), *_cut_from_right(measured, max_length)]
         found += tokens.unknown(_unknown(table, tokenizer))
         if table.templated and tokenizer.eos_token_id is not None:
-            found += _trained(measured, max_length)
+            found += _refused_and_cut(measured, max_length)
     found.sort(key=lambda each: SEVERITIES.index(each.severity))
     skipped = [] if tokenizer else ["truncation and supervision: name the tokenizer that you will train with"]
     if not others:
@@ -88,7 +101,7 @@ def audit_instructions(
 
 
 def _require_parts(name: str, table: Table) -> None:
-    """Raise BadInput where the parts of a prompt are other than the prompt that they are said to make."""
+    """Raise BadInput if a prompt differs from its parts, joined in their order."""
     if not table.templated:
         return
     whole, *parts = (
@@ -105,7 +118,7 @@ def _require_parts(name: str, table: Table) -> None:
 
 
 def _how_counted(table: Table) -> str:
-    """How the tokens of a prompt were counted."""
+    """Return a note on how the tokens of a prompt were counted."""
     if not table.templated:
         return "tokens of a prompt: as it is, without a template around it"
     named = table.frame.attrs.get("prompt_columns")
@@ -132,7 +145,7 @@ def _completions(table: Table) -> list[Finding]:
 
 
 def _is_copy(completion: str, prompt: str) -> bool:
-    """Whether a normalised completion is the prompt, or a part of it that makes up most of it; closing marks aside."""
+    """Return whether a completion is the prompt or most of it, both normalised; punctuation at the end is ignored."""
     completion, prompt = completion.rstrip(".!? "), prompt.rstrip(".!? ")
     if not completion or completion == prompt:
         return completion == prompt != ""
@@ -141,7 +154,7 @@ def _is_copy(completion: str, prompt: str) -> bool:
 
 
 def _prompts(table: Table) -> list[Finding]:
-    """Prompts that come again with another completion; with the same one they are duplicates of the whole row."""
+    """Find prompts that repeat with another completion. With the same completion the whole row is a duplicate."""
     there = table.frame[~sources.blank(table.frame["prompt"])]
     keys = there["prompt"].map(normalise)
     answers = there["completion"].fillna("").map(normalise)
@@ -155,7 +168,7 @@ def _prompts(table: Table) -> list[Finding]:
 
 
 def _headings(table: Table, template: prompts.Template) -> list[Finding]:
-    """Rows that hold a heading of the template: a whole line of its own words."""
+    """Find rows that contain a whole line of the template."""
     headings = {line for line in template.lines() if len(line) >= HEADING}
     seen = []
     for row, *texts in table.frame[["id", *table.prompt_columns, "completion"]].itertuples(index=False):
@@ -175,9 +188,9 @@ def _measure(
     template: prompts.Template,
     done: Callable[[int], object],
 ) -> pd.DataFrame:
-    """Characters of each row, the tokens of its parts as training reads them, and why it refuses the row, if it does.
+    """Return the characters of each row, the tokens of its parts, and the reason if training would refuse the row.
 
-    A part that training refuses has no tokens.
+    A part that training refuses has 0 tokens.
     """
     frame = table.frame
     texts = [frame[column].fillna("").astype(str) for column in ("prompt", "completion")]
@@ -207,7 +220,7 @@ def _measure(
 
 
 def _counted(read: Callable[[], list[int]]) -> tuple[int, str]:
-    """How many tokens there are to read, and why they cannot be read, if they cannot."""
+    """Return the number of tokens that `read` returns, and why it fails, if it does."""
     try:
         return len(read()), ""
     except BadInput as problem:
@@ -215,21 +228,21 @@ def _counted(read: Callable[[], list[int]]) -> tuple[int, str]:
 
 
 def _unknown(table: Table, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
-    """Of each row, the tokens of its prompt or of its completion, whichever has more unknown ones among them."""
+    """Return the tokens of each row's prompt or completion, whichever has the larger share of unknown tokens."""
     if special_tokens.unknown_id(tokenizer) is None:
         return pd.DataFrame()
     shares, counts = [], []
     for column in ("prompt", "completion"):
         texts = table.frame[column].fillna("").astype(str).tolist()
-        found = np.stack(lengths.count(tokenizer, texts, special=False))
+        found = np.stack(lengths.count_tokens(tokenizer, texts, special=False))
         counts.append(found)
         shares.append(found[1] / np.maximum(found[0], 1))
     worse = np.where(shares[0] >= shares[1], counts[0], counts[1])
     return pd.DataFrame({"id": table.frame["id"], "tokens": worse[0], "unknown": worse[1]})
 
 
-def _trained(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
-    """What `prompts.encode` does to the rows: it refuses some, and takes tokens from the left of some prompts."""
+def _refused_and_cut(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
+    """Find the rows that `prompts.encode` refuses, and those whose prompts it cuts from the left."""
     answers = measured["completion tokens"] + measured["end tokens"]
     reasons = measured["refused"].copy()
     if max_length is not None:
@@ -241,7 +254,7 @@ def _trained(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
     found = []
     if refused.any():
         evidence = measured.loc[refused, ["id"]].assign(why=reasons[refused])
-        what = f"training would refuse {{count}}; of the first it says: {evidence['why'].iloc[0]}"
+        what = f"training would refuse {{count}}; the reason for the first: {evidence['why'].iloc[0]}"
         found.append(finding("refused", what, evidence=evidence))
     if max_length is not None and (cut := ~refused & (measured["tokens"] > max_length)).any():
         evidence = measured.loc[cut, ["id", "prompt tokens", "tokens"]]
@@ -253,17 +266,17 @@ def _trained(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
     return found
 
 
-def _ends(frame: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
+def _end_tokens(frame: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[Finding]:
     if tokenizer.eos_token_id is None:
         what = "the tokenizer has no end-of-sequence token, so none of {count} can teach the model to stop"
         return [finding("no_eos", what, count=len(frame))]
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        what = f"the tokenizer has no padding token but {tokenizer.eos_token!r}, which ends a sequence: {{count}}"
+        what = f"the only padding token of the tokenizer is {tokenizer.eos_token!r}, which ends a sequence: {{count}}"
         return [finding("pad_is_eos", what, count=len(frame))]
     return []
 
 
-def _cut(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
+def _cut_from_right(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
     if max_length is None:
         return []
     prompt, whole = measured["prompt tokens"], measured["tokens"]
@@ -293,7 +306,7 @@ def _cut(measured: pd.DataFrame, max_length: int | None) -> list[Finding]:
 
 
 def _parts(measured: pd.DataFrame, max_length: int | None) -> pd.DataFrame:
-    """Tokens in prompts, in completions and in ends, whole and after the cut, each with its share."""
+    """Sum the tokens of prompts, completions and ends, before and after the cut from the right, with their shares."""
     if "tokens" not in measured:
         return pd.DataFrame()
     parts = ("prompt", "completion", "end")

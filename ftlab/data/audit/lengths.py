@@ -1,4 +1,4 @@
-"""How long the texts are, what max_length takes from them, and what it asks for."""
+"""Lengths in characters and tokens: what each max_length truncates, and what it costs in time and memory."""
 
 from __future__ import annotations
 
@@ -22,22 +22,27 @@ NO_LIMIT = 10**9
 
 
 def require(max_length: int | None) -> None:
-    """Raise BadInput for a max_length that no row could keep to."""
+    """Raise BadInput if `max_length` is below 1."""
     if max_length is not None and max_length < 1:
         raise BadInput(f"max_length is {max_length}; expected at least 1 token")
 
 
-def measure(
-    table: Table, tokenizer: PreTrainedTokenizerBase | None, done: Callable[[int], object] = lambda rows: None
-) -> pd.DataFrame:
-    """Characters and tokens (special tokens included) of each training row that has a text and a label.
+def measure(table: Table, tokenizer: PreTrainedTokenizerBase | None, done: Callable[[int], object]) -> pd.DataFrame:
+    """Measure each training row that has a text and a label.
 
-    Where a tokenizer has no token for every text, also how many of a row's tokens are unknown.
+    Args:
+        table: the rows under audit.
+        tokenizer: counts the tokens, including those that it adds around a text. With None, only characters count.
+        done: is called from time to time with the number of rows read since then.
+
+    Returns:
+        Columns id, label and characters; with a tokenizer also tokens; if that has no token for some characters, also
+        unknown, the number of unknown tokens.
     """
     rows = table.texts[table.labelled]
     lengths = pd.DataFrame({"id": rows["id"], "label": rows["label"], "characters": rows["text"].str.len()})
     if tokenizer is not None:
-        lengths["tokens"], unknown = count(tokenizer, rows["text"].tolist(), done)
+        lengths["tokens"], unknown = count_tokens(tokenizer, rows["text"].tolist(), done)
         if special_tokens.unknown_id(tokenizer) is not None:
             lengths["unknown"] = unknown
     return lengths.reset_index(drop=True)
@@ -49,19 +54,18 @@ def count_tokens(
     done: Callable[[int], object] = lambda rows: None,
     *,
     special: bool = True,
-) -> np.ndarray:
-    """The number of tokens in each text, as the tokenizer gives them without truncation."""
-    return count(tokenizer, texts, done, special=special)[0]
-
-
-def count(
-    tokenizer: PreTrainedTokenizerBase,
-    texts: list[str],
-    done: Callable[[int], object] = lambda rows: None,
-    *,
-    special: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The number of tokens in each text, without truncation, and how many of them are the unknown token."""
+    """Count the tokens of each text, without truncation.
+
+    Args:
+        tokenizer: fast or slow.
+        texts: what to count. A special token in a text counts as text.
+        done: is called from time to time with the number of texts read since then.
+        special: whether to count the special tokens that the tokenizer adds around a text.
+
+    Returns:
+        The number of tokens in each text, and how many of them are the unknown token.
+    """
     unknown = special_tokens.unknown_id(tokenizer)
     counts: list[tuple[int, int]] = []
     for part, encodings in _encoded(tokenizer, texts, special=special):
@@ -74,7 +78,7 @@ def count(
 
 
 def cut(tokenizer: PreTrainedTokenizerBase, texts: list[str], room: int) -> list[str]:
-    """The texts as far as their first `room` tokens reach."""
+    """Return each of the `texts` cut after its first `room` tokens, counted with `tokenizer`."""
     if room <= 0:
         return [""] * len(texts)
     parts: list[str] = []
@@ -92,9 +96,9 @@ def cut(tokenizer: PreTrainedTokenizerBase, texts: list[str], room: int) -> list
 def _encoded(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], *, special: bool, offsets: bool = False
 ) -> Iterator[tuple[list[str], list[Any]]]:
-    """A thousand texts at a time, each with its tokens, neither cut nor padded; special tokens in a text are text.
+    """Yield a thousand texts at a time with their tokens, not truncated or padded; special tokens in a text are text.
 
-    Of a fast tokenizer they come as it makes them: lists of ids in Python would take as long as the tokenizing.
+    A fast tokenizer's own encodings are yielded: to convert them to lists of ids takes as long as tokenizing.
     """
     for start in range(0, len(texts), 1000):
         part = texts[start : start + 1000]
@@ -113,21 +117,38 @@ def _encoded(
 
 
 def check(lengths: pd.DataFrame, max_length: int | None) -> list[Finding]:
-    """The rows that max_length cuts."""
+    """Return the finding on rows that `max_length` truncates.
+
+    Args:
+        lengths: from `measure`.
+        max_length: in tokens, or None.
+
+    Returns:
+        One finding, or none if no row is longer or tokens were not counted.
+    """
     if max_length is None or "tokens" not in lengths or lengths.empty:
         return []
     rows = lengths[lengths["tokens"] > max_length]
     if rows.empty:
         return []
     lost = (rows["tokens"] - max_length).sum() / lengths["tokens"].sum()
-    cut = share(len(rows), len(lengths))
-    what = f"more than {max_length} tokens in {{count}} ({cut}); truncation drops {lost:.1%} of all tokens"
+    longer = share(len(rows), len(lengths))
+    what = f"more than {max_length} tokens in {{count}} ({longer}); truncation drops {lost:.1%} of all tokens"
     evidence = pd.DataFrame({"id": rows["id"], "tokens": rows["tokens"], "lost": rows["tokens"] - max_length})
     return [finding("truncation", what, evidence=evidence)]
 
 
 def by_class(lengths: pd.DataFrame, max_length: int | None) -> pd.DataFrame:
-    """A line for each label: rows, their share, median lengths, and what max_length cuts."""
+    """Summarise the lengths of each class.
+
+    Args:
+        lengths: from `measure`.
+        max_length: in tokens, or None.
+
+    Returns:
+        One line for each label: rows, share of rows and median lengths; with `max_length` also the share of rows that
+        it cuts and the share of tokens that are lost.
+    """
     groups = lengths.groupby("label")
     table = pd.DataFrame({"rows": groups.size()})
     table["share"] = (table["rows"] / max(1, len(lengths))).round(3)
@@ -144,14 +165,25 @@ def by_class(lengths: pd.DataFrame, max_length: int | None) -> pd.DataFrame:
 def budgets(
     tokens: pd.Series, max_length: int | None, hidden_size: int = HIDDEN_SIZE, limit: int | None = None
 ) -> pd.DataFrame:
-    """What each max_length keeps and what it asks for, beside the one that was asked about (or the longest).
+    """Compare values of max_length: what each keeps, and what it costs relative to the chosen one.
 
-    `limit` is the most tokens that the model takes; no max_length beyond it is offered.
+    The column time counts the floating-point operations of one pass over all rows without padding: 24 n h^2 + 4 n^2 h
+    for a row of n tokens in a layer of width h (Kaplan et al. 2020, appendix B, with the attention scores of Vaswani et
+    al. 2017). The column memory is that of the activations of the longest batch; with a fused attention kernel they are
+    proportional to its tokens.
 
-    `time` counts the floating-point operations of one pass over all rows, each padded to no more than its own length:
-    24 n h^2 + 4 n^2 h for a row of n tokens in a layer of width h (Kaplan et al. 2020, appendix B, with the attention
-    scores of Vaswani et al. 2017). `memory` is that of the activations of the longest batch, which a fused attention
-    kernel keeps proportional to its tokens. Both are ratios to the reference line, whose values are 1.
+    Args:
+        tokens: the number of tokens in each row.
+        max_length: the chosen one, in tokens; None for the length of the longest row.
+        hidden_size: h, the width of the model.
+        limit: the longest input of the model, in tokens; no larger max_length is listed.
+
+    Returns:
+        One line for each max_length: the share of rows kept whole, the share of tokens kept, time and memory. The last
+        two are 1 in the line of the chosen max_length. Empty if there are no rows.
+
+    >>> float(budgets(pd.Series([10, 30]), 20).loc[20, "tokens kept"])  # (10 + 20) of 40
+    0.75
     """
     if not len(tokens):
         return pd.DataFrame()

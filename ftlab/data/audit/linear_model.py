@@ -1,4 +1,4 @@
-"""The cheap model that an audit asks: TF-IDF with logistic regression, always on rows that it was not fitted to."""
+"""A simple text classifier for the audit: TF-IDF with logistic regression, scored out of fold."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ if TYPE_CHECKING:
     from ftlab.data.audit.table import Table
 
 FOLDS = 5
-MOST_WEIGHTS = 5_000_000  # classes times words: beyond, it is no longer quick
-FEWEST_OF_A_CLASS = 10  # with fewer, most folds would know next to nothing of it
+MOST_WEIGHTS = 5_000_000  # classes times words: above this, fitting takes too long
+FEWEST_OF_A_CLASS = 10  # with fewer, most folds have too few rows of it to learn from
 
 
-def weigh(counts: csr_matrix) -> csr_matrix:
-    """TF-IDF weights, with 1 + log for the count, of words that stand in two texts or more (or of all words).
+def tfidf(counts: csr_matrix) -> csr_matrix:
+    """Compute TF-IDF weights with a term frequency of 1 + log(count) (scikit-learn's user guide, section 6.2.3).
 
-    The words are weighed over all texts at once: no label is seen in doing so. Source: scikit-learn's user guide,
-    section 6.2.3.
+    The inverse document frequency is computed over all texts at once. This needs no label, so nothing leaks.
+
+    Args:
+        counts: (texts, words) how often each word is in each text.
+
+    Returns:
+        (texts, words) the weights of the words that are in two texts or more, or of all words if there are none.
     """
     from sklearn.feature_extraction.text import TfidfTransformer
 
@@ -29,16 +34,24 @@ def weigh(counts: csr_matrix) -> csr_matrix:
 
 
 def model(class_weight: str | None = None) -> Any:
-    """Logistic regression at scikit-learn's strength of regularisation, not yet fitted."""
+    """Return an unfitted logistic regression with scikit-learn's default regularisation and this `class_weight`."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(max_iter=200, class_weight=class_weight)
 
 
 def folds(labels: np.ndarray, clusters: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
-    """The fold of each row: stratified by label, shuffled with `seed`; rows of one cluster share their fold.
+    """Assign each row to a fold, stratified by label. The rows of a cluster share a fold.
 
-    Without that, a copy of a row would tell the model the answer that it is asked for.
+    Otherwise a model would be fitted to copies of the rows that it is scored on.
+
+    Args:
+        labels: (rows,) codes of the labels.
+        clusters: (rows,) the cluster of each row; None for one cluster a row.
+        seed: of the shuffling.
+
+    Returns:
+        (rows,) the number of each row's fold, below FOLDS.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -53,30 +66,48 @@ def folds(labels: np.ndarray, clusters: np.ndarray | None = None, seed: int = 0)
 
 
 def out_of_fold(features: Any, labels: np.ndarray, fold: np.ndarray, estimator: Any = None) -> np.ndarray:
-    """Probabilities of shape (rows, classes), each row's from a model that was fitted to the other folds."""
+    """Predict each row with a model that was fitted to the other folds.
+
+    Args:
+        features: (rows, features), dense or sparse.
+        labels: (rows,) codes of the labels, from 0.
+        fold: (rows,) from `folds`.
+        estimator: an unfitted scikit-learn classifier; None for `model()`.
+
+    Returns:
+        (rows, classes) float32 probabilities.
+    """
     from sklearn.base import clone
     from threadpoolctl import threadpool_limits
 
     probabilities = np.zeros((len(labels), int(labels.max()) + 1), dtype=np.float32)
     for number in range(FOLDS):
         held_out = fold == number
-        with threadpool_limits(1):  # the sums are short, and threads would spend their time waiting for each other
+        with threadpool_limits(1):  # on such small matrices threads cost more than they save
             fitted = clone(model() if estimator is None else estimator).fit(features[~held_out], labels[~held_out])
             probabilities[np.ix_(held_out, fitted.classes_)] = fitted.predict_proba(features[held_out])
     return probabilities
 
 
-def refusal(table: Table, fewest: int) -> str:
-    """Why questions to the model have no answer on these rows, `fewest` clusters of each class; "" where they have."""
+def reason_to_skip(table: Table, fewest: int) -> str:
+    """Explain why the model cannot be used on these rows, if so.
+
+    Args:
+        table: the rows under audit.
+        fewest: the number of clusters that each class needs.
+
+    Returns:
+        The reason, or "" if the model can be used.
+    """
     labels, clusters = table.codes[table.labelled], table.train_clusters[table.labelled]
     if len(labels) == 0 or labels.min() == labels.max():
         return "they need two classes"
-    firsts = np.unique(clusters, return_index=True)[1]  # a cluster counts for the label of its first row
+    firsts = np.unique(clusters, return_index=True)[1]  # the label of a cluster is that of its first row
     there = int(np.bincount(labels[firsts], minlength=int(labels.max()) + 1).min())
     if there < fewest:
         return f"they need {fewest} different texts of each class, and one has {there}"
     if table.counts.nnz == 0:
         return "there are no words"
     if table.counts.shape[1] * len(table.label_names) > MOST_WEIGHTS:
-        return "so many classes and words would take the simple model too long"
+        return "the simple model would take too long with so many classes and words"
     return ""

@@ -1,4 +1,4 @@
-"""What a simple model sees in the rows: labels that it doubts, and shortcuts that make reading needless."""
+"""Checks with a simple model: likely label errors, and shortcuts such as the length of a text or a single word."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from ftlab.data.audit import linear_model
 from ftlab.data.audit.findings import Finding, finding, share
 from ftlab.data.audit.table import Table
 
-GAIN_OF_A_SHORTCUT = 0.2  # of what the most frequent label gets wrong
-SHARE_OF_A_SHORTCUT = 0.6  # of what TF-IDF gains
-TRUSTED = 0.2  # of what the most frequent label gets wrong: from there the model's doubts are worth reading
-MOST_TALLIES = 10_000_000  # classes times words whose presence is counted
+GAIN_OF_A_SHORTCUT = 0.2  # a shortcut corrects at least this share of the most-frequent-label baseline's errors
+SHARE_OF_A_SHORTCUT = 0.6  # and has at least this share of the gain of TF-IDF over that baseline
+TRUSTED = 0.2  # label errors are reported if TF-IDF corrects at least this share of the baseline's errors
+MOST_TALLIES = 10_000_000  # classes times words that are counted
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What the simple model says of the rows. `shortcuts` has the out-of-fold accuracy of each way to guess."""
+class ModelChecks:
+    """Findings of the simple model, the out-of-fold accuracy of each `shortcuts` guess, and why a check was skipped."""
 
     findings: list[Finding]
     shortcuts: pd.DataFrame
     skipped: str = ""
 
 
-def check(table: Table) -> Opinion:
-    """Likely label errors, and labels that length or a single word gives away."""
-    if why := linear_model.refusal(table, linear_model.FEWEST_OF_A_CLASS):
-        return Opinion([], pd.DataFrame(), f"label errors and shortcuts: {why}")
+def check(table: Table) -> ModelChecks:
+    """Return the findings on likely label errors and on shortcuts in `table`, with the accuracy of each shortcut."""
+    if why := linear_model.reason_to_skip(table, linear_model.FEWEST_OF_A_CLASS):
+        return ModelChecks([], pd.DataFrame(), f"label errors and shortcuts: {why}")
     labels, rows = table.codes[table.labelled], table.texts[table.labelled]
     counts = np.bincount(labels)
     fold = linear_model.folds(labels, table.train_clusters[table.labelled])
-    table.progress.set_description("asking a simple model")
+    table.progress.set_description("fitting a simple model")
     words = table.counts[np.flatnonzero(table.labelled)]
-    probabilities = linear_model.out_of_fold(linear_model.weigh(words), labels, fold)
+    probabilities = linear_model.out_of_fold(linear_model.tfidf(words), labels, fold)
     majority = counts.max() / len(labels)
     tfidf = float((probabilities.argmax(axis=1) == labels).mean())
     length = _length_alone(rows["text"].str.len().to_numpy(), labels, fold)
@@ -49,30 +49,29 @@ def check(table: Table) -> Opinion:
     )
     found = []
     said = f"against {majority:.1%} for the most frequent label and {tfidf:.1%} for all words"
-    if _gives_away(length, tfidf, majority):
+    if _is_shortcut(length, tfidf, majority):
         what = f"length alone predicts {length:.1%} of the labels, {said}"
         found.append(finding("length_shortcut", what, count=len(rows)))
-    if _gives_away(token, tfidf, majority):
+    if _is_shortcut(token, tfidf, majority):
         present = words[:, word].toarray()[:, 0] > 0
         what = f"one word, {table.words.vocabulary[word]!r}, predicts {token:.1%} of the labels, {said}"
         ids = rows["id"][present]
         evidence = pd.DataFrame({"id": ids, "word": table.words.vocabulary[word]})
         found.append(finding("token_shortcut", what, evidence=evidence))
     if tfidf - majority < TRUSTED * (1 - majority):
-        said = f"right in {tfidf:.1%} of the rows, little better than the most frequent label alone"
-        doubts = f"label errors: the simple model is {said}"
-        return Opinion(found, shortcuts, doubts)
-    return Opinion(found + _label_errors(table, rows, labels, probabilities, tfidf), shortcuts)
+        why = f"the simple model is right in {tfidf:.1%} of the rows, little better than the most frequent label alone"
+        return ModelChecks(found, shortcuts, f"label errors: {why}")
+    return ModelChecks(found + _label_errors(table, rows, labels, probabilities, tfidf), shortcuts)
 
 
 def _label_errors(
     table: Table, rows: pd.DataFrame, labels: np.ndarray, probabilities: np.ndarray, accuracy: float
 ) -> list[Finding]:
-    """Confident learning (Northcutt et al. 2021), the likeliest error first."""
+    """Find label errors by confident learning (Northcutt et al. 2021), the likeliest first."""
     from cleanlab.filter import find_label_issues
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on classes without a doubtful row; they are simply not listed
+        warnings.simplefilter("ignore")  # about classes without a doubtful row, which are just not listed
         ranked = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
     if not len(ranked):
         return []
@@ -87,14 +86,14 @@ def _label_errors(
         }
     )
     what = (
-        f"a label that a simple model, right in {accuracy:.1%} of the rows, contradicts with confidence in {{count}} "
-        f"({share(len(ranked), len(rows))}); the likeliest errors come first, and some are its own mistakes"
+        f"a label that a simple model contradicts with confidence in {{count}} ({share(len(ranked), len(rows))}); the "
+        f"model is right in {accuracy:.1%} of the rows, so some are its own mistakes; the likeliest errors come first"
     )
     return [finding("likely_label_errors", what, evidence=evidence)]
 
 
 def _length_alone(characters: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> float:
-    """The accuracy of a small decision tree that sees nothing but the number of characters."""
+    """Return the accuracy of a small decision tree whose only feature is the number of characters."""
     from sklearn.tree import DecisionTreeClassifier
 
     features = np.log1p(characters).reshape(-1, 1)
@@ -103,28 +102,25 @@ def _length_alone(characters: np.ndarray, labels: np.ndarray, fold: np.ndarray) 
 
 
 def _one_token(words: object, labels: np.ndarray, fold: np.ndarray) -> tuple[float, int]:
-    """The accuracy of "the text has this word, or not" for the best word, and that word.
+    """Return the accuracy of guessing by whether a text contains the best single word, and that word's id.
 
-    The word is chosen on the rows outside of each fold and judged on the fold, as a model would be; the word that is
-    named is the best one over all rows.
+    For the accuracy, the word is chosen on the other folds and scored on the fold, as a model would be. The word that
+    is returned is the best one over all rows.
     """
     from scipy.sparse import csr_matrix
 
     size = int(labels.max()) + 1
     present = csr_matrix(words) > 0
-    # A word that gives many labels away is frequent; the rarest are left out where there are too many to count.
+    # A word that predicts many labels is frequent, so the rarest are left out if there are too many to count.
     frequent = np.argsort(-np.bincount(present.indices, minlength=present.shape[1]), kind="stable")
     frequent = np.sort(frequent[: max(1, MOST_TALLIES // size)])
     present = present[:, frequent]
-    cells = np.arange(size)
-    tallies = []  # rows of each class that have the word, for each fold: (classes, words)
+    tallies = []  # for each fold, (classes, words): the rows of the class that contain the word
     for number in range(linear_model.FOLDS):
         inside = np.flatnonzero(fold == number)
         onehot = csr_matrix((np.ones(len(inside)), (labels[inside], np.arange(len(inside)))), (size, len(inside)))
         tallies.append((onehot @ present[inside].astype(np.float64)).toarray())
-    totals = np.array(
-        [[(labels[fold == number] == cell).sum() for cell in cells] for number in range(linear_model.FOLDS)]
-    )
+    totals = np.array([np.bincount(labels[fold == number], minlength=size) for number in range(linear_model.FOLDS)])
     having, all_rows = np.sum(tallies, axis=0), totals.sum(axis=0)
     right = 0.0
     for number in range(linear_model.FOLDS):
@@ -136,6 +132,6 @@ def _one_token(words: object, labels: np.ndarray, fold: np.ndarray) -> tuple[flo
     return float(right / len(labels)), int(frequent[best])
 
 
-def _gives_away(accuracy: float, tfidf: float, majority: float) -> bool:
+def _is_shortcut(accuracy: float, tfidf: float, majority: float) -> bool:
     gain = accuracy - majority
     return gain >= GAIN_OF_A_SHORTCUT * (1 - majority) and gain >= SHARE_OF_A_SHORTCUT * (tfidf - majority)

@@ -1,4 +1,4 @@
-"""Words that stand where a value is missing: "nan", which software writes, and "None" or "-", which people do too."""
+"""Placeholders for missing values in texts, labels and prompts: "nan", "NULL", "None", "-"."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from ftlab.data import sources
 from ftlab.data.audit.findings import Finding, finding
 from ftlab.data.audit.table import Table
 
-MISSING = frozenset({"nan", "<na>", "#n/a"})  # what pandas, R and spreadsheets write, and nobody else
-NO_TIME = "NaT"  # pandas too; "Nat" may be somebody's name
+MISSING = frozenset({"nan", "<na>", "#n/a"})  # written by pandas, R and spreadsheets, hardly ever by people
+NO_TIME = "NaT"  # written by pandas; case matters, since Nat is a name
 EMPTY = frozenset({"null", "undefined", "none", "n/a", "na", "nil", "-", "--", "\u2013", "\u2014", "tbd"})
 LINES = frozenset({"nan", "NaN", "<NA>", "#N/A"})
 LONGEST = max(map(len, MISSING | EMPTY)) + 1
-OFTEN = 2  # rows: what a person wrote once may be meant
-VARIED = 0.9  # the share of different answers beyond which they are no classes, of which "none" may be one
+OFTEN = 2  # rows: a word that only one row has may be meant
+VARIED = 0.9  # share of different answers from which they are no classes; a class may be called "none"
 
 
 def check(table: Table) -> list[Finding]:
-    """Rows with such a word in place of a text, a label, or a part of a prompt."""
+    """Return the finding on rows of `table` with a placeholder as text, label, completion or part of a prompt."""
     frame = table.frame
     found: dict[str, str] = {}
     counts: dict[tuple[str, str], int] = {}
@@ -39,14 +39,17 @@ def check(table: Table) -> list[Finding]:
 
 
 def _words(column: pd.Series, *, answers: bool, lines: bool) -> pd.Series:
-    """The placeholders of a column as they stand there, by index of their rows."""
+    """Return the placeholders in a column as they are written, by index of their rows.
+
+    `answers` says that the column has labels or completions, `lines` that a value is joined from several lines.
+    """
     values = column[~sources.blank(column)].astype(str).str.strip()
     if lines:  # each column that a prompt was joined from is a line of it
         values = values.map(lambda text: next((line for line in text.split("\n") if line.strip() in LINES), text))
     folded = values.str.strip().str[:LONGEST].str.casefold()
     missing, empty = folded.isin(MISSING) | (values == NO_TIME), folded.isin(EMPTY)
     if answers:
-        # An answer may rightly be "none", and a class may be called so; among answers that all differ it stands out.
+        # "none" may be a correct answer or a class; it is suspect only if nearly all other answers differ.
         others = values[~missing & ~empty]
         missing &= missing.sum() >= OFTEN
         empty &= len(others) > 0 and others.nunique() >= VARIED * len(others)

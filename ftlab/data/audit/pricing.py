@@ -1,4 +1,4 @@
-"""What a defect costs: the change in score of a cheap model, with its interval (see `experiments`)."""
+"""What a defect costs: a simple model's score with the defect and without it (see `ablations`), with an interval."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftlab.data.audit import linear_model, repairs
-from ftlab.data.audit.ablations import EXPERIMENTS, rows_to_price
+from ftlab.data.audit.ablations import EXPERIMENTS, select_rows
 from ftlab.data.audit.table import Table
 from ftlab.errors import BadInput
 from ftlab.intervals import Interval, mean_interval, paired
@@ -18,19 +18,34 @@ if TYPE_CHECKING:
     from ftlab.data.audit.findings import AuditResult, Finding
 
 LEVEL = 0.95
-_INFLATE = ("exact_duplicates", "normalised_duplicates", "near_duplicates", "leakage", "near_leakage", "token_shortcut")
+_INFLATING = (
+    "exact_duplicates",
+    "normalised_duplicates",
+    "near_duplicates",
+    "leakage",
+    "near_leakage",
+    "token_shortcut",
+)
 
 
 @dataclass(frozen=True, repr=False)
 class Price:
-    """The score of the cheap model with a defect and without it, and the change with its interval.
+    """The score of a simple model with a defect and without it, and the change with its interval.
 
-    `change` is `with_defect` less `without`: above zero the defect inflates the score, below zero it takes away. Its
-    interval is the 95 % confidence interval of this change by itself, a bootstrap over clusters of near-copies. `clear`
-    says whether the change is more than chance explains, among all findings that can be priced here, whichever are
-    asked for: the interval excludes zero, and the test by clusters agrees after Bonferroni's correction. `affected`
-    holds the number of judged rows that the defect touches, and the two scores on these rows alone, where that can be
-    said.
+    Attributes:
+        finding: the id of the finding.
+        score: the name of the score, "accuracy" or "macro recall".
+        with_defect: the score with the defect.
+        without: the score without it.
+        change: `with_defect` minus `without`, with its 95 % confidence interval (a bootstrap over clusters of
+            near-copies). If it is positive the defect inflates the score, if it is negative the defect lowers it.
+        clear: whether the change is larger than chance explains: the interval excludes zero, and the test over
+            clusters is significant after Bonferroni's correction for all findings that can be priced here, whether or
+            not you price them.
+        rows: how many rows were judged.
+        what: the two ways to train or judge that were compared.
+        affected: how many judged rows have the defect, and the two scores on these rows alone; None if no judged row
+            has it or the experiment does not tell.
     """
 
     finding: str
@@ -47,9 +62,9 @@ class Price:
         if not self.clear:
             verdict = "no clear change"
         elif self.change.value < 0:
-            verdict = "the defect takes score away"
+            verdict = "the defect lowers the score"
         else:
-            verdict = "the defect inflates the score" if self.finding in _INFLATE else "the repair makes it worse"
+            verdict = "the defect inflates the score" if self.finding in _INFLATING else "the repair makes it worse"
         lines = [
             f"{self.finding}: {self.what}",
             f"    {self.score} {self.with_defect:.3f} with it and {self.without:.3f} without, on {self.rows:,} rows",
@@ -64,26 +79,38 @@ class Price:
 
 
 def price(report: AuditResult, finding_id: str, *, seed: int = 0) -> Price:
-    """Train the cheap baseline with and without a finding's defect. Raises BadInput where that cannot be done."""
+    """Train and judge a simple model with a defect and without it.
+
+    Args:
+        report: the audit that found the defect.
+        finding_id: the finding to price.
+        seed: of the folds, the bootstrap and, from a large set, the drawn rows.
+
+    Returns:
+        The two scores, and the interval of their difference.
+
+    Raises:
+        BadInput: the audit did not find this, or its cost cannot be measured on these rows.
+    """
     found = report[finding_id]
     if finding_id not in priceable(report):
         there = ", ".join(priceable(report)) or "none of what was found"
-        raise BadInput(f"{finding_id} has no price in score here; those that have one: {there}")
+        raise BadInput(f"{finding_id} has no price: its cost cannot be measured on these rows; those with one: {there}")
     what, experiment = EXPERIMENTS[finding_id]
-    rows = report.table.kept(("price", seed), lambda: rows_to_price(report.table, seed))
+    rows = report.table.cached(("price", seed), lambda: select_rows(report.table, seed))
     with bar(f"pricing {finding_id}", total=None):
         judged = experiment(report, rows, found)
     weight = np.ones(len(judged.before)) if judged.weight is None else judged.weight
-    chance = (1 - LEVEL) / len(priceable(report))
+    alpha = (1 - LEVEL) / len(priceable(report))  # Bonferroni
     if judged.weight is None:
         comparison = paired(judged.before, judged.after, groups=judged.clusters, seed=seed)
-        change, clear = comparison.difference, comparison.clear and comparison.p_value < chance
+        change, clear = comparison.difference, comparison.clear and comparison.p_value < alpha
     else:
         gaps = (judged.before - judged.after) * weight
-        change, among_all = (
-            mean_interval(gaps, groups=judged.clusters, seed=seed, level=level) for level in (LEVEL, 1 - chance)
+        change, corrected = (
+            mean_interval(gaps, groups=judged.clusters, seed=seed, level=level) for level in (LEVEL, 1 - alpha)
         )
-        clear = among_all.low > 0 or among_all.high < 0
+        clear = corrected.low > 0 or corrected.high < 0
     affected = None
     if judged.affected is not None and judged.affected.any():
         touched = judged.affected
@@ -102,19 +129,19 @@ def price(report: AuditResult, finding_id: str, *, seed: int = 0) -> Price:
 
 
 def priceable(report: AuditResult) -> tuple[str, ...]:
-    """The ids of the findings whose cost can be measured: there is an experiment, and rows enough."""
-    return report.table.kept("priceable", lambda: _priceable(report))
+    """Return the ids of the findings in `report` whose cost can be measured: with an experiment and enough rows."""
+    return report.table.cached("priceable", lambda: _priceable(report))
 
 
 def _priceable(report: AuditResult) -> tuple[str, ...]:
     table = report.table
-    if table.pairs or linear_model.refusal(table, linear_model.FOLDS):
+    if table.pairs or linear_model.reason_to_skip(table, linear_model.FOLDS):
         return ()
-    return tuple(found.id for found in report.findings if found.id in EXPERIMENTS and _judgeable(table, found))
+    return tuple(found.id for found in report.findings if found.id in EXPERIMENTS and _has_rows_for(table, found))
 
 
-def _judgeable(table: Table, found: Finding) -> bool:
-    """Whether a leak has labelled rows to judge, and what a defect leaves has two classes to train on."""
+def _has_rows_for(table: Table, found: Finding) -> bool:
+    """Whether there are labelled rows to judge a leak on, and two classes to train on without the defect."""
     without: set[str] = set()
     if found.id in repairs.COPIES_IN_TRAINING:
         without = table.copies_in_training(found.rows, near=found.id == "near_leakage")

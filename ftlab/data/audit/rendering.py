@@ -1,4 +1,4 @@
-"""The faces of a report: text for a terminal, HTML for a notebook and as a page of its own, and JSON."""
+"""Write an audit report as text for a terminal, as HTML for a notebook, as a web page, and as JSON values."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from ftlab.data.audit.findings import AuditResult, Finding
 
-SHOWN = 5  # rows of a finding
+SHOWN = 5  # at most, of a finding's rows
 EXCERPT = 160  # characters of a text
-BINS = 40
-PARTS = 60
+BINS = 40  # of the histogram of lengths
+PARTS = 60  # of the file, in the plot of one label's share
 CODE_POINT = re.compile(r"U\+([0-9A-F]{4,6})(?: |$)")
 
 
 def text(report: AuditResult) -> str:
-    """The report as lines of at most a hundred characters."""
+    """Return `report` as text for a terminal, in lines of at most 100 characters except in tables."""
     lines = [headline(report)]
     for found in report.findings:
         lines += ["", *_wrap(f"[{found.severity}] {found.id}: ", found.what)]
@@ -44,19 +44,19 @@ def text(report: AuditResult) -> str:
 
 
 def _tables(report: AuditResult) -> dict[str, pd.DataFrame]:
-    """The tables of a report that have something to say, each with its title."""
+    """The tables of a report that are not empty, by title."""
     tables = {
         "classes" if "rows" in report.classes else "parts of a row": report.classes.reset_index(
             names="label" if "rows" in report.classes else "part"
         ),
-        "what each max_length keeps and costs": report.budgets.reset_index(),
-        "how well a label can be guessed": report.shortcuts,
+        "truncation and cost by max_length": report.budgets.reset_index(),
+        "baselines: accuracy of simple predictors": report.shortcuts,
     }
     return {title: table for title, table in tables.items() if len(table)}
 
 
 def headline(report: AuditResult) -> str:
-    """Rows and findings in one line."""
+    """Return the number of rows and of findings of `report` in one line."""
     counts = {severity: sum(found.severity == severity for found in report.findings) for severity in SEVERITIES}
     said = [
         f"{count} {severity}{'s' if count > 1 and severity != 'info' else ''}"
@@ -68,7 +68,7 @@ def headline(report: AuditResult) -> str:
 
 
 def as_dict(report: AuditResult) -> dict[str, Any]:
-    """The report as plain values: counts, findings with the ids of all their rows, and the tables."""
+    """Return `report` as values for JSON: counts, findings with the ids of all their rows, and the tables."""
     return {
         "rows": report.rows,
         "findings": [
@@ -89,12 +89,12 @@ def as_dict(report: AuditResult) -> dict[str, Any]:
 
 
 def fragment(report: AuditResult) -> str:
-    """The report as HTML to stand in a notebook."""
+    """Return `report` as HTML for a notebook."""
     return _template().render(**_content(report), standalone=False)
 
 
 def page(report: AuditResult, title: str) -> str:
-    """The report as a whole web page: no script, nothing loaded from elsewhere."""
+    """Return `report` as a web page with `title`. It has no script and loads nothing."""
     return _template().render(**_content(report), standalone=True, title=title)
 
 
@@ -125,7 +125,7 @@ def _content(report: AuditResult) -> dict[str, Any]:
 
 
 def _excerpts(report: AuditResult) -> dict[str, str]:
-    """The text of each row that is shown, without personal data."""
+    """The texts of the rows that are shown, without personal data, by id."""
     shown: set[str] = set()
     for found in report.findings:
         shown |= {*found.rows[:SHOWN], *found.evidence.get("near", pd.Series(dtype=object)).head(SHOWN)}
@@ -134,7 +134,7 @@ def _excerpts(report: AuditResult) -> dict[str, str]:
 
 
 def _shown_rows(found: Finding, texts: dict[str, str]) -> dict[str, Any] | None:
-    """A small table of a finding's first rows: what is known of each, and its text."""
+    """A table of the first rows of a finding: their evidence and their texts."""
     if not found.rows:
         return None
     table = found.evidence.head(SHOWN) if len(found.evidence) else pd.DataFrame({"id": found.rows[:SHOWN]})
@@ -151,8 +151,8 @@ def _shown_rows(found: Finding, texts: dict[str, str]) -> dict[str, Any] | None:
 
 
 def _excerpt(text: str, mark: str = "") -> str:
-    """Some characters of a text on one line, from its beginning or around `mark`."""
-    if code := CODE_POINT.match(mark):  # as `debris.printable` writes it
+    """The beginning of a text, or the part around `mark`, on one line."""
+    if code := CODE_POINT.match(mark):  # as `text_noise.printable` writes it
         mark = chr(int(code[1], 16))
     at = max(0, text.find(mark) - EXCERPT // 3) if mark else 0
     part = text_noise.printable(" ".join(text[at : at + EXCERPT].split()))
@@ -167,7 +167,7 @@ def _cells(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _class_bars(report: AuditResult) -> list[tuple[str, int, float]]:
-    """Label, rows and the length of its bar in percent; at most ten classes."""
+    """Label, rows and length of the bar in percent, of the ten largest classes."""
     if "rows" not in report.classes:
         return []
     counts = report.classes["rows"].sort_values(ascending=False, kind="stable").head(10)
@@ -175,7 +175,7 @@ def _class_bars(report: AuditResult) -> list[tuple[str, int, float]]:
 
 
 def _histogram(report: AuditResult) -> dict[str, Any] | None:
-    """Bars of a histogram of lengths, in percent of the highest, up to the 99th percentile."""
+    """A histogram of the lengths up to the 99th percentile; the height of each bar is in percent of the highest."""
     if report.lengths.empty:
         return None
     unit = "tokens" if "tokens" in report.lengths else "characters"
@@ -193,7 +193,7 @@ def _histogram(report: AuditResult) -> dict[str, Any] | None:
 
 
 def _order(report: AuditResult) -> tuple[str, list[float]] | None:
-    """The first label, and its share in each of sixty parts of the file, in order; None for a short or odd file."""
+    """The first label and its share in each part of the file, in order; None for few rows or a single label."""
     codes = report.table.codes[report.table.labelled] if "rows" in report.classes else np.zeros(0)
     if len(codes) < PARTS or len(report.table.label_names) < 2:
         return None
@@ -213,7 +213,7 @@ def _quantiles(report: AuditResult) -> dict[str, dict[str, float]]:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dictionaries of Python's own values, None for what is missing."""
+    """The rows as dictionaries of Python values; a missing value is None."""
     if table.empty:
         return []
     columns = [str(column) for column in table.columns]

@@ -1,4 +1,4 @@
-"""Repairs: rows dropped or rewritten for the findings that were named, and a log of each change."""
+"""Repairs: drop or rewrite the rows of chosen findings, with a log of each change."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ REWRITES: dict[str, Callable[[str], str]] = {
     "mojibake": text_noise.fix_encoding,
     "entities": text_noise.decode_entities,
     "markup": text_noise.strip_markup,
-    "control_characters": text_noise.strip_unseen,
+    "control_characters": text_noise.strip_invisible,
     "email_addresses": text_noise.mask("email_addresses"),
     "phone_numbers": text_noise.mask("phone_numbers"),
     "card_numbers": text_noise.mask("card_numbers"),
-    "boilerplate": str,  # its lines are known when the rows are: see `rewriting`
+    "boilerplate": str,  # its lines depend on the rows: see `rewriting`
 }
-DROPS = (  # the rows that the finding lists, which for duplicates are all but the first
+DROPS = (  # drop the rows that the finding lists; for duplicates, these are all but the first
     "missing_text", "missing_label", "missing_prompt", "tiny_class", "exact_duplicates", "normalised_duplicates",
     "near_duplicates",
     "conflicting_labels", "conflicting_near_labels", "likely_label_errors", "empty_completion", "copied_completion",
     "duplicate_prompts", "completion_cut", "all_masked", "eos_lost", "unknown_tokens", "refused",
 )  # fmt: skip
-COPIES_IN_TRAINING = ("leakage", "near_leakage")
-# Lines go before the tags that end them, and tags before entities, which may spell a tag that is meant to be read.
+COPIES_IN_TRAINING = ("leakage", "near_leakage")  # drop the copies in the training rows
+# Shared lines go before the tags at their ends. Tags go before entities: "&lt;b&gt;" stands for the text "<b>", not for
+# a tag.
 ORDER = ("mojibake", "boilerplate", "markup", "entities", "control_characters", "card_numbers")
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """The rows after repair, in their order, and the log: id, finding, action ("dropped" or "changed"), from and to."""
+    """The repaired rows in their order, and the log: id, finding, action ("dropped" or "changed"), from and to."""
 
     rows: pd.DataFrame
     log: pd.DataFrame
@@ -53,33 +54,44 @@ class Repaired:
 
 
 def repair(report: AuditResult, finding_ids: Sequence[str], *, seed: int = 0) -> Repaired:
-    """Repair the training rows of a report for the named findings. The frame that was audited stays as it was.
+    """Repair the training rows; the audited frame itself does not change.
 
-    Texts are rewritten first and rows dropped after, so that a row to drop is never lost sight of. What a repair makes
-    equal, or new, another audit of the result will find. Raises BadInput for a finding that rows cannot be repaired of.
+    Texts are rewritten first, then rows are dropped. A repair can make rows equal, or cause another finding: audit the
+    result again.
+
+    Args:
+        report: the audit that found the defects.
+        finding_ids: the findings to repair.
+        seed: of the shuffle of rows that were sorted by label.
+
+    Returns:
+        The repaired rows, and the log of what was dropped or changed.
+
+    Raises:
+        BadInput: the audit did not find one of these, or it cannot be repaired row by row.
     """
-    found = [report[finding_id] for finding_id in dict.fromkeys(finding_ids)]
-    for each in found:
-        if not repairable(each):
-            raise BadInput(f"{each.id} cannot be repaired row by row; what to do instead: {each.todo}")
+    findings = [report[finding_id] for finding_id in dict.fromkeys(finding_ids)]
+    for found in findings:
+        if not repairable(found):
+            raise BadInput(f"{found.id} cannot be repaired row by row; what to do instead: {found.todo}")
     rows = report.table.frame.copy()
     rows.attrs = dict(rows.attrs)
     log: list[dict[str, object]] = []
-    for each in sorted(found, key=lambda each: ORDER.index(each.id) if each.id in ORDER else len(ORDER)):
-        if each.id in REWRITES:
-            # A line that prompts share is the instruction itself.
-            of_prompt = () if each.id == "boilerplate" else report.table.prompt_columns
+    for found in sorted(findings, key=lambda found: ORDER.index(found.id) if found.id in ORDER else len(ORDER)):
+        if found.id in REWRITES:
+            # A line that many prompts share is the instruction itself, so it stays.
+            of_prompt = () if found.id == "boilerplate" else report.table.prompt_columns
             columns = (*of_prompt, report.table.columns[-1])
-            _rewrite(rows, each, rewriting(report, each.id), columns, log)
-        elif each.id == "label_slip":
-            _respell(rows, each, log)
-    if report.table.templated:  # a prompt is made of its parts
+            _rewrite(rows, found, rewriting(report, found.id), columns, log)
+        elif found.id == "label_slip":
+            _respell(rows, found, log)
+    if report.table.templated:  # join the prompt anew from its repaired parts
         touched = rows["id"].isin([entry["id"] for entry in log])
         parts = [rows.loc[touched, column].fillna("") for column in report.table.prompt_columns]
         rows.loc[touched, "prompt"] = sources.joined(parts, rows.index[touched])
-    for each in found:
-        rows = _drop(rows, each, _to_drop(report, rows, each), log)
-    if any(each.id == "sorted_by_label" for each in found):
+    for found in findings:
+        rows = _drop(rows, found, _to_drop(report, rows, found), log)
+    if any(found.id == "sorted_by_label" for found in findings):
         rows = rows.sample(frac=1, random_state=seed)
         log.append({"id": "(all)", "finding": "sorted_by_label", "action": "changed", "to": f"shuffled, seed {seed}"})
     entries = pd.DataFrame(log, columns=["id", "finding", "action", "from", "to"])
@@ -87,58 +99,63 @@ def repair(report: AuditResult, finding_ids: Sequence[str], *, seed: int = 0) ->
 
 
 def repairable(found: Finding) -> bool:
-    """Whether `repair` can do something about this finding."""
+    """Return whether `repair` can correct the finding `found`."""
     return found.id in (*REWRITES, *DROPS, *COPIES_IN_TRAINING, "label_slip", "sorted_by_label")
 
 
 def rewriting(report: AuditResult, finding_id: str) -> Callable[[str], str]:
-    """The function that repairs a text of this defect."""
+    """Return the function that removes the defect `finding_id` from a text, for the rows of `report`."""
     if finding_id == "boilerplate":
         return partial(without_lines, lines=shared_lines(report.table.answers))
     return REWRITES[finding_id]
 
 
 def _rewrite(
-    rows: pd.DataFrame, each: Finding, repair: Callable[[str], str], columns: tuple[str, ...], log: list
+    rows: pd.DataFrame, found: Finding, rewrite: Callable[[str], str], columns: tuple[str, ...], log: list
 ) -> None:
-    wanted = rows["id"].isin(each.rows)
+    wanted = rows["id"].isin(found.rows)
     for column in columns:
-        _change(rows, each, column, {row: repair(text) for row, text in rows.loc[wanted, column].dropna().items()}, log)
+        new = {row: rewrite(text) for row, text in rows.loc[wanted, column].dropna().items()}
+        _change(rows, found, column, new, log)
 
 
-def _respell(rows: pd.DataFrame, each: Finding, log: list) -> None:
-    usual = rows["id"].map(each.evidence.set_index("id")["usual"]).dropna()
-    _change(rows, each, "label", dict(usual), log)
-    # Labels of two types that read the same became one when the audit read them all as text.
+def _respell(rows: pd.DataFrame, found: Finding, log: list) -> None:
+    usual = rows["id"].map(found.evidence.set_index("id")["usual"]).dropna()
+    _change(rows, found, "label", dict(usual), log)
+    # Labels of two types, such as 1 and "1", became one when the audit turned all labels into strings.
     for row, (label, kind) in rows.attrs.pop("mixed_labels", {}).items():
-        entry = {"id": row, "finding": each.id, "action": "changed"}
-        log.append({**entry, "from": f"{label} ({kind})", "to": label})
+        log.append(_changed(row, found, f"{label} ({kind})", label))
 
 
-def _change(rows: pd.DataFrame, each: Finding, column: str, new: dict[Any, Any], log: list) -> None:
-    """Put the new values, by index of the row, into a column, and log those that differ."""
+def _change(rows: pd.DataFrame, found: Finding, column: str, new: dict[Any, Any], log: list) -> None:
+    """Put the new values (by row index) into a column, and log those that differ."""
     after = pd.Series(new, dtype=object)
     before = rows.loc[after.index, column]
     after = after[after != before]
     for row, value in after.items():
-        entry = {"id": rows["id"][row], "finding": each.id, "action": "changed"}
-        log.append({**entry, "from": before[row], "to": value})
+        log.append(_changed(rows["id"][row], found, before[row], value))
     rows.loc[after.index, column] = after
 
 
-def _to_drop(report: AuditResult, rows: pd.DataFrame, each: Finding) -> set[str]:
-    if each.id in COPIES_IN_TRAINING:
-        copies = report.table.copies_in_training(each.rows, near=each.id == "near_leakage")
+def _changed(row: str, found: Finding, before: Any, after: Any) -> dict[str, Any]:
+    return {"id": row, "finding": found.id, "action": "changed", "from": before, "to": after}
+
+
+def _to_drop(report: AuditResult, rows: pd.DataFrame, found: Finding) -> set[str]:
+    if found.id in COPIES_IN_TRAINING:
+        copies = report.table.copies_in_training(found.rows, near=found.id == "near_leakage")
         if not copies:
-            raise BadInput(f"{each.id} is not between training and another split; repair the earlier split instead")
+            raise BadInput(
+                f"{found.id} is not between training and another split; drop its copies in the validation rows"
+            )
         return copies
-    if each.id == "tiny_class":  # a class that was respelt may no longer be tiny
+    if found.id == "tiny_class":  # after `_respell` the class may be larger
         counts = rows["label"].map(rows["label"].value_counts())
-        return set(each.rows) & set(rows["id"][counts < basics.SMALLEST_CLASS])
-    return set(each.rows) if each.id in DROPS else set()
+        return set(found.rows) & set(rows["id"][counts < basics.SMALLEST_CLASS])
+    return set(found.rows) if found.id in DROPS else set()
 
 
-def _drop(rows: pd.DataFrame, each: Finding, ids: set[str], log: list) -> pd.DataFrame:
+def _drop(rows: pd.DataFrame, found: Finding, ids: set[str], log: list) -> pd.DataFrame:
     gone = rows["id"].isin(ids)
-    log += [{"id": row, "finding": each.id, "action": "dropped"} for row in rows.loc[gone, "id"]]
+    log += [{"id": row, "finding": found.id, "action": "dropped"} for row in rows.loc[gone, "id"]]
     return rows[~gone]

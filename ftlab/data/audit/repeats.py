@@ -1,4 +1,4 @@
-"""Rows that repeat: copies, near-copies, copies that contradict each other, and copies in the judging splits."""
+"""Duplicates, near-duplicates, copies with different labels, and leakage between splits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ftlab.data import duplicates
 from ftlab.data.audit.findings import Finding, finding
 from ftlab.data.audit.table import Table
 
-Fits = Callable[[np.ndarray, int], np.ndarray]  # (others, row) -> which of the others may stand beside the row
-COMPARED = 10  # of a large cluster, how many others a row is set beside to find the one that it is nearest to
+Allowed = Callable[[np.ndarray, int], np.ndarray]  # (others, row) -> a mask of the others to compare the row with
+COMPARED = 10  # in a large cluster, a row is compared with at most so many others to find the nearest
 
 
 def check(table: Table) -> list[Finding]:
-    """Duplicates, conflicts and leakage, exact and near."""
+    """Return the findings on exact and near-duplicates, conflicting labels and leakage between splits in `table`."""
     return [
         *_duplicates(table),
         *_near_duplicates(table),
@@ -33,8 +33,8 @@ def _duplicates(table: Table) -> list[Finding]:
     written = rows["text"] != rows["text"].groupby(groups).transform("first")
     found = []
     for finding_id, what, again, by in (
-        ("exact_duplicates", "the text of an earlier row again in {count}", exact, rows["text"]),
-        ("normalised_duplicates", "an earlier text again, but for case or white space, in {count}", written, groups),
+        ("exact_duplicates", "an exact copy of an earlier text in {count}", exact, rows["text"]),
+        ("normalised_duplicates", "a copy with other case or white space in {count}", written, groups),
     ):
         if again.any():
             firsts = rows["id"].groupby(by).transform("first")
@@ -44,7 +44,7 @@ def _duplicates(table: Table) -> list[Finding]:
 
 
 def _near_duplicates(table: Table) -> list[Finding]:
-    """Of each cluster of near-duplicates among the training rows, all but the first row and its copies."""
+    """Find near-duplicates in the training rows: all of a cluster but its first row and the copies of that."""
     clusters, groups = pd.Series(table.train_clusters), pd.Series(table.groups)
     train = clusters[table.train]
     several = train[groups[train.index].groupby(train).transform("nunique") > 1]
@@ -52,8 +52,8 @@ def _near_duplicates(table: Table) -> list[Finding]:
         return []
     first_group = groups[several.index].groupby(several).transform("first")
     later = several[groups[several.index] != first_group].index.to_numpy()
-    evidence = _beside(table, later, table.train_clusters, lambda rows, row: table.groups[rows] != table.groups[row])
-    what = f"nearly the text of an earlier row in {{count}}; clusters: {several.nunique():,}"
+    evidence = _nearest(table, later, table.train_clusters, lambda rows, row: table.groups[rows] != table.groups[row])
+    what = f"a near-duplicate of an earlier row in {{count}}; clusters: {several.nunique():,}"
     return [finding("near_duplicates", what, evidence=evidence[["id", "near", "similarity"]])]
 
 
@@ -69,7 +69,7 @@ def _conflicts(table: Table) -> list[Finding]:
 
 
 def _near_conflicts(table: Table) -> list[Finding]:
-    """The rows of a cluster whose label is not its most frequent one; of equally frequent labels, all rows."""
+    """Find the rows of a cluster that do not have its most frequent label; on a tie, all rows of the cluster."""
     rows = table.texts[table.labelled]
     clusters = pd.Series(table.train_clusters[table.labelled], index=rows.index)
     several = clusters[pd.Series(table.groups[rows.index], index=rows.index).groupby(clusters).transform("nunique") > 1]
@@ -86,60 +86,60 @@ def _near_conflicts(table: Table) -> list[Finding]:
         differs = (table.codes[others] != table.codes[row]) & table.labelled[others]
         return differs & (table.groups[others] != table.groups[row])
 
-    evidence = _beside(table, places, table.train_clusters, other_label)
-    evidence = evidence[evidence["similarity"] >= duplicates.NEAR]  # the ends of a chain may have little in common
+    evidence = _nearest(table, places, table.train_clusters, other_label)
+    evidence = evidence[evidence["similarity"] >= duplicates.NEAR]  # two ends of a chain of near-duplicates may differ
     if evidence.empty:
         return []
-    what = "nearly the text of another row with another label in {count}"
+    what = "a near-duplicate of a row with another label in {count}"
     return [
         finding("conflicting_near_labels", what, evidence=evidence[["id", "label", "near", "near_label", "similarity"]])
     ]
 
 
 def _leakage(table: Table) -> list[Finding]:
-    """Rows of a judging split whose text, or nearly, stands in an earlier split: test in validation, both in train."""
+    """Find validation rows that repeat a training row, and test rows that repeat a row of either, exactly or nearly."""
     if not table.others:
         return []
     rows, order = table.texts, table.split_order
-    earliest = pd.Series(order).groupby(table.asked).transform("min").to_numpy()
+    earliest = pd.Series(order).groupby(table.input_groups).transform("min").to_numpy()
     leaked = order > earliest
     found = []
     if leaked.any():
-        firsts = pd.Series(np.arange(len(rows))).groupby(table.asked).transform("first").to_numpy()
+        firsts = pd.Series(np.arange(len(rows))).groupby(table.input_groups).transform("first").to_numpy()
         evidence = pd.DataFrame(
             {"id": rows["id"][leaked], "split": rows["split"][leaked], "copy_of": rows["id"].to_numpy()[firsts[leaked]]}
         )
         said = "prompt" if table.pairs else "text"
-        what = f"a {said} of an earlier split again in {{count}} of {_names(evidence['split'])}"
+        what = f"a copy of a {said} from an earlier split in {{count}} of {_names(evidence['split'])}"
         found.append(finding("leakage", what, evidence=evidence))
     earliest = pd.Series(order).groupby(table.clusters).transform("min").to_numpy()
     close = np.flatnonzero((order > earliest) & ~leaked)
     if len(close):
-        evidence = _beside(table, close, table.clusters, lambda others, row: order[others] < order[row])
-        what = f"nearly a text of an earlier split in {{count}} of {_names(evidence['split'])}"
+        evidence = _nearest(table, close, table.clusters, lambda others, row: order[others] < order[row])
+        what = f"a near-duplicate of a text from an earlier split in {{count}} of {_names(evidence['split'])}"
         found.append(finding("near_leakage", what, evidence=evidence[["id", "split", "near", "similarity"]]))
     return found
 
 
-def _beside(table: Table, places: np.ndarray, clusters: np.ndarray, fits: Fits) -> pd.DataFrame:
-    """Each of the rows at `places` beside the nearest row of its cluster that `fits(others, row)`, with similarity.
+def _nearest(table: Table, places: np.ndarray, clusters: np.ndarray, allowed: Allowed) -> pd.DataFrame:
+    """Return each of the rows at `places` with the nearest row of its cluster that is `allowed`, and their similarity.
 
-    Rows that are linked directly are compared first; of a large cluster, only some of the others.
+    Rows that are linked directly are compared first. In a large cluster only some rows are compared.
     """
     inside = np.flatnonzero(np.isin(clusters, clusters[places]))
     members = {number: rows.to_numpy() for number, rows in pd.Series(inside).groupby(clusters[inside])}
-    partners: dict[int, list[int]] = {}
+    linked: dict[int, list[int]] = {}
     for one, two in zip(table.near.first.tolist(), table.near.second.tolist(), strict=True):
-        partners.setdefault(one, []).append(two)
-        partners.setdefault(two, []).append(one)
+        linked.setdefault(one, []).append(two)
+        linked.setdefault(two, []).append(one)
     firsts = pd.Series(np.arange(len(table.groups))).groupby(table.groups).transform("first").to_numpy()
     lines = []
     for row in places.tolist():
-        others = np.array(partners.get(int(firsts[row]), []), dtype=np.int64)
-        others = others[fits(others, row)][:COMPARED]
+        others = np.array(linked.get(int(firsts[row]), []), dtype=np.int64)
+        others = others[allowed(others, row)][:COMPARED]
         if not len(others):
             others = members[clusters[row]]
-            others = others[fits(others, row)][:COMPARED]
+            others = others[allowed(others, row)][:COMPARED]
         similarity = duplicates.jaccard(table.words, np.full(len(others), row), others)
         best = int(similarity.argmax()) if len(others) else -1
         lines.append((row, int(others[best]) if len(others) else row, float(similarity[best]) if len(others) else 0.0))

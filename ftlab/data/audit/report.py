@@ -1,4 +1,4 @@
-"""The report of an audit: what was found, and what can be done with it: show it, price it, repair the rows."""
+"""The report of an audit: it shows the findings, prices them and repairs the rows."""
 
 from __future__ import annotations
 
@@ -12,42 +12,45 @@ from ftlab.data.audit.repairs import Repaired
 
 
 class AuditReport(AuditResult):
-    """An audit's result that shows itself in a notebook, prices its findings and repairs the rows (see AuditResult)."""
+    """The result of an audit (see AuditResult) that shows itself in a notebook, prices findings and repairs rows."""
 
     @property
     def priceable(self) -> tuple[str, ...]:
-        """The ids of the findings that `price` has an answer for."""
+        """The ids of the findings that `price` can measure."""
         return pricing.priceable(self)
 
     @property
     def repairable(self) -> tuple[str, ...]:
-        """The ids of the findings that `repair` can deal with."""
+        """The ids of the findings that `repair` can correct."""
         return tuple(found.id for found in self.findings if repairs.repairable(found))
 
     def price(self, finding_id: str, *, seed: int = 0) -> Price:
-        """What a defect costs: the score of a cheap model with it and without it, and the interval of the change."""
+        """Return what the defect `finding_id` costs: a simple model's score with and without it, and their difference.
+
+        `seed` draws the folds, the bootstrap and, from a large set, the rows.
+        """
         return pricing.price(self, finding_id, seed=seed)
 
     def repair(self, finding_ids: str | Sequence[str], *, seed: int = 0) -> Repaired:
-        """The training rows with these findings repaired, and a log of what was dropped or changed."""
+        """Return the training rows without the defects `finding_ids` (one id or several), and a log of each change.
+
+        `seed` shuffles rows that were sorted by label.
+        """
         return repairs.repair(self, [finding_ids] if isinstance(finding_ids, str) else list(finding_ids), seed=seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON can hold it, with the ids of all rows."""
-
+        """Return the report as values for JSON, with the ids of all rows."""
         return rendering.as_dict(self)
 
     def html(self, title: str = "Audit") -> str:
-        """The report as a web page that needs nothing else."""
-
+        """Return the report as a self-contained web page with this `title`."""
         return rendering.page(self, title)
 
     def __str__(self) -> str:
-
         return rendering.text(self)
 
-    __repr__ = __str__  # a notebook stores it beside the HTML, and the lengths of all rows would be megabytes
+    # A notebook stores the repr as well as the HTML; the dataclass's repr would be megabytes of lengths.
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
-
         return rendering.fragment(self)

@@ -1,4 +1,4 @@
-"""The rows under audit, and what several checks ask of them, worked out once."""
+"""The rows under audit, with what several checks need (words, groups of copies, label codes), computed once."""
 
 from __future__ import annotations
 
@@ -21,16 +21,26 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 TRAIN = "train"
-PARTS = ("instruction", "input")  # of a prompt, where it is not whole
+PARTS = ("instruction", "input")  # the columns that the course's template joins into a prompt
 
 
 def prepare(
     frames: Mapping[str, pd.DataFrame | None], columns: tuple[str, ...]
 ) -> tuple[str, pd.DataFrame, dict[str, pd.DataFrame]]:
-    """The name of the first table, the first table, and the others that are there; ids and labels become text.
+    """Check the tables; turn their ids and labels into strings.
 
-    Where ids of two splits are the same, those of the later one get the split's name before them. Raises BadInput for a
-    table that lacks a column or rows, has an id twice or a row without one, or holds a text that is none.
+    If a later split has an id of an earlier one, the ids of the later split get its name in front, as in "test/5".
+
+    Args:
+        frames: the rows of each split, the training rows first; None if a split is not given.
+        columns: the columns that each table needs besides id.
+
+    Returns:
+        The name of the first table, its rows, and the rows of each other split.
+
+    Raises:
+        BadInput: a table has no rows or lacks a column, an id is missing or occurs twice, a text is not a string, or
+            the first table has a single row.
     """
     prepared: dict[str, pd.DataFrame] = {}
     names = []
@@ -51,7 +61,7 @@ def prepare(
         if again.any():
             place = int(again.to_numpy().argmax())
             raise BadInput(
-                f"{name}: the id {rows['id'][place]!r} of row {place} is missing or stands twice; ids name rows"
+                f"{name}: the id {rows['id'][place]!r} of row {place} is missing or occurs twice; ids must be unique"
             )
         ids = rows["id"].astype(str)
         rows["id"] = [f"{split}/{each}" for each in ids] if ids.isin(taken).any() else ids
@@ -63,7 +73,7 @@ def prepare(
             if odd.any():
                 first = rows[odd].iloc[0]
                 said = f"the {column} of row {first['id']} is {first[column]!a:.60}"
-                raise BadInput(f"{name}: {said}; expected a string of whole characters")
+                raise BadInput(f"{name}: {said}; expected a string that UTF-8 can encode (no lone surrogates)")
         prepared[split] = rows
         names.append(name)
     training, *others = prepared
@@ -80,22 +90,22 @@ def _is_text(value: object) -> bool:
 class Table:
     """Training rows, and the validation and test rows that belong to them, if any.
 
-    `frame` is the training rows, with their text in `columns`: one, or the prompt and completion of instruction data.
-    Everything else speaks of `texts`: the rows of all splits that have a text, with columns id, text (the columns
-    joined), label and split. Arrays here have one entry for each of these rows.
+    `frame` has the training rows, with their text in `columns`: one column, or prompt and completion for instruction
+    data. `texts` has the rows of all splits that have a text, with columns id, text (the columns joined), label and
+    split. The arrays below have one entry for each row of `texts`.
     """
 
     frame: pd.DataFrame
     others: dict[str, pd.DataFrame]
     progress: tqdm
     columns: tuple[str, ...] = ("text",)
-    _kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
-    def kept(self, key: Hashable, work: Callable[[], Any]) -> Any:
-        """What `work` returned for `key` the first time: for results that a later question asks for again."""
-        if key not in self._kept:
-            self._kept[key] = work()
-        return self._kept[key]
+    def cached(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return the cached result for `key`; the first time, call `compute` to get it."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]
 
     @property
     def pairs(self) -> bool:
@@ -104,12 +114,12 @@ class Table:
 
     @property
     def templated(self) -> bool:
-        """Whether this is instruction data that the course's template goes around: an instruction, perhaps an input."""
+        """Whether this is instruction data with an instruction (and perhaps an input) for the course's template."""
         return self.pairs and "instruction" in self.frame
 
     @property
     def prompt_columns(self) -> tuple[str, ...]:
-        """The columns that a prompt is made of."""
+        """The columns that make up a prompt."""
         return tuple(name for name in PARTS if name in self.frame) if self.templated else self.columns[:-1]
 
     @cached_property
@@ -131,18 +141,18 @@ class Table:
 
     @cached_property
     def labelled(self) -> np.ndarray:
-        """Which rows are training rows with a label: those that a model would be trained on."""
+        """Which rows are training rows with a label: a model would be trained on these."""
         return self.train & ~sources.blank(self.texts["label"]).to_numpy()
 
     @cached_property
     def split_order(self) -> np.ndarray:
-        """The place of each row's split: 0 for training, then validation and test as they are there."""
+        """The position of each row's split: 0 for training, then those of validation and test that were given."""
         order = {split: place for place, split in enumerate([TRAIN, *self.others])}
         return self.texts["split"].map(order).to_numpy(dtype=np.int64)
 
     @cached_property
     def words(self) -> Words:
-        """The words of each text; of instruction data without the lines that many rows share, which say nothing."""
+        """The words of each text; for instruction data without lines that many rows share, which tell no rows apart."""
         self.progress.set_description("reading words")
         texts = self.texts["text"]
         if self.pairs and (lines := shared_lines(texts)):
@@ -151,29 +161,29 @@ class Table:
 
     @cached_property
     def groups(self) -> np.ndarray:
-        """A number for each text, equal where texts are equal after normalising."""
+        """A number for each text; two texts have the same one if they are equal after normalising."""
         return duplicates.same(self.texts["text"])
 
     @cached_property
-    def asked(self) -> np.ndarray:
-        """As `groups`; for instruction data by the prompt alone, since a known prompt is a known question."""
+    def input_groups(self) -> np.ndarray:
+        """Like `groups`, by what a model gets as input: for instruction data by the prompt alone."""
         return duplicates.same(self.texts["prompt"].fillna("")) if self.pairs else self.groups
 
     @cached_property
     def near(self) -> NearPairs:
-        """The near-duplicates among the first rows of each group."""
+        """The near-duplicates among the first rows of all groups."""
         words, firsts = self.words, np.unique(self.groups, return_index=True)[1]
         self.progress.set_description("comparing texts")
         return duplicates.near(words, firsts, self.progress.update)
 
     @cached_property
     def clusters(self) -> np.ndarray:
-        """A number for each text, equal where a chain of near-duplicates leads from one to the other."""
+        """A number for each text; two texts have the same one if a chain of near-duplicates connects them."""
         return self._clusters(np.ones(len(self.near), dtype=bool))
 
     @cached_property
     def train_clusters(self) -> np.ndarray:
-        """As `clusters`, by the near-duplicates among training rows alone."""
+        """Like `clusters`, by the near-duplicates among training rows alone."""
         return self._clusters(self.train[self.near.first] & self.train[self.near.second])
 
     def _clusters(self, wanted: np.ndarray) -> np.ndarray:
@@ -183,12 +193,12 @@ class Table:
 
     @cached_property
     def counts(self) -> csr_matrix:
-        """How often each text holds each word."""
+        """How often each word occurs in each text: (texts, words)."""
         return self.words.counts()
 
     @cached_property
     def codes(self) -> np.ndarray:
-        """The label of each row as a number, in the order of `label_names`; -1 where there is none."""
+        """The label of each row as its position in `label_names`; -1 if it has none."""
         numbers = {name: number for number, name in enumerate(self.label_names)}
         return self.texts["label"].map(numbers).fillna(-1).to_numpy(dtype=np.int64)
 
@@ -199,13 +209,16 @@ class Table:
 
     @property
     def answers(self) -> pd.Series:
-        """The training texts, equal ones once; of instruction data, their completions."""
+        """The training texts, of equal ones (after normalising) the first; for instruction data their completions."""
         rows = self.texts[self.train]
         rows = rows[~pd.Series(self.groups[self.train], index=rows.index).duplicated()]
         return rows[self.columns[-1]].dropna()
 
     def copies_in_training(self, ids: tuple[str, ...], *, near: bool) -> set[str]:
-        """The ids of the training rows that are equal to one of the rows `ids`, or in its cluster with `near`."""
-        groups = self.clusters if near else self.asked
+        """Return the ids of the training rows that are copies of one of the rows `ids`.
+
+        Copies have the same input after normalising; with `near`, they are in the same cluster of near-duplicates.
+        """
+        groups = self.clusters if near else self.input_groups
         wanted = groups[self.texts["id"].isin(ids).to_numpy()]
         return set(self.texts["id"][self.train & np.isin(groups, wanted)])

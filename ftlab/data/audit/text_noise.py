@@ -1,4 +1,4 @@
-"""What should not be in the text: markup, entities, mojibake, unseen characters, boilerplate and personal data."""
+"""Noise in texts: markup, HTML entities, mojibake, invisible characters, boilerplate and personal data."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ TAGS = (
 MARKUP = re.compile(
     rf"<(?:/?(?:{TAGS.replace(' ', '|')})(?:\s[^<>]{{0,300}})?/?|!--.{{0,300}}?--|!doctype[^<>]{{0,100}})>", re.I
 )
-# "</s>" ends a sequence for many models; a pair is how HTML strikes out.
+# "</s>" alone is the end-of-sequence token of many models; the pair <s>...</s> is HTML for text that is struck out.
 ENDS, STRUCK_OUT = ("<s>", "</s>"), re.compile(r"<s>.*?</s>", re.IGNORECASE | re.DOTALL)
 ENTITY = re.compile(r"&(?:[a-z][a-z0-9]{1,8}|#\d{2,6}|#x[0-9a-f]{2,5});", re.I)
-# Control characters but tab and line ends, soft hyphens, zero-width and direction marks, and U+FFFD, which stands for a
-# character that was lost. The joiners U+200C and U+200D are part of how Persian and emoji are written, and stay.
-UNSEEN = re.compile(
+# Control characters except tab and line ends, soft hyphens, zero-width and direction marks, and U+FFFD, which replaces
+# a character that was lost. Persian and emoji need the joiners U+200C and U+200D, so these are not in the list.
+INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufffd]"
 )
 EMAIL = re.compile(
     r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,5}(?!png|jpe?g|gif|svg|webp)[a-z]{2,24}(?![\w-])", re.IGNORECASE
 )
-# International with its plus, North American by its plan, or national with a leading zero and groups: what is surely no
-# span of years and no ISBN.
+# International with a plus, North American, or national with a leading zero and groups. Ranges of years and ISBNs must
+# not match.
 PHONE = re.compile(
     r"(?<![\w.,$€£+-])(?<!ISBN )(?:\+\d[\d .()/-]{6,18}\d(?! \d)"
     r"|(?:1[ .-])?\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}"
     r"|\(?0[1-9]\d{1,3}\)?[ /-]\d[\d -]{4,9}\d)(?![\w-]|[.,]\d)"
 )
-# In the groups that are printed on cards, or in one piece that is no part of an address or a name.
+# In the groups that are printed on cards, or in one piece that is not part of a URL or a name.
 CARD = re.compile(
     r"(?<![\w.,/=#-])(?:[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3\d{3}([ -])\d{6}\2\d{4,5}|[2-6]\d{12,18})(?![\w/-])"
 )
@@ -47,7 +47,7 @@ ISSUED = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
     r"|3(?:0[0-5]|[68]\d)\d{11}|35\d{14}|6(?:011|5\d\d|4[4-9]\d)\d{12}|62\d{14,17}"
 )
-PERSONAL = {  # the order counts: a card number would make a phone number as well
+PERSONAL = {  # the order matters: a card number may match as a phone number too
     "card_numbers": (CARD, "[card]"),
     "phone_numbers": (PHONE, "[phone]"),
     "email_addresses": (EMAIL, "[email]"),
@@ -55,23 +55,24 @@ PERSONAL = {  # the order counts: a card number would make a phone number as wel
 
 
 def check(table: Table) -> list[Finding]:
-    """Debris in the training rows."""
+    """Return the findings on noise and personal data in the training rows of `table`."""
     rows = table.texts[table.train]
     ids, texts = rows["id"].to_numpy(), rows["text"].tolist()
     found = []
     for finding_id, what in (
         ("markup", "HTML tags"),
         ("entities", "HTML entities"),
-        ("mojibake", "characters that were decoded wrongly"),
-        ("control_characters", "characters that no reader sees"),
+        ("mojibake", "wrongly decoded characters"),
+        ("control_characters", "invisible characters"),
         ("email_addresses", "e-mail addresses"),
         ("phone_numbers", "phone numbers"),
-        ("card_numbers", "numbers of payment cards"),
+        ("card_numbers", "payment card numbers"),
     ):
-        seen = [(row, said) for row, text in enumerate(texts) if (said := FINDERS[finding_id](text))]
+        seen = [(row, match) for row, text in enumerate(texts) if (match := FINDERS[finding_id](text))]
         if seen:
             shown = [
-                _veiled(said) if finding_id in PERSONAL else printable(without_personal_data(said)) for _, said in seen
+                _shortened(match) if finding_id in PERSONAL else printable(without_personal_data(match))
+                for _, match in seen
             ]
             evidence = pd.DataFrame({"id": ids[[row for row, _ in seen]], "found": shown})
             what = f"{what} in {{count}} ({share(len(seen), len(texts))})"
@@ -80,32 +81,52 @@ def check(table: Table) -> list[Finding]:
 
 
 def strip_markup(text: str) -> str:
-    """The text without tags; where one stood, a space."""
+    """Return `text` with each HTML tag replaced by a space.
+
+    >>> strip_markup("A <b>good</b> film<br />")
+    'A good film'
+    """
     kept = () if STRUCK_OUT.search(text) else ENDS
     return re.sub(r"[ \t]{2,}", " ", MARKUP.sub(lambda tag: tag[0] if tag[0].lower() in kept else " ", text)).strip()
 
 
 def decode_entities(text: str) -> str:
-    """The text with HTML entities as the characters that they stand for."""
-    for _ in range(3):  # an entity may have been encoded again
+    """Return `text` with HTML entities decoded, also those that were encoded up to three times.
+
+    >>> decode_entities("Tom &amp; Jerry, &amp;quot;best&amp;quot;")
+    'Tom & Jerry, "best"'
+    """
+    for _ in range(3):
         text = ENTITY.sub(lambda match: html.unescape(match[0]).replace("\xa0", " "), text)
     return text
 
 
 def fix_encoding(text: str) -> str:
-    """The text with its mojibake undone where ftfy can (Speer 2019)."""
+    """Return `text` with mojibake corrected, where the library ftfy can do it (Speer 2019).
+
+    >>> fix_encoding("caf\\u00c3\\u00a9") == "caf\\u00e9"
+    True
+    """
     import ftfy
 
     return ftfy.fix_encoding(text)
 
 
-def strip_unseen(text: str) -> str:
-    """The text without control and zero-width characters."""
-    return UNSEEN.sub("", text)
+def strip_invisible(text: str) -> str:
+    """Return `text` without control and zero-width characters.
+
+    >>> strip_invisible("co\\u200bffee")
+    'coffee'
+    """
+    return INVISIBLE.sub("", text)
 
 
 def mask(finding_id: str) -> Callable[[str], str]:
-    """A function that puts a placeholder in the place of personal data of one kind."""
+    """Return a function that replaces the personal data of finding `finding_id` in a text by a placeholder.
+
+    >>> mask("email_addresses")("Write to jo@example.com.")
+    'Write to [email].'
+    """
     pattern, placeholder = PERSONAL[finding_id]
 
     def masked(text: str) -> str:
@@ -115,21 +136,25 @@ def mask(finding_id: str) -> Callable[[str], str]:
 
 
 def without_personal_data(text: str) -> str:
-    """The text with every e-mail address, phone and card number replaced, as a report that travels should show it."""
+    """Return `text` with each e-mail address, phone and card number replaced, since reports are passed on."""
     for finding_id in PERSONAL:
         text = mask(finding_id)(text)
     return text
 
 
-def _veiled(said: str) -> str:
-    """The first and the last two characters, enough to recognise one's own."""
-    return f"{said[0]}…{said[-2:]}"
+def _shortened(match: str) -> str:
+    """Return the first character and the last two, enough for its owner to recognise it."""
+    return f"{match[0]}…{match[-2:]}"
 
 
-def printable(said: str) -> str:
-    """Characters that would not show, as their code points."""
-    said = " ".join(said.split())
-    return "".join(character if character.isprintable() else f"U+{ord(character):04X} " for character in said).strip()
+def printable(text: str) -> str:
+    """Return `text` on one line, with characters that would not show as their code points.
+
+    >>> printable("co\\u200bffee")
+    'coU+200B ffee'
+    """
+    text = " ".join(text.split())
+    return "".join(character if character.isprintable() else f"U+{ord(character):04X} " for character in text).strip()
 
 
 def _boilerplate(table: Table) -> list[Finding]:
@@ -142,12 +167,12 @@ def _boilerplate(table: Table) -> list[Finding]:
     evidence = pd.DataFrame({"id": rows["id"].to_numpy(), "line": first}).dropna()
     evidence["line"] = evidence["line"].map(without_personal_data)
     most = without_personal_data(next(iter(lines)))
-    what = f"a line that {SHARED_BY} texts or more share in {{count}}, such as {most[:60]!r}"
+    what = f"a line that {SHARED_BY} or more texts share in {{count}}, such as {most[:60]!r}"
     return [finding("boilerplate", what, evidence=evidence)]
 
 
 def _first(pattern: re.Pattern[str], finding_id: str, needs: Callable[[str], bool]) -> Callable[[str], str | None]:
-    """A function that returns the first real match in a text; `needs` rules most texts out at once."""
+    """Return a function that finds the first real match in a text; `needs` is a quick test that most texts fail."""
 
     def find(text: str) -> str | None:
         if not needs(text):
@@ -169,7 +194,7 @@ def _is_real(finding_id: str, match: str) -> bool:
 
 
 def _luhn(digits: list[int]) -> bool:
-    """Whether the check digit is right (ISO/IEC 7812-1, annex B)."""
+    """Return whether the check digit is correct (ISO/IEC 7812-1, annex B)."""
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
@@ -190,8 +215,8 @@ def _mojibake(text: str) -> str | None:
     return match[0] if match else None
 
 
-def _unseen(text: str) -> str | None:
-    match = None if text.isascii() and text.isprintable() else UNSEEN.search(text)
+def _invisible(text: str) -> str | None:
+    match = None if text.isascii() and text.isprintable() else INVISIBLE.search(text)
     return match[0] if match else None
 
 
@@ -204,7 +229,7 @@ FINDERS: dict[str, Callable[[str], str | None]] = {
     "markup": _markup,
     "entities": _first(ENTITY, "entities", lambda text: "&" in text),
     "mojibake": _mojibake,
-    "control_characters": _unseen,
+    "control_characters": _invisible,
     "email_addresses": _first(EMAIL, "email_addresses", lambda text: "@" in text),
     "phone_numbers": _first(PHONE, "phone_numbers", _any_digit),
     "card_numbers": _first(CARD, "card_numbers", _any_digit),

@@ -157,7 +157,7 @@ def test_a_table_of_no_rows_or_of_one_is_told_apart():
 
 @pytest.mark.parametrize("ids", [["a", "b", "a"], ["a", None, "b"]])
 def test_an_id_that_names_no_row_or_two_is_one_sentence(ids):
-    with pytest.raises(BadInput, match=r"the training table: the id .* is missing or stands twice"):
+    with pytest.raises(BadInput, match=r"the training table: the id .* is missing or occurs twice"):
         audit(reviews(3).assign(id=ids))
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from ftlab.data.audit import audit, first_rows
-from ftlab.data.audit.basics import spelling, usual_spellings
+from ftlab.data.audit.basics import normalise_label, usual_spellings
 from ftlab.errors import BadInput
 
 from .planted import changed, opinions, reviews, table
@@ -22,7 +22,7 @@ def test_a_row_that_lacks_both_is_listed_twice():
     assert report["missing_text"].rows == report["missing_label"].rows == ("r3",)
 
 
-def test_few_rows_are_told_below_three_hundred():
+def test_few_rows_are_reported_below_three_hundred():
     assert "few_rows" in audit(opinions(298))
     assert "few_rows" not in audit(opinions(300))
 
@@ -43,7 +43,7 @@ def test_rows_without_a_text_do_not_count_as_rows():
         ("CAFE\u0301", "caf\u00e9"),
     ],
 )
-def test_a_slip_is_told_with_the_usual_spelling(slip, usual):
+def test_a_slip_is_mapped_to_the_usual_spelling(slip, usual):
     assert usual_spellings(pd.Series([usual, usual, slip, "bad"])) == {slip: usual}
 
 
@@ -61,7 +61,7 @@ def test_usual_spellings_are_no_slips_themselves():
     labels = pd.Series(["Good", "good", "GOOD", " good", "1", "1.0", 1, 1.0, "bad", None])
     slips = usual_spellings(labels)
     assert not set(slips) & set(slips.values())
-    assert all(spelling(slip) == spelling(usual) for slip, usual in slips.items())
+    assert all(normalise_label(slip) == normalise_label(usual) for slip, usual in slips.items())
 
 
 def test_labels_all_written_in_one_way_have_no_slips():
@@ -69,9 +69,9 @@ def test_labels_all_written_in_one_way_have_no_slips():
     assert usual_spellings(pd.Series([], dtype=object)) == {}
 
 
-def test_each_slip_is_shown_beside_the_usual_spelling():
+def test_each_slip_is_shown_with_the_usual_spelling():
     report = audit(changed(reviews(), "label", {5: "Positive", 6: "NEGATIVE"}))
-    assert report["label_slip"].what == "2 rows: 'Positive' beside 'positive', 'NEGATIVE' beside 'negative'"
+    assert report["label_slip"].what == "2 rows: 'Positive' instead of 'positive', 'NEGATIVE' instead of 'negative'"
     assert report["label_slip"].evidence["usual"].tolist() == ["positive", "negative"]
 
 
@@ -92,12 +92,12 @@ def test_a_category_that_no_row_has_is_no_class():
     assert [found.id for found in audit(frame).findings] == ["few_rows"]
 
 
-def test_one_class_is_told_with_its_name():
+def test_one_class_is_reported_with_its_name():
     found = audit(table(["x y", "y z"], ["good", "good"]))["one_class"]
     assert (found.severity, found.what) == ("error", "the only label is 'good'")
 
 
-def test_rows_none_of_which_has_both_a_text_and_a_label_are_one_sentence():
+def test_rows_that_all_lack_a_text_or_a_label_are_refused():
     with pytest.raises(BadInput, match="no row has both a text and a label"):
         audit(table(["x y", None], [None, "good"]))
 
@@ -112,7 +112,7 @@ def test_rows_without_a_text_do_not_fill_a_class():
     assert audit(changed(frame, "text", {5: " "}))["tiny_class"].rows == ("r9", "r12")
 
 
-def test_imbalance_warns_above_five_to_one_and_not_at_it():
+def test_imbalance_warns_only_above_five_to_one():
     texts = [f"film {number}" for number in range(60)]
     assert "imbalance" not in audit(table(texts, (["a"] * 5 + ["b"]) * 10))
     uneven = audit(table([*texts, "one more"], (["a"] * 5 + ["b"]) * 10 + ["a"]))
@@ -139,12 +139,12 @@ def test_a_handful_of_rows_has_no_order():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_shuffled_rows_are_never_taken_for_sorted(seed):
+def test_shuffled_rows_are_not_reported_as_sorted(seed):
     labels = np.random.default_rng(seed).permutation(["a"] * 30 + ["b"] * 6)
     assert "sorted_by_label" not in audit(table([f"film {row}" for row in range(36)], labels))
 
 
-def test_a_small_class_at_the_end_is_no_sorting():
+def test_a_small_class_at_the_end_is_not_sorted():
     frame = reviews(200).assign(label=["a"] * 190 + ["b", "a"] * 5)
     assert "sorted_by_label" not in audit(frame)
 

@@ -119,14 +119,14 @@ def test_lengths_are_those_of_the_parts_and_an_end():
     assert (lengths["tokens"] == lengths["prompt tokens"] + lengths["completion tokens"] + 1).all()
 
 
-def test_special_tokens_stand_once_in_a_row():
+def test_special_tokens_are_not_counted_twice():
     bert = tokenizer("tiny-distilbert")
     lengths = audit_instructions(pairs(), tokenizer=bert).lengths
     bare = [len(bert(text, add_special_tokens=False)["input_ids"]) for text in pairs()["completion"]]
     assert lengths["completion tokens"].tolist() == bare
 
 
-def test_a_cut_row_is_told_by_what_it_loses():
+def test_the_finding_on_a_cut_row_depends_on_what_it_loses():
     frame = pairs()
     prompt, completion = tokens(frame["prompt"][5]), tokens(frame["completion"][5])
     for max_length, lost in (
@@ -176,7 +176,7 @@ def test_the_parts_of_a_row_add_up():
     assert report.classes.index[report.classes["supervised"]].tolist() == ["completion", "end"]
 
 
-def test_without_a_tokenizer_truncation_is_told_as_not_checked():
+def test_without_a_tokenizer_truncation_is_reported_as_not_checked():
     report = audit_instructions(pairs(), max_length=8)
     assert report.findings == ()
     assert "name the tokenizer" in " ".join(report.skipped)
@@ -193,20 +193,20 @@ def test_padding_with_the_end_token_warns_and_a_padding_token_of_its_own_does_no
     assert "pad_is_eos" not in audit_instructions(pairs(), tokenizer=tokenizer(GPT2))
 
 
-def test_a_tokenizer_without_an_end_token_is_told_for_all_rows():
+def test_a_tokenizer_without_an_end_token_is_reported_for_all_rows():
     found = audit_instructions(pairs(), tokenizer=tokenizer("tiny-distilbert"))["no_eos"]
     assert found.count == 20
     assert "has no end-of-sequence token" in found.what
 
 
-def test_an_end_that_there_is_not_is_not_lost():
+def test_a_missing_end_token_is_not_reported_as_lost():
     report = audit_instructions(pairs(), tokenizer=tokenizer("tiny-distilbert"), max_length=32)
     assert "completion_cut" in report
     assert "eos_lost" not in report
     assert report.classes.loc["end", "tokens"] == 0
 
 
-def test_an_end_that_a_completion_spells_out_is_text_and_is_found():
+def test_an_end_token_that_is_written_in_a_completion_is_text_and_is_found():
     frame = pairs()
     ended = frame.assign(completion=frame["completion"] + tokenizer(GPT2).eos_token)
     report = audit_instructions(ended, tokenizer=tokenizer(GPT2))
@@ -227,7 +227,7 @@ def named(name: str):
 
 
 def trained(rows: list[dict], of, max_length: int) -> tuple[set[str], dict[str, int]]:
-    """The ids of the rows that `prompts.encode_row` refuses, and how many tokens it cuts of the others."""
+    """Return the ids of the rows that `prompts.encode_row` refuses, and how many tokens it cuts from others."""
     refused, cut = set(), {}
     for row in rows:
         try:
@@ -291,17 +291,17 @@ def test_an_audit_counts_what_training_reads_of_random_rows(name):
         assert (cut.cut_rows, cut.cut_tokens) == (len(said(report)[1]), sum(said(report)[1].values()))
 
 
-def test_of_a_tokenizer_without_an_end_nothing_can_be_trained_and_one_finding_says_so():
+def test_a_tokenizer_without_an_end_token_has_one_finding_and_no_refused_rows():
     report = audit_instructions(parted(pairs()), tokenizer=tokenizer("tiny-distilbert"), max_length=64)
     assert report["no_eos"].count == 20
     assert not {"refused", "prompt_cut"} & {found.id for found in report.findings}
 
 
-def test_a_refused_row_comes_with_its_reason():
+def test_a_refused_row_is_listed_with_its_reason():
     frame = parted(changed(changed(pairs(), "completion", {5: " ", 6: "a</s>"}), "prompt", {7: ""}))
     frame = changed(changed(frame, "instruction", {7: ""}), "prompt", {7: frame["input"][7]})
     refused = audit_instructions(frame, tokenizer=named("unigram"), max_length=500)["refused"]
-    assert refused.what.startswith("training would refuse 3 rows; of the first it says: row r5 has no output;")
+    assert refused.what.startswith("training would refuse 3 rows; the reason for the first: row r5 has no output;")
     evidence = refused.evidence
     why = dict(zip(evidence["id"], evidence["why"], strict=True))
     assert why["r5"] == "row r5 has no output; give it an answer, or leave the row out"
@@ -309,7 +309,7 @@ def test_a_refused_row_comes_with_its_reason():
     assert why["r7"] == "row r7 has no instruction; give it one, or leave the row out"
 
 
-def test_a_prompt_without_its_parts_counts_as_it_is_and_the_report_says_which():
+def test_a_prompt_without_its_parts_is_counted_as_it_is_and_a_note_says_so():
     bare = audit_instructions(pairs(), tokenizer=tokenizer(GPT2))
     with_headings = audit_instructions(
         parted(pairs()).assign(input="", prompt=pairs()["prompt"]), tokenizer=tokenizer(GPT2)
@@ -322,7 +322,7 @@ def test_a_prompt_without_its_parts_counts_as_it_is_and_the_report_says_which():
     assert "headings" in with_headings.html()
 
 
-def test_a_prompt_that_is_not_its_parts_is_one_sentence():
+def test_a_prompt_that_differs_from_its_parts_is_refused():
     with pytest.raises(BadInput, match="the prompt of row r5 is not its instruction and input, one after the other"):
         audit_instructions(changed(parted(pairs()), "prompt", {5: "another"}))
 
@@ -339,7 +339,7 @@ def test_repairs_reach_the_parts_of_a_prompt():
 # --- files ---
 
 
-def test_a_prompt_is_made_of_the_columns_that_have_something_to_say(tmp_path):
+def test_a_prompt_is_joined_from_the_columns_that_are_not_empty(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text("instruction,input,output\nTranslate,good,gut\nSay hello,,hello\nAdd,2,4\n")
     frame = sources.read_pairs(str(path), prompt_columns=["instruction", "input"], completion_column="output")
@@ -361,7 +361,7 @@ def test_the_first_column_is_the_instruction_unless_another_is_called_so(tmp_pat
     assert note.endswith("the column instruction as the instruction and context, hint as the input")
 
 
-def test_rows_without_prompts_or_columns_are_one_sentence():
+def test_rows_without_prompts_or_columns_are_refused():
     with pytest.raises(BadInput, match="none of the 20 rows has a prompt; is it the right column"):
         audit_instructions(pairs().assign(prompt=" "))
     with pytest.raises(BadInput, match="lacks the columns completion; it has id, prompt"):
@@ -372,7 +372,7 @@ def test_rows_without_prompts_or_columns_are_one_sentence():
         audit_instructions(pairs(1))
 
 
-def test_an_example_of_each_kind_has_the_other_rows_clean():
+def test_the_planted_examples_have_no_other_findings():
     for finding_id in ("empty_completion", "copied_completion", "duplicate_prompts", "all_masked"):
         found = [each.id for each in example(finding_id).audit().findings]
         assert finding_id in found

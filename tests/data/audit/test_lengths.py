@@ -23,15 +23,15 @@ def test_lengths_are_those_of_the_tokenizer_special_tokens_included(name):
 
 def test_special_tokens_are_counted_on_request():
     texts = reviews(20)["text"].tolist()
-    whole, bare = (count_tokens(tokenizer("tiny-distilbert"), texts, special=special) for special in (True, False))
+    whole, bare = (count_tokens(tokenizer("tiny-distilbert"), texts, special=special)[0] for special in (True, False))
     assert (whole - bare).tolist() == [2] * 20
 
 
-def test_counting_is_not_cut_by_what_the_tokenizer_did_before():
+def test_earlier_truncation_settings_do_not_affect_counting():
     texts = ["word " * 300, "a word"]
-    expected = count_tokens(tokenizer("tiny-distilbert"), texts).tolist()
+    expected = count_tokens(tokenizer("tiny-distilbert"), texts)[0].tolist()
     tokenizer("tiny-distilbert")(texts, truncation=True, max_length=8, padding="max_length")
-    assert count_tokens(tokenizer("tiny-distilbert"), texts).tolist() == expected
+    assert count_tokens(tokenizer("tiny-distilbert"), texts)[0].tolist() == expected
 
 
 def test_counting_leaves_the_tokenizer_able_to_truncate():
@@ -50,7 +50,7 @@ def test_rows_that_lack_a_text_or_a_label_have_no_length():
     assert audit(frame).lengths["id"].tolist() == [f"r{row}" for row in range(40) if row not in (3, 5)]
 
 
-def test_truncation_names_the_rows_and_what_each_loses():
+def test_truncation_lists_the_rows_and_the_tokens_that_each_loses():
     name = tokenizer("tiny-distilbert")
     frame = changed(reviews(40), "text", {7: "word " * 300})
     found = audit(frame, tokenizer=name, max_length=256)["truncation"]
@@ -59,14 +59,14 @@ def test_truncation_names_the_rows_and_what_each_loses():
     assert found.evidence[["tokens", "lost"]].values.tolist() == [[length, length - 256]]
 
 
-def test_a_row_of_just_max_length_is_whole():
+def test_a_row_of_exactly_max_length_is_whole():
     longest = int(audit(reviews(40), tokenizer=tokenizer("tiny-gpt2")).lengths["tokens"].max())
     for max_length, shorter in ((longest, False), (longest - 1, True)):
         report = audit(reviews(40), tokenizer=tokenizer("tiny-gpt2"), max_length=max_length)
         assert ("truncation" in report) == shorter
 
 
-def test_max_length_says_nothing_without_a_tokenizer():
+def test_max_length_has_no_effect_without_a_tokenizer():
     report = audit(reviews(40), max_length=8)
     assert "truncation" not in report
     assert report.max_length is None
@@ -84,7 +84,7 @@ def test_each_class_has_its_rows_and_what_is_cut_of_it():
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_cut_text_is_the_beginning_of_the_text_that_the_tokens_reach(name):
+def test_a_cut_text_ends_where_its_last_kept_token_ends(name):
     texts = [*reviews()["text"], "我喜欢 🙂 é", "word"]
     for room in (1, 5, 20, 10_000):
         for text, part in zip(texts, cut(tokenizer(name), texts, room), strict=True):
@@ -116,12 +116,12 @@ def test_a_larger_max_length_never_keeps_less_and_never_costs_less(seed, max_len
 
 
 @pytest.mark.parametrize("max_length", [8, 100, 333])
-def test_the_line_that_was_asked_about_is_the_measure_of_the_others(max_length):
+def test_costs_are_relative_to_the_chosen_max_length(max_length):
     table = budgets(lengths_drawn(0), max_length)
     assert table.loc[max_length, ["time", "memory"]].tolist() == [1, 1]
 
 
-def test_without_a_max_length_the_longest_row_is_the_measure():
+def test_without_a_max_length_costs_are_relative_to_the_longest_row():
     lengths = lengths_drawn(0)
     for max_length in (None, int(lengths.max()) + 1000):
         table = budgets(lengths, max_length)
@@ -129,7 +129,7 @@ def test_without_a_max_length_the_longest_row_is_the_measure():
         assert table.iloc[-1].tolist() == [1, 1, 1, 1]
 
 
-def test_budgets_count_what_each_length_keeps():
+def test_budgets_count_the_rows_and_tokens_that_each_length_keeps():
     table = budgets(tokens(10, 20, 40, 50), 40)
     assert table.index.tolist() == [32, 40, 50]
     assert table["rows whole"].tolist() == [0.5, 0.75, 1.0]
@@ -142,7 +142,7 @@ def test_attention_makes_long_rows_cost_more_than_their_share():
     assert 2 < wide < narrow < 4
 
 
-def test_time_is_that_of_the_sources_formula():
+def test_time_follows_the_formula_of_the_source():
     time = budgets(tokens(100, 300), 200, 768)["time"].iloc[-1]
     flops = [24 * n * 768**2 + 4 * n**2 * 768 for n in (100, 300, 200)]
     assert time == round((flops[0] + flops[1]) / (flops[0] + flops[2]), 2)
@@ -153,7 +153,7 @@ def test_no_tokens_have_no_budget():
     assert audit(reviews(40)).budgets.empty
 
 
-def test_the_width_of_the_model_is_that_which_was_given():
+def test_time_depends_on_the_width_of_the_model():
     narrow, wide = (
         audit(reviews(40), tokenizer=tokenizer("tiny-gpt2"), max_length=16, hidden_size=hidden_size).budgets["time"]
         for hidden_size in (8, 4096)

@@ -12,7 +12,7 @@ def guess(report, by: str) -> float:
 
 
 def plain(rows: int, seed: int = 0) -> list[str]:
-    """Texts whose words say nothing."""
+    """Return texts whose words do not predict a label."""
     rng = np.random.default_rng(seed)
     return [" ".join(rng.choice(PLAIN, 12)) for _ in range(rows)]
 
@@ -29,7 +29,7 @@ def test_flipped_labels_rank_on_top(seed):
     assert set(found.rows[:10]) == {f"r{row}" for row in flipped}
 
 
-def test_a_doubted_row_is_told_with_its_label_and_the_better_one():
+def test_a_doubtful_row_is_listed_with_its_label_and_the_suggested_one():
     evidence = report("likely_label_errors")["likely_label_errors"].evidence.set_index("id")
     meant = opinions().set_index("id")["label"]
     for row in example("likely_label_errors").rows:
@@ -42,11 +42,11 @@ def test_the_likeliest_errors_come_first():
     assert confidence.is_monotonic_decreasing
 
 
-def test_right_labels_are_not_doubted():
+def test_correct_labels_are_not_listed():
     assert "likely_label_errors" not in audit(opinions())
 
 
-def test_doubts_of_a_model_that_knows_nothing_are_not_told():
+def test_label_errors_are_not_listed_if_the_model_is_no_better_than_the_baseline():
     found = audit(table(plain(200), ["a", "b"] * 100))
     assert "likely_label_errors" not in found
     assert "little better than the most frequent label" in " ".join(found.skipped)
@@ -69,7 +69,7 @@ def test_label_errors_among_several_classes_are_found():
 # --- shortcuts ---
 
 
-def test_a_word_that_gives_the_label_away_is_named_with_its_rows():
+def test_a_word_that_predicts_the_label_is_named_with_its_rows():
     frame = table(plain(200), ["a", "b"] * 100)
     marked = frame["label"] == "a"
     frame.loc[marked, "text"] = "starfive " + frame["text"]
@@ -86,13 +86,13 @@ def test_a_word_that_is_in_most_rows_of_a_class_is_a_shortcut_too():
     assert "'starfive'" in audit(frame)["token_shortcut"].what
 
 
-def test_words_that_all_tell_a_little_are_no_shortcut():
+def test_words_that_each_predict_a_little_are_no_shortcut():
     report = audit(opinions())
     assert guess(report, "TF-IDF over all words") > 0.95
     assert "token_shortcut" not in report
 
 
-def test_length_that_gives_the_label_away_is_found():
+def test_a_length_that_predicts_the_label_is_found():
     texts = plain(200)
     frame = table([f"{text} {text[::-1]}" if row % 2 else text for row, text in enumerate(texts)], ["a", "b"] * 100)
     report = audit(frame)
@@ -100,18 +100,18 @@ def test_length_that_gives_the_label_away_is_found():
     assert "length alone predicts" in report["length_shortcut"].what
 
 
-def test_lengths_alike_in_all_classes_are_no_shortcut():
+def test_similar_lengths_in_all_classes_are_no_shortcut():
     report = audit(opinions())
     assert guess(report, "length alone") < 0.65
     assert "length_shortcut" not in report
 
 
-def test_guessing_the_most_frequent_label_is_right_as_often_as_it_stands():
+def test_the_accuracy_of_the_most_frequent_label_is_its_share():
     frame = table(plain(100), ["a"] * 3 + ["b"] * 20 + ["a"] * 77)
     assert guess(audit(frame), "the most frequent label") == 0.8
 
 
-def test_guesses_on_labels_without_a_reason_are_no_better_than_chance():
+def test_guesses_on_random_labels_are_no_better_than_chance():
     rng = np.random.default_rng(3)
     shortcuts = audit(table(plain(400), rng.choice(["a", "b"], 400))).shortcuts.set_index("guess by")["accuracy"]
     assert shortcuts[["length alone", "one word alone", "TF-IDF over all words"]].between(0.4, 0.6).all()
@@ -123,10 +123,10 @@ def test_a_label_that_is_in_the_text_is_a_shortcut():
     assert set(audit(frame)["token_shortcut"].evidence["word"]) <= {"positive", "negative"}
 
 
-# --- where the model cannot be asked ---
+# --- where the model cannot be used ---
 
 
-def test_a_class_of_a_few_rows_is_told_as_what_keeps_the_model_from_answering():
+def test_checks_are_skipped_if_a_class_has_too_few_rows():
     few = linear_model.FEWEST_OF_A_CLASS - 1
     report = audit(changed(opinions(), "label", dict.fromkeys(range(few), "mixed")))
     assert report.shortcuts.empty
@@ -142,14 +142,14 @@ def test_copies_do_not_make_a_class_large_enough():
     assert "different texts of each class, and one has 5" in " ".join(report.skipped)
 
 
-def test_labels_of_copies_are_not_known_from_the_other_copies():
-    """Texts without a meaning, each four times: a model that has seen one of them would know the others."""
+def test_labels_of_copies_are_not_learned_from_the_other_copies():
+    """Random texts, each four times: a model fitted to one of the copies would know the label of the others."""
     labels = np.random.default_rng(0).choice(["a", "b"], 50).tolist()
     report = audit(table(plain(50) * 4, labels * 4))
     assert guess(report, "TF-IDF over all words") < 0.7
 
 
-def test_one_class_is_told_as_what_keeps_the_model_from_answering():
+def test_checks_are_skipped_if_there_is_one_class():
     assert "need two classes" in " ".join(audit(reviews().assign(label="good")).skipped)
 
 
@@ -160,7 +160,7 @@ def test_texts_that_share_no_word_are_audited(texts):
     assert "few_rows" in audit(table(texts, ["a", "b"] * 20))
 
 
-def test_rows_without_a_text_or_a_label_are_not_asked_about():
+def test_rows_without_a_text_or_a_label_are_left_out():
     frame = changed(changed(opinions(), "text", {3: None}), "label", {4: None})
     assert audit(frame)["few_rows"].count == 198
 
@@ -168,8 +168,8 @@ def test_rows_without_a_text_or_a_label_are_not_asked_about():
 # --- the model itself ---
 
 
-def test_each_row_is_judged_by_a_model_that_did_not_see_it():
-    """A model that remembers would be always right; one that cannot know is wrong on labels of their own kind."""
+def test_each_row_is_scored_by_a_model_that_was_not_fitted_to_it():
+    """A model that was fitted to a row would be right; any other is wrong on a label that no other row has."""
     labels = np.array([0, 1] * 50)
     features = np.arange(100.0).reshape(-1, 1)
     from sklearn.neighbors import KNeighborsClassifier
@@ -188,14 +188,14 @@ def test_each_row_is_judged_by_a_model_that_did_not_see_it():
         assert (once == other).all()  # the held-out labels decide nothing
 
 
-def test_folds_hold_each_class_in_its_proportion():
+def test_folds_are_stratified():
     labels = np.array([0] * 100 + [1] * 25)
     fold = linear_model.folds(labels)
     assert np.bincount(fold).tolist() == [25] * 5
     assert [int(labels[fold == number].sum()) for number in range(5)] == [5] * 5
 
 
-def test_copies_share_their_fold():
+def test_copies_share_a_fold():
     labels = np.array([0, 1] * 60)
     clusters = np.arange(120) // 3
     fold = linear_model.folds(labels, clusters)
@@ -203,7 +203,7 @@ def test_copies_share_their_fold():
     assert set(fold) == set(range(linear_model.FOLDS))
 
 
-def test_equal_seeds_give_equal_folds_and_others_do_not():
+def test_folds_depend_on_the_seed_alone():
     labels = np.array([0, 1] * 50)
     assert (linear_model.folds(labels, seed=1) == linear_model.folds(labels, seed=1)).all()
     assert (linear_model.folds(labels, seed=1) != linear_model.folds(labels, seed=2)).any()

@@ -19,13 +19,13 @@ def with_inputs(values: dict[int, str]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("word", ["nan", "NaN", " NAN ", "<NA>", "#N/A", "NaT"])
-def test_what_only_software_writes_is_found_once(word):
+def test_a_word_that_only_software_writes_is_found_in_one_row(word):
     assert listed(audit_instructions(with_inputs({4: word}))) == ("r4",)
     assert listed(audit(changed(reviews(), "text", {5: word}))) == ("r5",)
 
 
 @pytest.mark.parametrize("word", ["None", "null", "N/A", "undefined", "-", "\u2014", "NA"])
-def test_what_people_write_too_is_found_where_it_repeats(word):
+def test_a_word_that_people_write_too_is_found_if_it_repeats(word):
     assert listed(audit_instructions(with_inputs({4: word}))) == ()
     assert listed(audit_instructions(with_inputs({4: word, 6: word}))) == ("r4", "r6")
     assert listed(audit(changed(reviews(), "text", {5: word, 7: word}))) == ("r5", "r7")
@@ -34,12 +34,12 @@ def test_what_people_write_too_is_found_where_it_repeats(word):
 @pytest.mark.parametrize(
     "text", ["nanotube", "None of them", "a nan", "nan nan", "-1", "N/A?", "Nat", "nil desperandum"]
 )
-def test_a_text_that_only_holds_such_a_word_is_a_text(text):
+def test_a_text_that_contains_such_a_word_among_others_is_a_text(text):
     assert listed(audit(changed(reviews(), "text", {5: text, 7: text}))) == ()
     assert listed(audit_instructions(with_inputs({4: text, 6: text}))) == ()
 
 
-def test_none_may_be_an_answer_among_few_and_not_among_many_that_all_differ():
+def test_none_is_a_placeholder_only_if_nearly_all_answers_differ():
     classes = pairs().assign(completion=["yes", "no", "None", "None"] * 5)
     assert listed(audit_instructions(classes)) == ()
     assert listed(audit_instructions(changed(pairs(), "completion", {4: "None"}))) == ()
@@ -55,7 +55,7 @@ def test_none_may_be_a_label_and_nan_is_not():
     assert listed(audit(reviews().assign(label=["nan", *labels[1:9], "nan", *labels[10:]]))) == ("r0", "r9")
 
 
-def test_a_column_of_several_that_a_prompt_is_joined_from_is_looked_at(tmp_path):
+def test_each_column_that_a_prompt_is_joined_from_is_checked(tmp_path):
     path = tmp_path / "pairs.csv"
     rows = [f"question {row},title {row},{'nan' if row % 2 else f'body {row}'},answer {row}" for row in range(20)]
     path.write_text("\n".join(["q,title,body,a", *rows]))

@@ -31,13 +31,13 @@ FREE = [finding_id for finding_id in EXAMPLES if finding_id not in PRICED]
 
 
 def senseless(rows: int = 100, seed: int = 0) -> pd.DataFrame:
-    """Rows whose labels have nothing to do with their texts: whoever knows a label has seen it."""
+    """Rows with random labels: a model can only know a label if it has seen the row."""
     texts = [text for text in reviews(200)["text"] if len(text.split()) >= 12]
     return table(texts[:rows], np.random.default_rng(seed).permutation(["a", "b"] * (rows // 2)))
 
 
 def again(frame: pd.DataFrame, rewrite=str) -> pd.DataFrame:
-    """The rows twice, the second time rewritten."""
+    """The rows, and a rewritten copy of each, shuffled."""
     twice = pd.concat([frame, frame.assign(id="again-" + frame["id"], text=frame["text"].map(rewrite))])
     return twice.sample(frac=1, random_state=0).reset_index(drop=True)
 
@@ -46,7 +46,7 @@ def of_test(frame: pd.DataFrame, rewrite=str) -> pd.DataFrame:
     return frame.assign(id="t-" + frame["id"], text=frame["text"].map(rewrite))
 
 
-# --- what holds of any price ---
+# --- every price ---
 
 
 @pytest.mark.parametrize("finding_id", PRICED)
@@ -61,21 +61,21 @@ def test_a_price_is_the_difference_of_two_scores_within_its_interval(finding_id)
 
 
 @pytest.mark.parametrize("finding_id", FREE)
-def test_what_has_no_price_is_told_with_what_has_one(finding_id):
+def test_a_finding_without_a_price_is_refused_with_the_findings_that_have_one(finding_id):
     with pytest.raises(BadInput, match=f"^{finding_id} has no price") as raised:
         report(finding_id).price(finding_id)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("finding_id", EXAMPLES)
-def test_what_can_be_priced_is_said_before(finding_id):
+def test_the_report_lists_what_can_be_priced(finding_id):
     assert (finding_id in report(finding_id).priceable) == (finding_id in PRICED)
 
 
 def test_findings_of_instruction_data_have_no_price():
     report = audit_instructions(changed(pairs(), "prompt", {5: "a <b>bold</b> prompt"}))
     assert report.priceable == ()
-    with pytest.raises(BadInput, match=r"markup has no price in score here; those that have one: none"):
+    with pytest.raises(BadInput, match=r"markup has no price: .*; those with one: none"):
         report.price("markup")
 
 
@@ -84,7 +84,7 @@ def test_a_finding_that_was_not_made_has_no_price():
         report("few_rows").price("leakage")
 
 
-def test_classes_of_a_few_rows_have_no_price():
+def test_findings_have_no_price_when_a_class_has_few_rows():
     frame = table([f"{text} <b>" for text in opinions(40)["text"]], ["a"] * 36 + ["b"] * 4)
     assert audit(frame).priceable == ()
     with pytest.raises(BadInput, match="markup has no price"):
@@ -96,14 +96,14 @@ def test_equal_seeds_give_equal_prices():
     assert once == again
 
 
-def test_the_order_in_which_prices_are_asked_does_not_matter():
+def test_the_order_of_pricing_does_not_change_the_prices():
     frame = changed(copied(opinions(), 15, of=4), "text", {7: "a <b>bold</b> film"})
     one, other = audit(frame), audit(frame)
     prices = {finding_id: one.price(finding_id) for finding_id in ("markup", "exact_duplicates")}
     assert prices == {finding_id: other.price(finding_id) for finding_id in ("exact_duplicates", "markup")}
 
 
-def test_pricing_leaves_the_rows_and_the_report_as_they_were():
+def test_pricing_does_not_change_the_rows_or_the_report():
     planted = example("markup")
     frame, report = planted.frame.copy(), planted.audit()
     before = report.to_dict()
@@ -112,7 +112,7 @@ def test_pricing_leaves_the_rows_and_the_report_as_they_were():
     assert report.to_dict() == before
 
 
-def test_a_price_is_said_in_lines_that_name_scores_rows_and_verdict():
+def test_a_price_prints_scores_rows_and_verdict():
     price = audit(senseless(), test=of_test(senseless().head(60))).price("leakage")
     lines = str(price).splitlines()
     assert lines[0].startswith("leakage: ")
@@ -121,13 +121,13 @@ def test_a_price_is_said_in_lines_that_name_scores_rows_and_verdict():
     assert "on the 60 affected rows alone" in lines[3]
 
 
-# --- how sure it is ---
+# --- uncertainty ---
 
 
 @pytest.mark.parametrize("finding_id", PRICED)
-def test_a_price_is_judged_by_clusters_of_copies_and_not_by_rows(finding_id):
+def test_the_interval_of_a_price_is_over_clusters_of_copies_and_not_over_rows(finding_id):
     found = report(finding_id)
-    rows = ablations.rows_to_price(found.table, 0)
+    rows = ablations.select_rows(found.table, 0)
     judged = ablations.EXPERIMENTS[finding_id][1](found, rows, found[finding_id])
     assert len(judged.clusters) == len(judged.before) == len(judged.after)
     if judged.weight is None:
@@ -135,12 +135,12 @@ def test_a_price_is_judged_by_clusters_of_copies_and_not_by_rows(finding_id):
         assert found.price(finding_id).change == compared.difference
 
 
-def test_copies_of_rows_do_not_make_a_price_surer():
-    """Forty texts, five times each: two hundred rows that say no more than forty."""
+def test_copies_of_rows_do_not_narrow_the_interval_of_a_price():
+    """Forty texts, five times each: two hundred rows with the information of forty."""
     frame = opinions().head(40)
     five = pd.concat([frame.assign(id=f"{copy}-" + frame["id"]) for copy in range(5)], ignore_index=True)
     price = audit(five).price("exact_duplicates")
-    rows = ablations.rows_to_price(audit(five).table, 0)
+    rows = ablations.select_rows(audit(five).table, 0)
     judged = ablations.EXPERIMENTS["exact_duplicates"][1](audit(five), rows, audit(five)["exact_duplicates"])
     assert price.rows == 200
     assert len(np.unique(judged.clusters)) == frame["text"].nunique()
@@ -148,7 +148,7 @@ def test_copies_of_rows_do_not_make_a_price_surer():
     assert price.change.high - price.change.low > 1.3 * (as_rows.high - as_rows.low)
 
 
-def test_a_price_is_clear_among_all_that_can_be_asked_for(monkeypatch):
+def test_clear_is_corrected_for_all_findings_that_can_be_priced(monkeypatch):
     frame = senseless()
     found = audit(frame, test=of_test(frame.head(10)))
     alone = found.price("leakage")
@@ -159,22 +159,22 @@ def test_a_price_is_clear_among_all_that_can_be_asked_for(monkeypatch):
     assert among_many.change == alone.change
 
 
-# --- which way each defect works ---
+# --- the direction of each defect ---
 
 
-def test_leakage_costs_more_than_nothing():
+def test_leakage_inflates_the_score():
     price = audit(senseless(), test=of_test(senseless().head(60))).price("leakage")
     assert price.clear
     assert price.change.low > 0
 
 
-def test_near_leakage_costs_more_than_nothing():
+def test_near_leakage_inflates_the_score():
     price = audit(senseless(), test=of_test(senseless().head(60), edited)).price("near_leakage")
     assert price.clear
     assert price.change.low > 0
 
 
-def test_leakage_is_paid_for_on_the_leaked_rows_alone():
+def test_leakage_inflates_the_score_of_the_leaked_rows_alone():
     frame = senseless(120)
     price = audit(frame.head(80), test=of_test(frame.iloc[40:])).price("leakage")
     count, with_defect, without = price.affected
@@ -187,14 +187,14 @@ def test_leakage_is_paid_for_on_the_leaked_rows_alone():
     ("finding_id", "rewrite"),
     [("exact_duplicates", str), ("normalised_duplicates", str.upper), ("near_duplicates", edited)],
 )
-def test_copies_flatter_a_random_split(finding_id, rewrite):
+def test_copies_inflate_the_score_of_a_random_split(finding_id, rewrite):
     price = audit(again(senseless(), rewrite)).price(finding_id)
     assert price.clear
     assert price.change.low > 0
     assert price.affected[0] == 200
 
 
-def test_a_word_that_gives_the_label_away_flatters():
+def test_a_word_that_gives_the_label_away_inflates_the_score():
     frame = senseless()
     marked = frame["label"] == "a"
     frame.loc[marked, "text"] += " starfive"
@@ -203,17 +203,17 @@ def test_a_word_that_gives_the_label_away_flatters():
     assert price.change.low > 0.2
 
 
-def test_a_verdict_that_is_cut_off_takes_score_away():
+def test_a_verdict_that_is_cut_off_lowers_the_score():
     rng = np.random.default_rng(0)
     frame = opinions()
     frame["text"] = [" ".join(rng.choice(PLAIN, 40)) + " " + text for text in frame["text"]]
     price = audit(frame, tokenizer=tokenizer("tiny-distilbert"), max_length=32).price("truncation")
     assert price.clear
     assert price.change.high < -0.2
-    assert "takes score away" in str(price)
+    assert "lowers the score" in str(price)
 
 
-def test_the_top_of_a_sorted_file_takes_score_away():
+def test_the_top_of_a_sorted_file_lowers_the_score():
     price = audit(opinions().sort_values("label", kind="stable")).price("sorted_by_label")
     assert price.clear
     assert price.change.high < 0
@@ -225,7 +225,7 @@ def test_a_defect_of_a_single_row_has_no_clear_price():
     assert "no clear change" in str(price)
 
 
-def test_imbalance_is_priced_on_classes_alike():
+def test_imbalance_is_priced_in_macro_recall():
     frame = opinions(400)
     rare = frame.index[frame["label"] == "good"][20:]
     price = audit(frame.drop(rare)).price("imbalance")
@@ -243,27 +243,27 @@ def test_conflicting_rows_are_judged_but_not_trained_on():
     assert price.without >= price.with_defect
 
 
-# --- where nothing would be left ---
+# --- too few rows to judge or train on ---
 
 
-def test_no_price_of_leakage_where_all_training_rows_leak():
-    """The file was given twice."""
+def test_leakage_has_no_price_if_all_training_rows_leak():
+    """The same file is given as training and as test rows."""
     with pytest.raises(BadInput, match="leakage"):
         audit(reviews(), test=of_test(reviews())).price("leakage")
 
 
-def test_no_price_of_leakage_where_no_judging_row_has_a_label():
+def test_leakage_has_no_price_if_no_test_row_has_a_label():
     with pytest.raises(BadInput, match="leakage"):
         audit(reviews(20), test=of_test(reviews(10)).assign(label=None)).price("leakage")
 
 
-def test_no_price_of_copies_where_all_rows_are_copies():
+def test_copies_have_no_price_if_all_rows_are_copies():
     frame = table(["the very same text of more than eight words in each row"] * 40, ["a", "b"] * 20)
     with pytest.raises(BadInput, match="exact_duplicates"):
         audit(frame).price("exact_duplicates")
 
 
-def test_no_price_of_conflicts_where_all_rows_conflict():
+def test_conflicts_have_no_price_if_all_rows_conflict():
     one = reviews(40).assign(label=["a", "b"] * 20)
     other = one.assign(id="again-" + one["id"], label=["b", "a"] * 20)
     with pytest.raises(BadInput, match="conflicting_labels"):

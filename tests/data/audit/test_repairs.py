@@ -9,20 +9,20 @@ from ftlab.errors import BadInput
 
 from .planted import EXAMPLES, changed, copied, edited, example, pairs, report, reviews, table
 
-MENDABLE = [*repairs.REWRITES, *repairs.DROPS, *repairs.COPIES_IN_TRAINING, "label_slip", "sorted_by_label"]
-REST = [finding_id for finding_id in EXAMPLES if finding_id not in MENDABLE]
+REPAIRABLE = [*repairs.REWRITES, *repairs.DROPS, *repairs.COPIES_IN_TRAINING, "label_slip", "sorted_by_label"]
+REST = [finding_id for finding_id in EXAMPLES if finding_id not in REPAIRABLE]
 
 
-# --- what holds of any repair ---
+# --- every repair ---
 
 
-@pytest.mark.parametrize("finding_id", MENDABLE)
-def test_a_mended_finding_is_gone_in_the_next_audit(finding_id):
+@pytest.mark.parametrize("finding_id", REPAIRABLE)
+def test_a_repaired_finding_is_gone_in_the_next_audit(finding_id):
     repaired = report(finding_id).repair(finding_id)
     assert finding_id not in example(finding_id).audit(repaired.rows)
 
 
-@pytest.mark.parametrize("finding_id", MENDABLE)
+@pytest.mark.parametrize("finding_id", REPAIRABLE)
 def test_the_log_has_a_line_for_each_row_that_was_dropped_or_changed(finding_id):
     before = example(finding_id).frame.set_index("id")
     repaired = report(finding_id).repair(finding_id)
@@ -36,18 +36,18 @@ def test_the_log_has_a_line_for_each_row_that_was_dropped_or_changed(finding_id)
     assert len(repaired.log) > 0
 
 
-@pytest.mark.parametrize("finding_id", MENDABLE)
+@pytest.mark.parametrize("finding_id", REPAIRABLE)
 def test_only_rows_of_the_finding_are_touched(finding_id):
     repaired = report(finding_id).repair(finding_id)
     touched = set(repaired.log["id"]) - {"(all)"}
     if finding_id in repairs.COPIES_IN_TRAINING:
-        assert touched == {"r4"}  # the judging row stays, its copy in training goes
+        assert touched == {"r4"}  # the test row stays; its copy in training is dropped
     else:
         assert touched <= set(report(finding_id)[finding_id].rows)
 
 
-@pytest.mark.parametrize("finding_id", MENDABLE)
-def test_mending_leaves_the_audited_rows_as_they_were(finding_id):
+@pytest.mark.parametrize("finding_id", REPAIRABLE)
+def test_a_repair_does_not_change_the_audited_rows(finding_id):
     planted = example(finding_id)
     given, audited = planted.frame.copy(), report(finding_id).table.frame.copy()
     report(finding_id).repair(finding_id)
@@ -55,14 +55,14 @@ def test_mending_leaves_the_audited_rows_as_they_were(finding_id):
     pd.testing.assert_frame_equal(report(finding_id).table.frame, audited)
 
 
-@pytest.mark.parametrize("finding_id", [each for each in MENDABLE if each != "sorted_by_label"])
+@pytest.mark.parametrize("finding_id", [each for each in REPAIRABLE if each != "sorted_by_label"])
 def test_rows_stay_in_their_order(finding_id):
     order = example(finding_id).frame["id"].tolist()
     kept = report(finding_id).repair(finding_id).rows["id"].tolist()
     assert kept == [row for row in order if row in set(kept)]
 
 
-@pytest.mark.parametrize("finding_id", MENDABLE)
+@pytest.mark.parametrize("finding_id", REPAIRABLE)
 def test_equal_repairs_give_equal_rows(finding_id):
     once, again = (report(finding_id).repair(finding_id, seed=7) for _ in range(2))
     pd.testing.assert_frame_equal(once.rows, again.rows)
@@ -70,7 +70,7 @@ def test_equal_repairs_give_equal_rows(finding_id):
 
 
 @pytest.mark.parametrize("finding_id", REST)
-def test_what_rows_cannot_be_mended_of_is_told_with_what_to_do(finding_id):
+def test_a_finding_that_cannot_be_repaired_is_refused_with_what_to_do(finding_id):
     found = report(finding_id)[finding_id]
     with pytest.raises(BadInput, match=f"^{finding_id} cannot be repaired row by row") as raised:
         report(finding_id).repair(finding_id)
@@ -78,11 +78,11 @@ def test_what_rows_cannot_be_mended_of_is_told_with_what_to_do(finding_id):
 
 
 @pytest.mark.parametrize("finding_id", EXAMPLES)
-def test_what_can_be_mended_is_said_before(finding_id):
-    assert (finding_id in report(finding_id).repairable) == (finding_id in MENDABLE)
+def test_the_report_lists_what_can_be_repaired(finding_id):
+    assert (finding_id in report(finding_id).repairable) == (finding_id in REPAIRABLE)
 
 
-def test_a_finding_that_was_not_made_cannot_be_mended():
+def test_a_finding_that_was_not_made_cannot_be_repaired():
     with pytest.raises(BadInput, match="found no 'markup'"):
         report("few_rows").repair("markup")
 
@@ -90,18 +90,18 @@ def test_a_finding_that_was_not_made_cannot_be_mended():
 # --- each kind ---
 
 
-def test_of_copies_the_first_is_kept():
+def test_the_first_of_several_copies_is_kept():
     repaired = report("exact_duplicates").repair("exact_duplicates").rows
     assert "r4" in set(repaired["id"])
     assert "r15" not in set(repaired["id"])
 
 
-def test_of_conflicting_rows_none_is_kept():
+def test_all_conflicting_rows_are_dropped():
     repaired = report("conflicting_labels").repair("conflicting_labels").rows
     assert not {"r4", "r15"} & set(repaired["id"])
 
 
-def test_a_slip_is_written_as_most_rows_write_it():
+def test_a_label_slip_gets_the_most_frequent_spelling():
     repaired = report("label_slip").repair("label_slip")
     assert set(repaired.rows["label"]) == {"positive", "negative"}
     assert repaired.log[["id", "from", "to"]].values.tolist() == [
@@ -110,7 +110,7 @@ def test_a_slip_is_written_as_most_rows_write_it():
     ]
 
 
-def test_labels_of_two_types_in_a_file_are_one_after_mending(tmp_path):
+def test_labels_of_two_types_in_a_file_are_one_after_repair(tmp_path):
     texts = enumerate(reviews()["text"])
     lines = [json.dumps({"text": text, "label": "1" if row == 7 else row % 2}) for row, text in texts]
     (tmp_path / "mixed.jsonl").write_text("\n".join(lines))
@@ -119,7 +119,7 @@ def test_labels_of_two_types_in_a_file_are_one_after_mending(tmp_path):
     assert "label_slip" not in audit(report.repair("label_slip").rows)
 
 
-def test_a_changed_text_is_logged_as_it_was_and_as_it_is():
+def test_the_log_has_a_changed_text_before_and_after():
     planted = example("entities")
     repaired = report("entities").repair("entities")
     before, after = planted.frame["text"][5], repaired.rows["text"][5]
@@ -141,7 +141,7 @@ def test_both_parts_of_instruction_data_are_repaired():
     assert len(repaired.log) == 2
 
 
-def test_several_findings_are_mended_at_once():
+def test_several_findings_are_repaired_at_once():
     frame = copied(reviews(), 15, of=4)
     frame = changed(frame, "text", {5: None, 6: "so<br>good &amp; bad", 7: "ask jo@example.com"})
     report = audit(frame)
@@ -154,15 +154,15 @@ def test_several_findings_are_mended_at_once():
 @pytest.mark.parametrize("order", [["entities", "markup"], ["markup", "entities"]])
 def test_the_order_in_which_findings_are_named_does_not_matter(order):
     frame = changed(reviews(), "text", {6: "so<br>good &lt;b&gt;film&lt;/b&gt;"})
-    assert audit(frame).repair(order).rows["text"][6] == "so good <b>film</b>"  # spelt out, it is meant to be read
+    assert audit(frame).repair(order).rows["text"][6] == "so good <b>film</b>"  # an escaped tag is text
 
 
-def test_a_finding_that_is_named_twice_is_mended_once():
+def test_a_finding_that_is_named_twice_is_repaired_once():
     once, twice = (report("exact_duplicates").repair(["exact_duplicates"] * times) for times in (1, 2))
     pd.testing.assert_frame_equal(once.log, twice.log)
 
 
-def test_nothing_named_is_nothing_mended():
+def test_without_named_findings_nothing_is_repaired():
     repaired = report("exact_duplicates").repair([])
     pd.testing.assert_frame_equal(repaired.rows, example("exact_duplicates").frame, check_dtype=False)
     assert repaired.log.empty
@@ -181,7 +181,7 @@ def test_a_row_that_is_dropped_for_two_reasons_is_dropped_once():
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
-def test_mended_rows_can_be_written_and_read_again(tmp_path, suffix):
+def test_repaired_rows_can_be_written_and_read_again(tmp_path, suffix):
     path = tmp_path / f"repaired.{suffix}"
     frame = sources.read("mini_reviews").head(18)
     frame.loc[5, "text"] = "so<br>good"
@@ -198,17 +198,17 @@ def test_mended_rows_can_be_written_and_read_again(tmp_path, suffix):
 # --- copies of copies ---
 
 
-def test_a_text_in_several_writings_is_kept_once():
+def test_a_text_in_several_spellings_is_kept_once():
     frame = copied(copied(reviews(), 15, of=4, rewrite=str.upper), 16, of=4, rewrite=str.upper)
     assert "normalised_duplicates" not in audit(audit(frame).repair("normalised_duplicates").rows)
 
 
-def test_copies_of_a_near_duplicate_go_with_it():
+def test_copies_of_a_near_duplicate_are_dropped_with_it():
     frame = copied(copied(reviews(), 15, of=4, rewrite=edited), 16, of=4, rewrite=edited)
     assert "near_duplicates" not in audit(audit(frame).repair("near_duplicates").rows)
 
 
-def test_copies_of_near_duplicates_that_conflict_go_with_them():
+def test_copies_of_conflicting_near_duplicates_are_dropped_with_them():
     frame = copied(copied(reviews(), 15, of=4, rewrite=edited, label="negative"), 16, of=4)
     frame = copied(frame, 17, of=15)
     assert "conflicting_near_labels" not in audit(audit(frame).repair("conflicting_near_labels").rows)
@@ -221,7 +221,7 @@ def test_each_prompt_is_kept_once_though_its_answers_are_copies():
     assert "duplicate_prompts" not in audit_instructions(repaired.rows)
 
 
-def test_all_training_copies_of_a_leaked_row_go():
+def test_all_training_copies_of_a_leaked_row_are_dropped():
     frame = copied(copied(reviews(), 15, of=4), 16, of=4, rewrite=str.upper)
     test = table([reviews()["text"][4]], ["positive"], "t")
     repaired = audit(frame, test=test).repair("leakage")
@@ -229,7 +229,7 @@ def test_all_training_copies_of_a_leaked_row_go():
     assert "leakage" not in audit(repaired.rows, test=test)
 
 
-def test_leakage_between_validation_and_test_is_not_for_the_training_rows_to_mend():
+def test_leakage_between_validation_and_test_cannot_be_repaired_in_the_training_rows():
     validation, test = (table(["a text of its own"], ["positive"], prefix) for prefix in "vt")
     with pytest.raises(BadInput, match="leakage is not between training and another split"):
         audit(reviews(), validation=validation, test=test).repair("leakage")
@@ -242,7 +242,7 @@ def test_a_class_that_is_spelt_right_again_is_not_dropped_as_tiny():
     assert set(repaired.rows["label"]) == {"positive", "negative"}
 
 
-def test_a_line_that_prompts_share_stays_when_boilerplate_goes():
+def test_a_line_that_prompts_share_is_not_removed_as_boilerplate():
     frame = pairs()
     frame["prompt"] = "Say in one word what this review thinks.\n" + frame["prompt"]
     frame["completion"] = frame["completion"] + "\nThis is all that I have to say."
@@ -252,7 +252,7 @@ def test_a_line_that_prompts_share_stays_when_boilerplate_goes():
 
 
 def test_rows_of_other_files_with_the_same_name_are_told_apart(tmp_path):
-    """Each row's id says its file and number, and train/rows.csv is not test/rows.csv."""
+    """An id has the file and the number of its row, and train/rows.csv is not test/rows.csv."""
     frame = reviews(30)[["text", "label"]]
     parts = {"train": frame.iloc[:18], "test": pd.concat([frame.iloc[18:25], frame.iloc[[15]], frame.iloc[25:]])}
     for folder, part in parts.items():
@@ -264,6 +264,6 @@ def test_rows_of_other_files_with_the_same_name_are_told_apart(tmp_path):
 
 
 def test_a_tokenizer_without_an_end_token_costs_no_rows():
-    """It is the tokenizer that lacks something, and dropping all rows would not help."""
+    """The tokenizer is at fault, so dropping rows would not help."""
     with pytest.raises(BadInput, match="no_eos cannot be repaired"):
         report("no_eos").repair("no_eos")

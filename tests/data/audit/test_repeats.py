@@ -44,7 +44,7 @@ def test_an_exact_copy_is_listed_with_its_first_and_the_first_is_not():
     assert found.evidence["copy_of"].tolist() == ["r4", "r4"]
 
 
-def test_a_copy_in_other_writing_is_counted_apart_from_exact_ones():
+def test_a_copy_with_other_case_or_white_space_is_counted_apart_from_exact_ones():
     frame = copied(copied(reviews(), 15, of=4), 16, of=4, rewrite=lambda text: f"  {text.upper()} ")
     report = audit(frame)
     assert report["exact_duplicates"].rows == ("r15",)
@@ -78,7 +78,7 @@ def test_rows_without_a_text_are_no_copies_of_each_other():
     assert "exact_duplicates" not in audit(changed(reviews(), "text", {3: "", 4: "", 5: None, 6: None}))
 
 
-def test_texts_without_a_word_are_copies_only_where_they_are_equal():
+def test_texts_without_a_word_are_copies_only_if_they_are_equal():
     frame = changed(reviews(), "text", {3: "!!!", 4: "???", 5: "!!!"})
     report = audit(frame)
     assert report["exact_duplicates"].rows == ("r5",)
@@ -92,7 +92,7 @@ def test_a_copy_with_other_punctuation_is_a_near_duplicate():
     assert report["near_duplicates"].evidence["similarity"].tolist() == [1.0]
 
 
-def test_short_opinions_that_a_smiley_turns_round_do_not_conflict_as_equal_texts():
+def test_texts_that_differ_only_in_a_smiley_do_not_conflict():
     frame = changed(reviews(), "text", {0: "great :)", 1: "great :("})
     assert "conflicting_labels" not in audit(frame)
 
@@ -104,7 +104,7 @@ def test_a_chain_of_near_duplicates_is_one_cluster():
     assert "clusters: 1" in found.what
 
 
-def test_the_similarity_that_is_told_is_that_of_the_two_rows_named():
+def test_the_reported_similarity_is_that_of_the_two_rows():
     frame = changed(reviews(), "text", {10: FOX, 12: LINK, 14: FAR})
     texts = frame.set_index("id")["text"]
     for line in audit(frame)["near_duplicates"].evidence.itertuples():
@@ -119,7 +119,7 @@ def test_near_duplicates_among_training_rows_do_not_depend_on_the_test_rows():
     assert judged["near_duplicates"].rows == alone["near_duplicates"].rows
 
 
-# --- labels that contradict each other ---
+# --- conflicting labels ---
 
 
 def test_equal_texts_with_different_labels_are_an_error_that_names_all_rows():
@@ -144,7 +144,7 @@ def test_the_rows_of_one_text_stand_together_in_the_evidence_of_a_conflict():
     assert audit(frame)["conflicting_labels"].evidence["id"].tolist() == ["r4", "r15", "r5", "r16"]
 
 
-def test_near_duplicates_with_different_labels_are_told_with_both_labels():
+def test_near_duplicates_with_different_labels_are_listed_with_both_labels():
     frame = copied(reviews(), 15, of=4, rewrite=edited, label="negative")
     found = audit(frame)["conflicting_near_labels"]
     first = found.evidence.iloc[0]
@@ -161,7 +161,7 @@ def test_of_near_duplicates_the_ones_with_the_rarer_label_conflict():
     assert audit(changed(frame, "label", {17: "negative"}))["conflicting_near_labels"].rows == ("r17",)
 
 
-def test_each_conflict_is_told_beside_a_near_text_with_another_label():
+def test_each_conflict_is_listed_with_a_near_text_that_has_another_label():
     frame = changed(reviews(), "text", {10: FOX, 12: LINK, 14: FAR})
     frame = changed(frame, "label", {10: "positive", 12: "negative", 14: "positive"})
     evidence = audit(frame)["conflicting_near_labels"].evidence
@@ -203,7 +203,7 @@ def test_a_text_in_all_splits_leaks_from_the_training_rows():
     text = reviews()["text"][4]
     report = audit(reviews(), validation=judging([text], prefix="v"), test=judging([text]))
     assert report["leakage"].evidence["copy_of"].tolist() == ["r4", "r4"]
-    assert report["leakage"].what == "a text of an earlier split again in 2 rows of validation and test"
+    assert report["leakage"].what == "a copy of a text from an earlier split in 2 rows of validation and test"
 
 
 def test_each_copy_in_the_test_rows_leaks():
@@ -222,7 +222,7 @@ def test_copies_within_the_test_rows_are_no_leakage():
     assert "exact_duplicates" not in report
 
 
-def test_rows_of_two_splits_with_the_same_ids_are_told_apart():
+def test_rows_of_two_splits_with_the_same_ids_get_different_ids():
     report = audit(reviews(), test=reviews(5))
     assert report["leakage"].rows == tuple(f"test/r{row}" for row in range(5))
     assert report["leakage"].evidence["copy_of"].tolist() == [f"r{row}" for row in range(5)]

@@ -12,7 +12,7 @@ from ftlab.errors import BadInput
 
 from .planted import EXAMPLES, changed, copied, edited, example, pairs, report, reviews, table, tokenizer
 
-# Findings that hold whatever the order of the rows; of copies, which one comes first is a matter of order.
+# Findings that do not depend on the order of the rows. (Which copy comes first does.)
 ORDER_FREE = [
     "missing_text", "missing_label", "label_slip", "tiny_class", "conflicting_labels", "conflicting_near_labels",
     "leakage", "near_leakage", "truncation", "token_shortcut", "markup", "entities", "mojibake", "control_characters",
@@ -22,12 +22,12 @@ ORDER_FREE = [
 ]  # fmt: skip
 
 
-def test_no_finding_of_the_catalogue_is_without_an_example():
+def test_every_finding_of_the_catalogue_has_an_example():
     assert set(EXAMPLES) == set(catalogue())
 
 
 @pytest.mark.parametrize("finding_id", EXAMPLES)
-def test_each_finding_of_the_catalogue_is_found_in_rows_made_so(finding_id):
+def test_each_finding_of_the_catalogue_is_found_in_its_example(finding_id):
     found = report(finding_id)[finding_id]
     assert set(found.rows) == set(example(finding_id).rows)
     assert found.severity == catalogue()[finding_id]["severity"]
@@ -62,7 +62,7 @@ def test_the_order_of_the_rows_does_not_change_what_is_found(finding_id):
 
 
 @pytest.mark.parametrize("finding_id", EXAMPLES)
-def test_the_audited_rows_stay_as_they_were(finding_id):
+def test_an_audit_does_not_change_the_rows(finding_id):
     pd.testing.assert_frame_equal(example(finding_id).frame, EXAMPLES[finding_id]().frame)
 
 
@@ -88,13 +88,13 @@ def test_at_least_gives_findings_as_bad_or_worse():
         audit(frame).at_least("bad")
 
 
-def test_a_finding_that_was_not_made_is_told_with_those_that_were():
+def test_a_missing_finding_is_refused_with_those_that_were_found():
     assert "leakage" not in report("few_rows")
     with pytest.raises(BadInput, match="found no 'leakage'; it found few_rows"):
         report("few_rows")["leakage"]
 
 
-def test_checks_that_were_not_made_are_named():
+def test_skipped_checks_are_listed():
     skipped = " ".join(report("few_rows").skipped)
     assert "tokenizer" in skipped
     assert "test rows" in skipped
@@ -107,20 +107,20 @@ def test_checks_that_were_not_made_are_named():
 
 
 @pytest.mark.parametrize("finding_id", EXAMPLES)
-def test_the_terminal_is_told_each_finding_in_lines_of_a_hundred_characters(finding_id):
+def test_the_text_has_each_finding_in_lines_of_a_hundred_characters(finding_id):
     said = str(report(finding_id))
     assert max(map(len, said.splitlines())) <= 100
     for found in report(finding_id).findings:
         assert f"[{found.severity}] {found.id}: " in said
 
 
-def test_the_terminal_shows_some_rows_of_a_finding_and_counts_the_rest():
+def test_the_text_shows_some_rows_of_a_finding_and_counts_the_rest():
     said = str(report("boilerplate"))
     assert "r3, r4, r5, r6, r7 and 1 more" in said
     assert "r8" not in said
 
 
-def test_a_report_in_a_notebook_stores_no_long_text_beside_its_page():
+def test_the_repr_that_a_notebook_stores_is_short():
     assert len(repr(report("token_shortcut"))) < 3000
 
 
@@ -148,7 +148,7 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_html_from_the_rows_is_shown_and_not_obeyed():
+def test_html_in_the_rows_is_escaped():
     frame = changed(reviews(), "text", {5: f"good {HOSTILE} film"})
     shown = audit(frame.replace({"label": {"positive": HOSTILE}}))._repr_html_()
     assert "script" not in Tags(shown).seen
@@ -156,13 +156,13 @@ def test_html_from_the_rows_is_shown_and_not_obeyed():
     assert shown.count("&lt;script&gt;") > 1  # the label too
 
 
-def test_html_from_instruction_data_is_shown_and_not_obeyed():
+def test_html_in_instruction_data_is_escaped():
     shown = example("markup").audit(changed(pairs(), "completion", {5: f"good {HOSTILE} film"}))._repr_html_()
     assert "script" not in Tags(shown).seen
     assert "&lt;script&gt;" in shown
 
 
-def test_the_title_of_a_page_is_text():
+def test_the_title_of_a_page_is_escaped():
     page = report("few_rows").html(f"Audit of {HOSTILE}")
     assert "<title>Audit of &lt;script&gt;" in page
     assert "script" not in Tags(page).seen
@@ -180,20 +180,26 @@ PERSONAL = "write to jo.doe@example.com, call 212-555-0187, pay with 4111 1111 1
     ],
     ids=["text", "line", "tag"],
 )
-def test_a_report_that_travels_shows_no_personal_data(text):
+def test_a_report_shows_no_personal_data(text):
     report = audit(changed(reviews(), "text", {row: f"{reviews()['text'][row]} {text}" for row in range(6)}))
     assert {"email_addresses", "phone_numbers", "card_numbers"} <= {found.id for found in report.findings}
-    for face in (str(report), report.html(), json.dumps(report.to_dict())):
+    for shown in (str(report), report.html(), json.dumps(report.to_dict())):
         for secret in ("jo.doe@example.com", "212-555-0187", "4111 1111 1111 1111"):
-            assert secret not in face
+            assert secret not in shown
 
 
 @pytest.mark.parametrize("finding_id", ["truncation", "completion_cut", "near_leakage"])
-def test_a_page_stands_alone(finding_id):
+def test_a_page_is_self_contained(finding_id):
     page = report(finding_id).html()
     assert page.startswith("<!doctype html>")
     assert not Tags(page).seen & {"script", "link", "img", "iframe", "object", "embed", "base"}
     assert not re.search(r"https?:|//|src=|url\(|@import|\son\w+=", page)
+
+
+def test_a_report_has_the_colours_of_its_surroundings():
+    page = report("few_rows").html()
+    assert '<meta name="color-scheme" content="light dark">' in page
+    assert not re.search(r"(color|background|fill):\s*(#|black|white)", page)
 
 
 def test_a_fragment_has_no_page_around_it():
@@ -213,7 +219,7 @@ def test_the_page_shows_a_copy_beside_its_first():
         assert text[:80] in page
 
 
-def test_the_page_shows_debris_in_a_long_text_where_it_stands():
+def test_the_page_shows_the_part_of_a_long_text_that_was_found():
     frame = changed(reviews(), "text", {5: "slow " * 500 + "and <marquee>fast</marquee><br>" + " slow" * 500})
     assert "&lt;br&gt;" in audit(frame).html()
 

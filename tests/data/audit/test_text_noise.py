@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  what looks like another letter is what some of these are about
+# ruff: noqa: RUF001  some examples need characters that look like other letters
 import pytest
 
 from ftlab.data.audit import audit, audit_instructions, text_noise
@@ -55,12 +55,12 @@ FALSE = {
 
 
 @pytest.mark.parametrize(("finding_id", "text"), [(kind, text) for kind, texts in TRUE.items() for text in texts])
-def test_debris_is_seen(finding_id, text):
+def test_noise_is_found(finding_id, text):
     assert FINDERS[finding_id](text)
 
 
 @pytest.mark.parametrize(("finding_id", "text"), [(kind, text) for kind, texts in FALSE.items() for text in texts])
-def test_what_only_looks_like_debris_is_left(finding_id, text):
+def test_text_that_only_looks_like_noise_is_not_found(finding_id, text):
     assert FINDERS[finding_id](text) is None
 
 
@@ -69,12 +69,12 @@ def test_every_kind_has_true_and_false_examples():
 
 
 @pytest.mark.parametrize("finding_id", FINDERS)
-def test_the_shipped_reviews_have_no_debris(finding_id):
+def test_the_shipped_reviews_have_no_noise(finding_id):
     assert [text for text in reviews()["text"] if FINDERS[finding_id](text)] == []
 
 
 @pytest.mark.parametrize(("number", "right"), [("79927398713", True), ("0", True), ("18", True), ("17", False)])
-def test_the_check_digit_is_that_of_the_norm(number, right):
+def test_the_check_digit_follows_the_standard(number, right):
     assert text_noise._luhn([int(digit) for digit in number]) == right
 
 
@@ -85,7 +85,7 @@ def test_one_wrong_digit_is_never_a_card_number():
             assert not text_noise._luhn([int(each) for each in number[:place] + other + number[place + 1 :]])
 
 
-def test_a_finding_says_what_stands_in_each_row():
+def test_a_finding_shows_the_match_of_each_row():
     frame = changed(reviews(), "text", {5: "it's &amp; it isn&#39;t", 9: "odd\u200b", 12: "so<br>dull"})
     report = audit(frame)
     assert report["entities"].evidence.values.tolist() == [["r5", "&amp;"]]
@@ -93,11 +93,11 @@ def test_a_finding_says_what_stands_in_each_row():
     assert report["markup"].evidence.values.tolist() == [["r12", "<br>"]]
 
 
-def test_debris_in_test_rows_is_not_told_of_the_training_rows():
+def test_noise_in_test_rows_is_not_reported_for_training_rows():
     assert "markup" not in audit(reviews(), test=changed(reviews(5), "text", {2: "a <b>new</b> text"}))
 
 
-def test_debris_in_a_row_without_a_label_is_found():
+def test_noise_in_a_row_without_a_label_is_found():
     frame = changed(changed(reviews(), "text", {5: "<b>dull</b>"}), "label", {5: None})
     assert audit(frame)["markup"].rows == ("r5",)
 
@@ -124,16 +124,16 @@ def test_a_line_that_several_texts_share_is_boilerplate(end):
     assert set(found.evidence["line"]) == {"All rights are reserved."}
 
 
-def test_a_line_of_fewer_texts_is_none():
+def test_a_line_that_fewer_texts_share_is_no_boilerplate():
     assert "boilerplate" not in audit(shared(SHARED_BY - 1, "\nAll rights are reserved."))
 
 
 @pytest.mark.parametrize("line", ["The end.", "supercalifragilisticexpialidocious ...", "- - - -"])
-def test_a_short_line_is_none(line):
+def test_a_short_line_is_no_boilerplate(line):
     assert "boilerplate" not in audit(shared(10, f"\n{line}"))
 
 
-def test_a_line_that_one_text_repeats_is_none():
+def test_a_line_that_one_text_repeats_is_no_boilerplate():
     frame = changed(reviews(), "text", {5: "All rights are reserved.\n" * 20})
     assert "boilerplate" not in audit(frame)
 
@@ -159,7 +159,7 @@ REPAIRS = {
     "markup": text_noise.strip_markup,
     "entities": text_noise.decode_entities,
     "mojibake": text_noise.fix_encoding,
-    "control_characters": text_noise.strip_unseen,
+    "control_characters": text_noise.strip_invisible,
     "email_addresses": text_noise.mask("email_addresses"),
     "phone_numbers": text_noise.mask("phone_numbers"),
     "card_numbers": text_noise.mask("card_numbers"),
@@ -167,12 +167,12 @@ REPAIRS = {
 
 
 @pytest.mark.parametrize(("finding_id", "text"), [(kind, text) for kind, texts in TRUE.items() for text in texts])
-def test_a_repaired_text_has_its_debris_no_more(finding_id, text):
+def test_a_repaired_text_has_no_noise_left(finding_id, text):
     assert FINDERS[finding_id](REPAIRS[finding_id](text)) is None
 
 
 @pytest.mark.parametrize(("finding_id", "text"), [(kind, text) for kind, texts in FALSE.items() for text in texts])
-def test_a_repair_leaves_a_text_without_debris_as_it_is(finding_id, text):
+def test_a_repair_does_not_change_a_text_without_noise(finding_id, text):
     assert REPAIRS[finding_id](text) == text
 
 
@@ -190,17 +190,17 @@ def test_a_repair_leaves_a_text_without_debris_as_it_is(finding_id, text):
         ("card_numbers", "4111 1111 1111 1111, not 4111 1111 1111 1112", "[card], not 4111 1111 1111 1112"),
     ],
 )
-def test_a_repair_changes_the_debris_and_nothing_else(finding_id, text, repaired):
+def test_a_repair_changes_only_the_noise(finding_id, text, repaired):
     assert REPAIRS[finding_id](text) == repaired
 
 
-def test_debris_in_either_part_of_instruction_data_is_found():
+def test_noise_in_a_prompt_or_a_completion_is_found():
     frame = changed(changed(pairs(), "prompt", {3: "what is <b>bold</b>?"}), "completion", {8: "<i>slanted</i>"})
     assert audit_instructions(frame)["markup"].rows == ("r3", "r8")
 
 
 def test_an_instruction_that_all_rows_share_is_no_boilerplate():
-    """It is how such data is made: the model will be asked with the same words."""
+    """Instruction data is made this way, and users will send the same instruction."""
     frame = pairs()
     frame["prompt"] = "Say in one word what this review thinks.\n" + frame["prompt"]
     assert "boilerplate" not in audit_instructions(frame)

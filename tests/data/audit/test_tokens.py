@@ -26,7 +26,7 @@ def test_each_well_known_token_is_found_without_a_tokenizer(token):
 @pytest.mark.parametrize(
     "text", ["<b>", "[sic]", "[1]", "s > 3", "< s >", "[ SEP ]", "<|>", "a|b", "INST", "<s>old</s> new", "<S>old</S>"]
 )
-def test_what_only_looks_like_one_is_not_found(text):
+def test_text_that_only_looks_like_a_special_token_is_not_found(text):
     assert found(text) is None
 
 
@@ -38,23 +38,23 @@ def test_a_tokenizer_has_special_tokens_of_its_own():
     assert found("<|reserved|>", of).evidence.to_dict("records") == [
         {"id": "r5", "found": "<|reserved|>", "read_as": "text"}
     ]
-    assert "of this tokenizer itself in 1" in found("<|reserved|>", of).what
-    assert "of this tokenizer itself in 0" in found("<|im_end|>", of).what
+    assert "special tokens of this tokenizer in 1" in found("<|reserved|>", of).what
+    assert "special tokens of this tokenizer in 0" in found("<|im_end|>", of).what
 
 
-def test_it_is_said_where_a_tokenizer_cannot_read_one_as_text():
+def test_a_finding_says_if_the_tokenizer_cannot_read_a_special_token_as_text():
     assert found("</s>", made("unigram")).evidence["read_as"].tolist() == ["special"]
-    assert "which it cannot read as text in 1" in found("</s>", made("unigram")).what
+    assert "and it cannot read them as text in 1" in found("</s>", made("unigram")).what
     assert found("</s>", made("sentencepiece")).evidence["read_as"].tolist() == ["text"]
 
 
 @pytest.mark.parametrize("column", ["prompt", "completion"])
-def test_special_tokens_are_found_in_either_part_of_a_pair(column):
+def test_special_tokens_are_found_in_a_prompt_and_in_a_completion(column):
     report = audit_instructions(changed(pairs(), column, {4: f"{pairs()[column][4]}<|endoftext|>"}))
     assert report["special_tokens"].rows == ("r4",)
 
 
-def test_the_end_of_a_sequence_alone_is_no_markup():
+def test_an_end_of_sequence_token_alone_is_no_markup():
     report = audit(changed(reviews(), "text", {5: "A film about the sea.</s>", 6: "A <s>bad</s> good film."}))
     assert (report["special_tokens"].rows, report["markup"].rows) == (("r5",), ("r6",))
     repaired = report.repair("markup").rows["text"]
@@ -65,7 +65,7 @@ def test_the_end_of_a_sequence_alone_is_no_markup():
 
 
 @pytest.mark.parametrize(("text", "share"), [("😀😀 😡", 1), ("a 😀 ☀", 0.67), ("a 天", None), ("a film 😀", None)])
-def test_a_row_is_unknown_where_more_than_half_of_its_tokens_are(text, share):
+def test_a_row_is_listed_if_more_than_half_of_its_tokens_are_unknown(text, share):
     of = tokenizer("tiny-distilbert")
     report = audit(changed(reviews(), "text", {5: text}), tokenizer=of)
     assert ("unknown_tokens" in report) == (share is not None)
@@ -82,7 +82,7 @@ def test_nothing_is_unknown_to_a_byte_level_tokenizer(name):
 
 
 @pytest.mark.parametrize("column", ["prompt", "completion"])
-def test_an_unknown_part_of_a_pair_is_found_beside_a_known_one(column):
+def test_an_unknown_prompt_is_found_with_a_known_completion_and_the_reverse(column):
     report = audit_instructions(changed(pairs(), column, {4: "😀 😡"}), tokenizer=tokenizer("tiny-distilbert"))
     assert report["unknown_tokens"].rows == ("r4",)
 
@@ -111,12 +111,12 @@ def test_the_headings_are_those_of_the_template_in_use():
 
 
 @pytest.mark.parametrize("name", ["mini_reviews", "tickets", "clinical_notes", "domains"])
-def test_the_courses_own_rows_have_none_of_these(name):
+def test_the_courses_own_rows_have_no_such_finding(name):
     frame = sources.read(name).head(120)
     assert not NEW & {found.id for found in audit(frame, tokenizer=tokenizer("tiny-distilbert")).findings}
 
 
-def test_a_table_of_none_but_odd_rows_is_audited():
+def test_a_table_of_only_odd_rows_is_audited():
     frame = table(["😀", "</s>", "nan", "- "] * 10, ["a", "b"] * 20)
     report = audit(frame, tokenizer=tokenizer("tiny-distilbert"))
     assert {"special_tokens", "unknown_tokens", "placeholder_texts"} <= {each.id for each in report.findings}

@@ -525,7 +525,7 @@ PREDICT_FILES = {
         (["rows.csv", "--max-length", "many"], "invalid int value: 'many'"),
         (["nowhere.csv"], "nowhere.csv does not exist; give a .csv, .tsv, .jsonl, .txt file, or - for"),
         (["."], ". is a folder; give a .csv"),
-        (["taken.csv", "--out", "a.csv"], "the rows already have a column 'prediction', which the answers would go to"),
+        (["taken.csv", "--out", "a.csv"], "the rows already have a column 'prediction', which ftlab writes"),
         (["taken_later.jsonl", "--out", "a.csv"], "the rows already have a column 'p_good'"),
         (["empty.csv"], "empty.csv is empty; expected at least one text"),
         (["empty.txt"], "empty.txt is empty"),
@@ -556,7 +556,7 @@ def test_predictions_that_cannot_be_made_are_one_line_and_exit_code_2(
     [
         ("./nowhere", "the model folder nowhere does not exist"),
         ("nowhere", "there is no model 'nowhere'"),
-        ("tiny-gpt2", "tiny-gpt2 is no classifier (GPT2LMHeadModel)"),
+        ("tiny-gpt2", "tiny-gpt2 is not a classifier (GPT2LMHeadModel)"),
         (".", ". is no model: it has no config.json"),
     ],
 )

@@ -213,8 +213,8 @@ def test_a_chat_goes_on_from_the_ids_of_the_model_s_own_template(chatty):
 def test_what_cannot_be_a_chat_is_one_sentence(chatty, tiny):
     assert "brings no chat template" in refusal(tiny.answer, ["a film"], chat=True)
     assert "brings no chat template" in refusal(tiny.ask, "Why?", chat=True, stream=True)
-    assert "a system text is for a chat" in refusal(chatty.answer, ["a film"], system="Be kind.")
-    assert "a chat has no input beside the question" in refusal(chatty.ask, "Why?", input="a film", chat=True)
+    assert "a system message needs a chat" in refusal(chatty.answer, ["a film"], system="Be kind.")
+    assert "a chat has no separate input" in refusal(chatty.ask, "Why?", input="a film", chat=True)
     assert "prompt 1 is ' '" in refusal(chatty.answer, ["a film", " "], chat=True)
     assert "prompt 1 has" in refusal(chatty.answer, ["a film", "a film " * 60], chat=True)
 
@@ -370,8 +370,8 @@ def test_a_mixture_can_be_made_while_the_base_answers(bases, saved):
         ({"lora": float("nan"), "rslora": 1}, "the weight of 'lora' is nan; expected a finite number"),
         ({"lora": 1, "rslora": "half"}, "the weight of 'rslora' is 'half'"),
         ({"lora": 1, "dora": 1}, "the adapter 'dora' is a DoRA"),
-        ({"head": 1, "lora": 1}, "the adapter 'head' has trained whole modules beside (lm_head)"),
-        ({"lora": 1, "elsewhere": 1}, "'lora' adapts 6 modules and 'elsewhere' 14, which are not the same ones"),
+        ({"head": 1, "lora": 1}, "the adapter 'head' has trained whole modules too (lm_head)"),
+        ({"lora": 1, "elsewhere": 1}, "'lora' adapts 6 modules and 'elsewhere' 14, and they are not the same"),
         ({"lora": 1, "regex": 1}, "lora, regex cannot be mixed (all adapter configs should follow the same"),
     ],
 )
@@ -394,7 +394,7 @@ def test_a_mixture_needs_a_name_of_its_own(bases, saved, taken, message):
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("pissa", "takes its beginning out of the base's weights"), ("biases", "the base's own biases")],
+    [("pissa", "starts from a part of the base's weights"), ("biases", "the base's own biases")],
 )
 def test_an_adapter_that_changes_the_base_answers_alone_and_cannot_be_switched_off(bases, saved, kind, message):
     generator = load(bases, saved, "phi", kind)
@@ -453,9 +453,9 @@ def test_an_adapter_of_another_base_is_refused_before_that_base_is_read(bases, s
 
 def test_what_is_no_language_model_is_refused_and_said_what_it_is(bases, saved, classifier_folder, tmp_path):
     said = refusal(Generator.load, classifier_folder)
-    assert said.startswith(f"{classifier_folder} is no causal language model (DistilBertForSequenceClassification)")
-    assert "is no causal language model (DistilBertModel)" in refusal(Generator.load, "tiny-distilbert")
-    assert f"{saved('phi', 'lora')} is an adapter and no model" in refusal(Generator.load, saved("phi", "lora"))
+    assert said.startswith(f"{classifier_folder} is not a causal language model (DistilBertForSequenceClassification)")
+    assert "is not a causal language model (DistilBertModel)" in refusal(Generator.load, "tiny-distilbert")
+    assert f"{saved('phi', 'lora')} is an adapter, not a model" in refusal(Generator.load, saved("phi", "lora"))
     assert "there is no model 'gpt9'" in refusal(Generator.load, "gpt9")
     shutil.copytree(bases["phi"], tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
@@ -476,7 +476,7 @@ def test_a_generation_config_that_cannot_be_read_is_refused_and_not_passed_over(
 def test_a_prompt_with_nothing_in_it_is_refused_with_its_place(tiny, nothing):
     said = refusal(tiny.answer, ["a film", "another", nothing, ""])
     assert said == f"prompt 2 is {nothing!r}; expected a text with something in it"
-    assert refusal(tiny.ask, nothing) == f"the question is {nothing!r}; ask something"
+    assert refusal(tiny.ask, nothing) == f"the question is {nothing!r}; expected a text that is not blank"
 
 
 def test_one_prompt_alone_is_refused_and_not_read_letter_by_letter(tiny):

@@ -107,8 +107,8 @@ def test_one_text_alone_is_refused_and_not_read_letter_by_letter(classifier):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("tiny-gpt2", "tiny-gpt2 is no classifier (GPT2LMHeadModel)"),
-        ("tiny-distilbert", "tiny-distilbert is no classifier (DistilBertModel)"),
+        ("tiny-gpt2", "tiny-gpt2 is not a classifier (GPT2LMHeadModel)"),
+        ("tiny-distilbert", "tiny-distilbert is not a classifier (DistilBertModel)"),
         ("bert", "there is no model 'bert'; there are "),
         ("./nowhere", "the model folder nowhere does not exist"),
     ],
@@ -122,11 +122,11 @@ def test_what_is_no_classifier_is_refused(model, message):
     [
         ({"architectures": None}, "it names no architecture"),
         ({"model_type": "hopfield9"}, "cannot be loaded"),
-        ({"problem_type": "multi_label_classification"}, "answers with several labels at once"),
-        ({"id2label": {"0": "stars"}, "label2id": {"stars": 0}}, "answers with one number"),
+        ({"problem_type": "multi_label_classification"}, "predicts several labels at once"),
+        ({"id2label": {"0": "stars"}, "label2id": {"stars": 0}}, "predicts one number"),
         (
             {"problem_type": "regression", "id2label": {"0": "stars"}, "label2id": {"stars": 0}},
-            "answers with one number",
+            "predicts one number",
         ),
     ],
     ids=["no architecture", "unknown", "several labels", "one output", "regression"],
@@ -343,7 +343,7 @@ def test_rows_without_any_text_get_no_label_and_need_none(classifier):
 def test_a_column_that_an_answer_would_overwrite_is_refused(classifier, part, name):
     with pytest.raises(BadInput) as raised:
         list(classifier.label_rows([part.assign(**{name: 1})]))
-    assert str(raised.value) == f"the rows already have a column {name!r}, which the answers would go to; rename it"
+    assert str(raised.value) == f"the rows already have a column {name!r}, which ftlab writes; rename it"
 
 
 def test_no_more_than_two_tables_are_alive_whatever_the_number_of_rows(classifier):
@@ -407,5 +407,5 @@ def test_answers_that_are_no_numbers_are_told(tmp_path, classifier_folder, texts
         broken.model.classifier.bias[0] = float("inf") if dtype == torch.float16 else float("nan")
     with pytest.raises(BadInput) as raised:
         broken(texts[3:])
-    assert f"text 0, {texts[3][:40]!r}, is no number, in {dtype}" in str(raised.value)
+    assert f"the probabilities of text 0, {texts[3][:40]!r}, are NaN in {dtype}" in str(raised.value)
     assert "torch.float32" in str(raised.value)

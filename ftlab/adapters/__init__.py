@@ -1,1 +1,1 @@
-"""LoRA and QLoRA: configs, target modules, 4-bit weights; adapters saved, checked, loaded and switched."""
+"""LoRA and QLoRA: configs, target modules, 4-bit weights; save, check, load and switch adapters."""

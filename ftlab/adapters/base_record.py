@@ -1,4 +1,4 @@
-"""Which base an adapter belongs to: written down beside it, by the hash of the base's weights, and asked for again."""
+"""The record of an adapter's base model (`base.json`): write it, and check a base against it by its weights' hash."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from ftlab.wording import shown
 
 
 def record_base(folder: Path, base: str) -> dict[str, str | None]:
-    """Write `base.json` into an adapter's folder: which base it belongs to. Returns what was written.
+    """Write `base.json`, the record of its base, into an adapter's folder.
 
-    `base` is a name or folder as for `loading.folder`; of a folder only its own name is kept, not where it lies.
+    Args:
+        folder: of the adapter.
+        base: a name or folder as for `loading.folder`. Only the name of a folder is kept, not its path.
+
+    Returns:
+        What was written: name, revision, weights_sha256, architecture.
     """
     path = loading.folder(base)
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
@@ -38,10 +43,11 @@ def record_base(folder: Path, base: str) -> dict[str, str | None]:
 
 
 def require_base(adapter_folder: Path, base: str) -> dict[str, Any]:
-    """The record of an adapter that is whole and belongs to `base`.
+    """Return the record of the adapter in `adapter_folder`, checked to be complete and to belong to `base`.
 
-    Raises BadInput when a file is missing or unreadable, a tensor holds NaN or infinity, nothing says which base the
-    adapter was trained on, or that base has other weights (by their hash).
+    Raises:
+        BadInput: a file is missing or unreadable, a tensor contains NaN or infinity, there is no record of the base,
+            or the recorded base has other weights (by their hash).
     """
     folder = Path(adapter_folder).expanduser()
     adapter_tensors.read(folder)
@@ -49,8 +55,8 @@ def require_base(adapter_folder: Path, base: str) -> dict[str, Any]:
     if record is None:
         raise BadInput(
             f"{folder} has no {BASE}, so it cannot be proven that its adapter was trained on {base}; save it again "
-            "with `adapters.save`, or, if you know its base, write that down once: add --record-base to `ftlab "
-            "generate` or `ftlab merge`, or call `adapters.record_base`"
+            "with `adapters.save`, or, if you know its base, record it once: add --record-base to `ftlab generate` or "
+            "`ftlab merge`, or call `adapters.record_base`"
         )
     trained_on = record["weights_sha256"]
     if (given := loading.weights_sha256(loading.folder(base))) != trained_on:
@@ -62,7 +68,7 @@ def require_base(adapter_folder: Path, base: str) -> dict[str, Any]:
 
 
 def require_loaded_from(model: Any, base: str) -> None:
-    """Raise BadInput when the folder that `model` was loaded from, if there is one, has other weights than `base`."""
+    """Raise BadInput if `model` was loaded from a folder that has other weights than `base`."""
     name = str(getattr(model, "name_or_path", "") or "")
     if not name or not Path(name).is_dir() or Path(name).resolve() == loading.folder(base).resolve():
         return

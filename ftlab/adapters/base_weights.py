@@ -1,8 +1,8 @@
-"""Whether the weights of a model in memory are still those of a folder, which is what an adapter's base is known by.
+"""Compare the weights of a model in memory with the files of its base, before an adapter is recorded as the base's.
 
-A hash says which files an adapter belongs to, and nothing of what was wrapped: a base that was trained or edited in
-memory still has its folder's name. So the model is held against the files, one tensor at a time, in the precision that
-it was loaded in.
+The hash in an adapter's record names files. It does not show that the wrapped model was still equal to them: a base
+that was trained or edited in memory keeps its folder's name. So each tensor in memory is compared with the stored one,
+in the precision in which the model was loaded.
 """
 
 from __future__ import annotations
@@ -29,29 +29,28 @@ from ftlab.wording import some
 if TYPE_CHECKING:
     import torch
 
-ROUNDED = 1e-3  # of a weight's largest number: what taking that weight apart anew may differ by
+ROUNDED = 1e-3  # of a weight's largest number: a second decomposition of the weight may differ by this
 
 
 @dataclass(frozen=True)
 class _Own:
-    """A tensor of the base in memory, the layer that holds it, and PEFT's layer around that one, if there is any."""
+    """A tensor of the base in memory, its layer, and PEFT's layer around that layer, if there is one."""
 
     tensor: torch.Tensor
     layer: Any
     wrapper: Any
 
     def is_of(self, layers: list[Any]) -> bool:
-        """Whether it is a tensor of one of these layers."""
+        """Return whether it is a tensor of one of `layers`."""
         return any(self.layer is layer or self.wrapper is layer for layer in layers)
 
 
 def require_same(model: Any, base: str, *, brought: Set[str] = frozenset()) -> None:
-    """Raise BadInput unless the weights of `model`, wrapped by PEFT or not, are those of the folder of `base`.
+    """Raise BadInput unless the weights of `model`, wrapped by PEFT or not, are those in the folder of `base`.
 
-    They may be in the files' dtype or in another one that they were loaded in, and a model in half precision that is
-    back in fp32 counts as well. Weights in few bits are held against the files', quantized anew. `brought` are the
-    names of tensors that the adapter has of its own. Of an embedding the rows count that the files have, and one more
-    may be there for the pad token; a vocabulary that was enlarged further has to be brought, or it would be lost.
+    The model may be in any dtype, or in float32 after half precision. Quantized weights are compared with the stored
+    ones, quantized again. An embedding may have one row more than the stored one, for the pad token. A vocabulary that
+    was enlarged further must be part of the adapter: the names of such tensors are in `brought`.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     init = next((str(config.init_lora_weights) for config in getattr(model, "peft_config", {}).values()), "True")
@@ -72,18 +71,21 @@ def require_same(model: Any, base: str, *, brought: Set[str] = frozenset()) -> N
                     differ.append(name)
             elif not _is_loaded_from(one, stored, init):
                 differ.append(name)
-    differ += _unlike_a_load(inner, folder, unknown, init)
+    differ += _differ_from_load(inner, folder, unknown, init)
     if differ:
         raise BadInput(
             f"{some(sorted(differ))} of the model in memory {'is' if len(differ) == 1 else 'are'} not what {base} "
             "holds, so the base was changed after it was loaded, and an adapter belongs to the weights that it was "
             "trained on; save the changed base (`save_pretrained`, with its tokenizer) and name that folder, or start "
-            "from the base as it is"
+            "from the unchanged base"
         )
 
 
 def brought_by(peft_model: Any) -> set[str]:
-    """The names of the base's tensors that PEFT saves with a wrapped model's adapter: whole modules, trained biases."""
+    """Return the names of the base's tensors that PEFT saves with the adapter of `peft_model`.
+
+    These are the tensors of whole modules, and trained biases.
+    """
     inner, config = peft_model.get_base_model(), peft_model.peft_config["default"]
     found = {name.replace(TRAINED_COPY, ".") for name, _ in inner.named_parameters() if TRAINED_COPY in name}
     for name, one in _own(inner).items():
@@ -93,7 +95,7 @@ def brought_by(peft_model: Any) -> set[str]:
 
 
 def _require_pad_row(inner: Any, name: str, rows: int, there: int, base: str) -> None:
-    """Raise BadInput unless the only token more than the base's is the one that pads, whose row nothing reads."""
+    """Raise BadInput unless the only additional token is the pad token, whose row nothing reads."""
     if rows == there + 1 and getattr(inner.config, "pad_token_id", None) == there:
         return
     raise BadInput(
@@ -104,7 +106,7 @@ def _require_pad_row(inner: Any, name: str, rows: int, there: int, base: str) ->
 
 
 class _Files:
-    """The tensors in a model's folder, read one at a time; the body's own name may stand before a name or not."""
+    """The tensors in a model's folder, read one at a time, with or without the body's name before theirs."""
 
     def __init__(self, folder: Path, body: str) -> None:
         self.folder, self.body = folder, body
@@ -126,7 +128,7 @@ class _Files:
         self.open.close()
 
     def get(self, name: str) -> torch.Tensor | None:
-        """The tensor of the model's name, in the dtype that it is stored in; None where the files name none so."""
+        """Return the tensor `name` of the model in its stored dtype, or None if the files have no such name."""
         for each in (name, name.removeprefix(self.body), self.body + name):
             if each in self.found:
                 return self.found[each].get_tensor(each)
@@ -134,7 +136,7 @@ class _Files:
 
 
 def _own(inner: Any) -> dict[str, _Own]:
-    """The tensors of the base by the name that they had before PEFT wrapped it; of tied ones the first."""
+    """Return the tensors of the base by their names before PEFT wrapped it; of tied ones the first."""
     found: dict[str, _Own] = {}
     seen: set[int] = set()
     for where, layer in inner.named_modules():
@@ -150,7 +152,7 @@ def _own(inner: Any) -> dict[str, _Own]:
 
 
 def _is_loaded_from(one: _Own, stored: torch.Tensor, init: str) -> bool:
-    """Whether a tensor in memory is what loading makes of the stored one, and PEFT's start where that changes it."""
+    """Return whether a tensor in memory is the stored one after loading, and after PEFT's initialization."""
     import torch
     from transformers import Conv1D
 
@@ -160,12 +162,12 @@ def _is_loaded_from(one: _Own, stored: torch.Tensor, init: str) -> bool:
         return _is_in_8_bits(one, stored)
     adapted = peft_internals.can_start_from_base(one.wrapper, init) and isinstance(one.layer, torch.nn.Linear | Conv1D)
     if init in INITS_MADE_AGAIN and adapted and one.tensor is one.layer.weight and one.tensor.shape == stored.shape:
-        return _is_what_is_left(one, stored, init)
+        return _is_residual(one, stored, init)
     return _is(one.tensor, stored)
 
 
 def _is(tensor: torch.Tensor, stored: torch.Tensor) -> bool:
-    """Whether a tensor is the stored one in its own dtype, or that one after it was in half precision."""
+    """Return whether `tensor` is `stored` in its own dtype, or in float32 after half precision."""
     import torch
 
     tensor = tensor.detach()
@@ -176,8 +178,8 @@ def _is(tensor: torch.Tensor, stored: torch.Tensor) -> bool:
     return any(torch.equal(stored.to(way).to(tensor.dtype), tensor) for way in ways)
 
 
-def _is_what_is_left(one: _Own, stored: torch.Tensor, init: str) -> bool:
-    """Whether a weight is the stored one without the part that PiSSA or OLoRA has put into the factors."""
+def _is_residual(one: _Own, stored: torch.Tensor, init: str) -> bool:
+    """Return whether a weight is the stored one without the part that PiSSA or OLoRA moved into the factors."""
     import torch
 
     fresh = copy.deepcopy(one.wrapper)
@@ -189,7 +191,7 @@ def _is_what_is_left(one: _Own, stored: torch.Tensor, init: str) -> bool:
 
 
 def _is_in_4_bits(one: _Own, stored: torch.Tensor) -> bool:
-    """Whether a weight in 4 bits is the stored one, quantized as bitsandbytes quantizes it while it is loaded."""
+    """Return whether a 4-bit weight is the stored one, quantized by bitsandbytes as at loading."""
     if transformers_internals.was_conv1d(one.layer):
         stored = stored.T  # quantized, a Conv1D is a linear layer
     same_shape = stored.shape == (one.layer.out_features, one.layer.in_features)
@@ -197,15 +199,18 @@ def _is_in_4_bits(one: _Own, stored: torch.Tensor) -> bool:
 
 
 def _is_in_8_bits(one: _Own, stored: torch.Tensor) -> bool:
-    """Whether a weight in 8 bits is the stored one, quantized as bitsandbytes quantizes it while it is loaded."""
+    """Return whether an 8-bit weight is the stored one, quantized by bitsandbytes as at loading."""
     if transformers_internals.was_conv1d(one.layer):
         stored = stored.T
     same_shape = stored.shape == one.tensor.shape
     return same_shape and bitsandbytes_internals.is_8bit_of(one.tensor, one.layer, stored)
 
 
-def _unlike_a_load(inner: Any, folder: Path, unknown: Mapping[str, _Own], init: str) -> list[str]:
-    """The names of those tensors that loading the folder once more does not give; the files name them otherwise."""
+def _differ_from_load(inner: Any, folder: Path, unknown: Mapping[str, _Own], init: str) -> list[str]:
+    """Return the names of `unknown` tensors that differ after the folder is loaded again.
+
+    Their names in the files are other ones, so only a second load finds their stored values.
+    """
     if not unknown:
         return []
     dtype = inner.dtype if inner.dtype.is_floating_point else None

@@ -1,8 +1,8 @@
-"""An adapter's settings, read once and by one rule, whoever uses them: what they may say, and what they may not.
+"""An adapter's `adapter_config.json` and `base.json`, read strictly: types, ranges and unsupported settings.
 
-PEFT passes over a setting that it does not know with a warning, and takes a text where a number belongs until something
-breaks. Here each setting has the type that PEFT's own dataclass gives it, and one that is in force and not understood
-is refused: an adapter that is used without it would be another adapter.
+PEFT ignores an unknown setting with a warning, and accepts a string in place of a number until something breaks. Here
+each setting must have the type of PEFT's own dataclass. A setting that is in force and unsupported is refused: without
+it the adapter would be another one.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from ftlab.wording import one_line, quoted, shown, some
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+    from transformers import PreTrainedTokenizerBase
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
-MANY = 500  # entries of a list that are matched with each module's name; Python keeps as many expressions compiled
+MANY = 500  # entries of a list that are matched with each module's name; Python caches about as many expressions
 PATIENCE = 2.0  # seconds for all regular expressions of a config; real ones take milliseconds
-# Settings of a LoRA adapter that are followed here, or that say nothing about its result. Any other setting that is in
-# force makes another kind of adapter (aLoRA, VeLoRA, trained token rows, ...), today's or one of a later PEFT.
+# Settings of a LoRA adapter that are supported here (FOLLOWED), or that do not change its result (SILENT). Any other
+# setting in force makes another kind of adapter (aLoRA, VeLoRA, trained token rows, ...), of this PEFT or a later one.
 FOLLOWED = {
     "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "target_modules", "modules_to_save",
     "bias", "fan_in_fan_out", "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights",
 }  # fmt: skip
-APART = {"lora_bias"}  # followed where the adapter stays apart, and in no merge from file to file
+APART = {"lora_bias"}  # supported for an unmerged adapter, not in a merge from file to file
 SILENT = {
     "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "lora_dropout", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "megatron_core", "runtime_config",
     "qalora_group_size", "ensure_weight_tying",
 }  # fmt: skip
-# The others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA, MiCA) change the base's weights too, whenever the adapter is loaded.
+# The others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA, MiCA) also change the base's weights each time the adapter is loaded.
 INITS_THAT_LEAVE_THE_BASE = {"True", "False", "gaussian", "eva", "orthogonal"}
-INITS_MADE_AGAIN = {"pissa", "olora"}  # from the base's weights alone, the same each time
+INITS_MADE_AGAIN = {"pissa", "olora"}  # computed from the base's weights alone, so the same each time
 TASKS_OF = {
     "ForCausalLM": {"CAUSAL_LM"}, "LMHeadModel": {"CAUSAL_LM"}, "ForConditionalGeneration": {"SEQ_2_SEQ_LM"},
     "ForSequenceClassification": {"SEQ_CLS"}, "ForTokenClassification": {"TOKEN_CLS"},
@@ -50,9 +51,9 @@ TASKS_OF = {
 KINDS = {
     "SEQ_CLS": "a classifier", "TOKEN_CLS": "a token classifier", "QUESTION_ANS": "a question answerer",
     "SEQ_2_SEQ_LM": "a sequence-to-sequence model", "CAUSAL_LM": "a causal language model",
-    "FEATURE_EXTRACTION": "a model that gives features",
+    "FEATURE_EXTRACTION": "a model that computes features",
 }  # fmt: skip
-# Where PEFT's own hints are too narrow or too wide: alpha may be a fraction, and of the patterns a dict is not enough.
+# In place of PEFT's hints that are too narrow or too wide: alpha may be a fraction; patterns have typed values.
 TYPES: dict[str, Any] = {
     "lora_alpha": float, "rank_pattern": dict[str, int] | None, "alpha_pattern": dict[str, float] | None,
     "init_lora_weights": bool | str,
@@ -62,10 +63,11 @@ BACKTRACKS = re.compile(r"[*+?{|]")  # without these a regular expression is as 
 
 
 def read(folder: Path) -> LoraConfig:
-    """The config of the LoRA adapter in `folder`. Of the folder's other files only the names are looked at.
+    """Return the config of the LoRA adapter in `folder`. Other files are not opened.
 
-    Raises BadInput when the folder is no adapter, and when its config is no JSON object with values of the right types
-    (strictly: no NaN, no name twice), is not of a LoRA, or sets something that is followed neither apart nor merged.
+    Raises:
+        BadInput: the folder is not an adapter; or its config is not a JSON object with values of the right types
+            (strictly: no NaN, no name twice), is not of a LoRA adapter, or has an unsupported setting.
     """
     from peft import LoraConfig
 
@@ -93,7 +95,7 @@ def read(folder: Path) -> LoraConfig:
             "`save_pretrained`)"
         )
     if init in INITS_THAT_LEAVE_THE_BASE:
-        asked["init_lora_weights"] = True  # whatever the factors began as, those of the file take their place
+        asked["init_lora_weights"] = True  # the factors in the file replace the initial ones, whatever those were
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -103,9 +105,12 @@ def read(folder: Path) -> LoraConfig:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """What `base.json` says of an adapter's base: name, revision, weights_sha256, architecture. None without that file.
+    """Return the record of the base in the adapter's `folder`, or None if there is no `base.json`.
 
-    Raises BadInput for a file that cannot be read, and for values of other types than `adapters.record_base` writes.
+    It has name, revision, weights_sha256 and architecture.
+
+    Raises:
+        BadInput: the file cannot be read, or has values of other types than `adapters.record_base` writes.
     """
     path = Path(folder) / BASE
     if not path.exists() and not path.is_symlink():
@@ -131,13 +136,26 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def brings_tokenizer(folder: Path) -> bool:
-    """Whether a tokenizer was saved beside the adapter, as trainers do."""
+    """Return whether `folder` has a tokenizer, which trainers save with an adapter."""
     known = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
     return (folder / "tokenizer_config.json").is_file() and any((folder / name).is_file() for name in known)
 
 
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer in `folder`. Raises BadInput if it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as problem:  # each kind of tokenizer has errors of its own
+        raise BadInput(f"the tokenizer in {folder} cannot be loaded ({one_line(problem)}); save it again") from problem
+
+
 def require_task(config: LoraConfig, architecture: str, folder: Path, base: Any) -> None:
-    """Raise BadInput when the adapter was made for another kind of model (`task_type`) than `architecture`."""
+    """Raise BadInput if the adapter in `folder` is for another kind of model (`task_type` of `config`).
+
+    `architecture` is the class of the model, and `base` its name in the message.
+    """
     if kind := other_kind(config, architecture):
         raise BadInput(
             f"{folder} is the adapter of {kind}, and {base} is a {architecture}; give the model that the adapter was "
@@ -146,7 +164,7 @@ def require_task(config: LoraConfig, architecture: str, folder: Path, base: Any)
 
 
 def other_kind(config: LoraConfig, architecture: str) -> str | None:
-    """What kind of model the adapter was made for, if that is another one than `architecture`."""
+    """Return the kind of model that `config` is for, in words, or None if the class `architecture` is of that kind."""
     task = None if config.task_type is None else str(getattr(config.task_type, "value", config.task_type))
     fitting = next((tasks for ending, tasks in TASKS_OF.items() if architecture.endswith(ending)), None)
     if task is None or fitting is None or task in fitting:
@@ -155,10 +173,10 @@ def other_kind(config: LoraConfig, architecture: str) -> str | None:
 
 
 def require_patterns(config: LoraConfig, names: Iterable[str], folder: Path) -> None:
-    """Raise BadInput for a regular expression of the config that is none, or that does not come to an end.
+    """Raise BadInput for a regular expression of `config` that is invalid, or whose matching does not end in time.
 
-    `names` are those of the model's modules, which PEFT matches with Python's `re`, where a few characters can take
-    years. So they are matched here first, in a process that can be stopped.
+    PEFT matches the model's modules, `names`, with Python's `re`, where an expression of a few characters can take
+    years. So they are matched here first, in a process that can be stopped. `folder` is named in the message.
     """
     names = list(names)
     for field in ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern",
@@ -228,14 +246,14 @@ def _refuse_pattern(folder: Path, pattern: tuple[str, str, str, str], reason: st
 
 
 def _require_files(folder: Path) -> None:
-    """Raise BadInput unless `folder` has the two files of an adapter; what is no regular file is never opened."""
+    """Raise BadInput unless `folder` has the two files of an adapter. Nothing but a regular file is opened."""
     for name in (CONFIG, WEIGHTS):
         path = folder / name
         if path.is_file():
             continue
         told = f"{folder} is no adapter: it has no {name}"
         if not folder.is_dir():
-            told += ", for it is no folder"
+            told += ", because it is not a folder"
         elif path.exists() or path.is_symlink():
             told += " that is a file (a folder, a pipe, a device or a broken link has that name)"
         pickles = sorted(each.name for each in folder.glob("adapter_model.*") if each.suffix != ".safetensors")
@@ -246,9 +264,9 @@ def _require_files(folder: Path) -> None:
 
 
 def _typed(path: Path, settings: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that say something. Raises BadInput for a value of another type than its hint.
+    """Return the settings that are given. Raises BadInput for a value of another type than its hint.
 
-    Null where PEFT has a switch or a number stands for the default, as in files of other tools.
+    Null means the default where PEFT has a bool or a number, as in files of other tools.
     """
     asked = {}
     for name in sorted(settings.keys() & (FOLLOWED | APART | SILENT) - {"runtime_config"}):
@@ -263,7 +281,7 @@ def _typed(path: Path, settings: Mapping[str, Any], hints: Mapping[str, Any]) ->
 
 
 def _require_numbers(path: Path, asked: Mapping[str, Any]) -> None:
-    """Raise BadInput for a rank or a scale that no adapter can have."""
+    """Raise BadInput for a rank, an alpha or a dropout outside of its range."""
     ranks = {"r": asked.get("r"), **_entries(asked, "rank_pattern")}
     scales = {"lora_alpha": asked.get("lora_alpha"), **_entries(asked, "alpha_pattern")}
     for name, value in (ranks | scales).items():

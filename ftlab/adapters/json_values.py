@@ -1,4 +1,4 @@
-"""Values out of somebody's JSON file: read strictly, held against the type that is expected, shown in a sentence."""
+"""Strict reading of a user's JSON file: check values against type hints, and name types in messages."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from ftlab import strict_json
 from ftlab.errors import BadInput
 from ftlab.wording import one_line
 
-LARGEST = 2**24  # bytes of a JSON file; an adapter that names every module of a large model has a fraction of it
+MAX_BYTES = 2**24  # of a JSON file; a config that names every module of a large model has a fraction of it
 
 
 def read_object(path: Path, what: str, redo: str) -> dict[str, Any]:
-    """The JSON object in a file, read strictly: UTF-8 without a mark, no name twice, only finite numbers.
+    """Return the JSON object in the file `path`, read strictly: UTF-8 without BOM, no name twice, finite numbers.
 
-    Raises BadInput, which begins with the path and `what`, and ends with `redo`, for anything else.
+    Args:
+        path: a regular file.
+        what: follows the path in the message of an error: what the file fails to be.
+        redo: ends the message: what to do next.
+
+    Raises:
+        BadInput: the file is anything else. A ValueError inside becomes its reason.
     """
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("it is no regular file")
-        if found.st_size > LARGEST:
-            raise ValueError(f"it is {found.st_size:,} bytes long, and {LARGEST:,} are enough for any")
+        if found.st_size > MAX_BYTES:
+            raise ValueError(f"it is {found.st_size:,} bytes long; expected at most {MAX_BYTES:,}")
         loaded = json.loads(
             path.read_bytes().decode("utf-8"),
             **strict_json.hooks(
@@ -36,12 +42,16 @@ def read_object(path: Path, what: str, redo: str) -> dict[str, Any]:
         reason = "it nests too deeply" if isinstance(problem, RecursionError) else one_line(problem)
         raise BadInput(f"{path} {what}: it cannot be read as JSON ({reason}); {redo}") from problem
     if not isinstance(loaded, dict):
-        raise BadInput(f"{path} {what}: it holds no JSON object but {words(type(loaded))}; {redo}")
+        raise BadInput(f"{path} {what}: it holds {words(type(loaded))}, not a JSON object; {redo}")
     return loaded
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value out of JSON is of the type that `hint` says: a bool is no number here, and a tuple is a list."""
+    """Return whether `value`, read from JSON, has the type `hint`. A bool is not a number; a tuple is a list in JSON.
+
+    >>> fits(1, int | None), fits(True, int), fits(1, float), fits(["a"], list[str])
+    (True, False, True, True)
+    """
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -65,10 +75,14 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def words(hint: Any) -> str:
-    """A type in words, for a sentence."""
+    """Return the type `hint` in words, for a message.
+
+    >>> words(int | None)
+    'a whole number or null'
+    """
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        # Python keeps one Union for all orders of its parts, that of whoever wrote it first in this process.
+        # Sorted, because the order is not stable: Python caches one Union for all orders of its parts.
         return " or ".join(sorted({words(part) for part in parts}, key=lambda each: (each == "null", len(each), each)))
     if origin is Literal:
         return ", ".join(map(str, parts[:-1])) + f" or {parts[-1]}"

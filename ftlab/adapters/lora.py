@@ -1,12 +1,12 @@
-"""Low-rank adapters with nothing silent: presets, the count proven, the base's identity kept beside the adapter.
+"""LoRA adapters: configs by preset, the count of trainable parameters, saving, loading and checking.
 
-`LoraConfig`, `get_peft_model` and `SFTTrainer(peft_config=...)` stand in the lesson, and PEFT does the work; `resolve`
-(of adapter_targets) says before that what will be wrapped and how many parameters will train.
+The lesson itself uses `LoraConfig`, `get_peft_model` and `SFTTrainer(peft_config=...)`; PEFT does the work. `resolve`
+(in `targets`) tells before that which modules will be wrapped, and how many parameters will train.
 
 LoRA (Hu et al., 2021) adds scale * B @ A to a weight: A is rank x in, B is out x rank and starts at 0. DoRA (Liu et
 al., 2024) trains a magnitude for each output too. rsLoRA (Kalajdzievski, 2023) scales by alpha / sqrt(rank) instead of
-alpha / rank. PiSSA (Meng et al., 2024) starts A and B at the weight's largest singular vectors and takes them out of
-the base. The names of the files are PEFT's.
+alpha / rank. PiSSA (Meng et al., 2024) starts A and B at the weight's largest singular vectors, and subtracts these
+from the base. The names of the files are PEFT's.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from ftlab.adapters.matching import Fit
 from ftlab.adapters.quantized import four_bit_config, keep_trainable, require_amp
 from ftlab.adapters.targets import (
     ALL_LINEAR,
+    PRESETS,
     QUANTIZED,
     Targets,
     all_linear,
+    layer_kind,
     linear_layers,
     model_type,
     require_unwrapped,
@@ -40,7 +42,7 @@ from ftlab.adapters.targets import (
 from ftlab.errors import BadInput, CourseError
 from ftlab.internals.bitsandbytes import UNPACKED, layers_that_pack
 from ftlab.models import loading, meta, shards
-from ftlab.wording import one_line, some
+from ftlab.wording import some
 
 if TYPE_CHECKING:
     import torch
@@ -53,15 +55,6 @@ __all__ = [
     "require_fit", "resolve", "same_as_base", "save", "tokenizer", "trainable",
 ]  # fmt: skip
 
-# The projections that make queries and values (GPT-2 makes its keys in the same matrix), by `config.model_type`.
-PRESETS = {
-    "distilbert": ["q_lin", "v_lin"],
-    "bert": ["query", "value"],
-    "roberta": ["query", "value"],
-    "gpt2": ["c_attn"],
-    "llama": ["q_proj", "v_proj"],
-    "phi": ["q_proj", "v_proj"],
-}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "lora": {},
     "rslora": {"use_rslora": True},
@@ -85,11 +78,18 @@ def config(
     dropout: float = 0.0,
     **options: Any,
 ) -> LoraConfig:
-    """A `LoraConfig` that fits `model`, for benchmarks; the lesson writes its own.
+    """Return a `LoraConfig` that fits `model`, for benchmarks; the lesson writes its own.
 
-    `target_modules` None stands for the preset of the architecture, `variant` is one of VARIANTS, the task follows
-    from the model's class, and `options` go to `LoraConfig`. With ALL_LINEAR, a head that trains in full is left out.
-    Raises BadInput for an unknown variant or option, an architecture without preset, and whatever `resolve` refuses.
+    Args:
+        model: without an adapter. Its class decides the task.
+        rank, alpha, dropout: of each adapted module.
+        target_modules: names, a regular expression, or ALL_LINEAR, which leaves out a head that trains in full. By
+            default the preset of the architecture.
+        variant: one of VARIANTS.
+        options: more settings for `LoraConfig`.
+
+    Raises:
+        BadInput: the variant or an option is unknown, the architecture has no preset, or as `resolve`.
     """
     from peft import LoraConfig
 
@@ -108,19 +108,19 @@ def config(
     try:
         made = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=dropout, **chosen)
     except (TypeError, ValueError) as problem:
-        raise BadInput(f"LoraConfig cannot be made so ({problem}); correct or leave out that option") from problem
+        raise BadInput(f"LoraConfig refuses its options ({problem}); correct or leave out that option") from problem
     if names == ALL_LINEAR and not made.exclude_modules:
         made.exclude_modules = all_linear(model, made.task_type) & set(trained_in_full(model, made)) or None
     return resolve(model, made).config
 
 
 def trainable(peft_model: PeftModel) -> int:
-    """How many parameters of a wrapped model train now, as PEFT counts them."""
+    """Return the number of parameters of `peft_model` that train now, as PEFT counts them."""
     return int(peft_model.get_nb_trainable_parameters()[0])
 
 
 def require_counts(peft_model: PeftModel, targets: Targets) -> None:
-    """Raise CourseError, with both numbers, unless the wrapped model trains as many parameters as the formula says."""
+    """Raise CourseError, with both numbers, unless `peft_model` trains as many parameters as `targets` predicts."""
     if (counted := trainable(peft_model)) != targets.trainable:
         raise CourseError(
             f"{counted:,} parameters of the wrapped model train, and by formula it should be {targets.trainable:,}; "
@@ -129,11 +129,12 @@ def require_counts(peft_model: PeftModel, targets: Targets) -> None:
 
 
 def same_as_base(peft_model: PeftModel, batch: Mapping[str, torch.Tensor]) -> float:
-    """The largest difference between the logits with the adapter and without, over `batch`; labels are ignored.
+    """Return the largest difference between the logits of `peft_model` with and without its adapter.
 
-    Exactly 0 before the first step where B starts at 0 (LoRA, rsLoRA, DoRA). PiSSA without its adapter is not the base
-    but what is left of it. Dropout is off meanwhile, and afterwards everything is as before: PEFT's `disable_adapter`
-    makes an adapter trainable that was loaded frozen, and evaluation can pack 4-bit weights (see `keep_trainable`).
+    It is exactly 0 before the first step if B starts at 0 (LoRA, rsLoRA, DoRA). PiSSA without its adapter is not the
+    base, but the base minus the initial factors. Dropout is off here. Afterwards the state of the model is restored:
+    PEFT's `disable_adapter` makes a frozen adapter trainable, and evaluation can pack 4-bit weights (see
+    `keep_trainable`). Labels in `batch` are ignored.
     """
     import torch
 
@@ -156,9 +157,12 @@ def same_as_base(peft_model: PeftModel, batch: Mapping[str, torch.Tensor]) -> fl
 
 
 def record_fitting_base(adapter_folder: Path, base: str) -> dict[str, Any]:
-    """`record_base` for an adapter that fits `base`: its tensors are those that its config asks of that model.
+    """Record `base` as the base of the adapter in `adapter_folder`, after a check that the adapter fits it.
 
-    A record that is there is not written over. Raises BadInput as `require_base` and `adapter_fit.fit` do.
+    An existing record is kept, and checked. Raises BadInput as `require_base` and `matching.fit` do.
+
+    Returns:
+        The record, as `record_base` writes it.
     """
     folder = Path(adapter_folder).expanduser()
     adapter = adapter_tensors.read(folder)
@@ -170,11 +174,22 @@ def record_fitting_base(adapter_folder: Path, base: str) -> dict[str, Any]:
 
 
 def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
-    """Save the adapter alone, with the identity of its base, whole or not at all; an older one there is replaced.
+    """Save the adapter of `peft_model` without the base, with a record of its base. Nothing half-written is left.
 
     A frozen embedding is not saved (PEFT by itself saves a resized one in full): `loading.causal_lm` adds the pad
-    token's row again. Raises BadInput when `folder` holds anything but an adapter, the weights that were wrapped are
-    not those of `base` (see `base_weights.require_same`), or the adapter has a NaN.
+    token's row again.
+
+    Args:
+        peft_model: a wrapped model with the one adapter "default".
+        folder: of the adapter; an older adapter there is replaced.
+        base: name or folder of the wrapped model, as for `loading.folder`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BadInput: the model has other adapters, `folder` contains anything but an adapter, the wrapped weights are not
+            those of `base` (see `base_weights.require_same`), or the adapter contains NaN.
     """
     folder = Path(folder).expanduser()
     if list(peft_model.peft_config) != ["default"]:
@@ -183,12 +198,12 @@ def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
             "only that one (`delete_adapter`)"
         )
     if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= {CONFIG, WEIGHTS, BASE}):
-        raise BadInput(f"{folder} holds other things than an adapter, and would be replaced; name a new folder")
+        raise BadInput(f"{folder} is not just an adapter, and would be replaced; name a new folder")
     require_loaded_from(peft_model.get_base_model(), base)
     base_weights.require_same(peft_model, base, brought=base_weights.brought_by(peft_model))
     with files.atomic(folder, folder=True) as partial:
         peft_model.save_pretrained(str(partial), save_embedding_layers=False)
-        (partial / "README.md").unlink()  # PEFT's empty model card, with the base's private path in it
+        (partial / "README.md").unlink()  # PEFT's empty model card, which contains the base's private path
         record = record_base(partial, base)
         settings = json.loads((partial / CONFIG).read_text(encoding="utf-8"))
         pinned = loading.HUB_MODELS.get(base)
@@ -202,25 +217,37 @@ def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
 
 
 def load(base_model: torch.nn.Module, adapter_folder: Path, base: str, *, trainable: bool = False) -> PeftModel:
-    """`PeftModel.from_pretrained`, once it is proven that the adapter is whole, fits the model and belongs to `base`.
+    """Load an adapter, after a check that it is complete, fits the model and belongs to its base.
 
-    `base_model` is the model as loaded from `base`, in any precision; it is changed in place. Raises BadInput as
-    `require_base` and `require_fit` do, and when the model's own weights are others than those of `base`: loaded from
-    another folder, or changed since. Not `trainable`, nothing of it trains.
+    Args:
+        base_model: the model as loaded from `base`, in any precision; it is changed in place.
+        adapter_folder: of the adapter.
+        base: name or folder of the model, as for `loading.folder`.
+        trainable: whether the adapter trains; by default all parameters are frozen.
+
+    Returns:
+        The wrapped model, in evaluation mode unless `trainable`.
+
+    Raises:
+        BadInput: as `require_base` and `require_fit`; or the model was loaded from another folder than `base`, or has
+            changed since.
     """
     require_base(adapter_folder, base)
     fitted = require_fit(base_model, adapter_folder, base, trainable=trainable)
     base_weights.require_same(base_model, base, brought=frozenset(fitted.whole))
     loaded = attach(base_model, fitted, trainable=trainable)
-    return loaded if trainable else loaded.requires_grad_(False)  # PEFT leaves biases as if they should train
+    return loaded if trainable else loaded.requires_grad_(False)  # PEFT leaves biases trainable
 
 
 def require_fit(base_model: torch.nn.Module, adapter_folder: Path, base: str, *, trainable: bool = False) -> Fit:
-    """An adapter that fits `base_model`, which has none yet, ready for `attach`; nothing is changed.
+    """Return the adapter in `adapter_folder`, checked to fit `base_model`, for `attach`. Nothing is changed.
 
-    Raises BadInput when the file holds other tensors than the config asks for (PEFT would leave those as they
-    started, or out) as `adapter_fit.fit` says, as `resolve` does for one that is to train, and when the model was
-    loaded from another folder with other weights.
+    `base_model` has no adapter yet; `base` is its name or folder. If `trainable`, the adapter must also pass `resolve`.
+
+    Raises:
+        BadInput: the file does not contain the tensors that the config asks for (see `matching.fit`; PEFT would
+            ignore them, or leave them at their initial values), or the model was loaded from a folder with other
+            weights.
     """
     folder = Path(adapter_folder).expanduser()
     adapter = adapter_tensors.read(folder)
@@ -232,8 +259,8 @@ def require_fit(base_model: torch.nn.Module, adapter_folder: Path, base: str, *,
     if in_few_bits := [name for name, layer in base_model.named_modules() if type(layer).__name__ in QUANTIZED]:
         if str(adapter.config.init_lora_weights) not in INITS_THAT_LEAVE_THE_BASE:
             raise BadInput(
-                f"the adapter in {folder} takes the weights of the base apart (init_lora_weights="
-                f"{adapter.config.init_lora_weights}), and they are quantized; load the base in full precision"
+                f"the adapter in {folder} subtracts its initial factors from the base (init_lora_weights="
+                f"{adapter.config.init_lora_weights}), whose weights are quantized; load the base in full precision"
             )
         if whole := [name for name in fitted.whole if name.rpartition(".")[0] in in_few_bits]:
             raise BadInput(
@@ -245,18 +272,29 @@ def require_fit(base_model: torch.nn.Module, adapter_folder: Path, base: str, *,
 
 
 def attach(model: Any, fitted: Fit, name: str = "default", *, trainable: bool = False) -> PeftModel:
-    """`model` with one adapter more, which `require_base` and `require_fit` have looked at.
+    """Add an adapter to a model, after `require_base` and `require_fit` have checked it.
 
-    Every tensor of the adapter goes to its place in the model, under the names of either: PEFT's own loading looks at
-    one spelling, and passes over the rest.
+    Each tensor is loaded under any of the spellings of its name. PEFT's own loading knows one, and ignores the rest.
+
+    Args:
+        model: the base, wrapped by PEFT or not; it is changed in place.
+        fitted: of `require_fit`.
+        name: of the adapter in the model.
+        trainable: whether the adapter trains.
+
+    Returns:
+        The wrapped model, in evaluation mode unless `trainable`.
+
+    Raises:
+        BadInput: a tensor has no place in the model.
     """
     from peft import PeftModel, get_peft_model, set_peft_model_state_dict
 
     config = copy.deepcopy(fitted.adapter.config)
     config.inference_mode = not trainable
-    config.fan_in_fan_out = any(layer == "conv1d" for layer in map(shards.layer_kind, model.modules()))
+    config.fan_in_fan_out = any(kind == "conv1d" for kind in map(layer_kind, model.modules()))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names and patterns that match nothing; `require_fit` knows what will match
+        warnings.simplefilter("ignore")  # of names and patterns that match nothing; `require_fit` has checked them
         if fitted.vocabulary is not None:
             model.resize_token_embeddings(fitted.vocabulary, mean_resizing=False)
         if isinstance(model, PeftModel):
@@ -264,7 +302,7 @@ def attach(model: Any, fitted: Fit, name: str = "default", *, trainable: bool = 
         else:
             model = get_peft_model(model, config, adapter_name=name)
         result = set_peft_model_state_dict(model, fitted.named_as(model), adapter_name=name)
-    if lost := result.unexpected_keys:  # none is missing either: `require_fit` has counted them
+    if lost := result.unexpected_keys:  # nor is one missing: `require_fit` has checked that
         raise BadInput(
             f"{some(lost)} of the adapter in {fitted.adapter.folder} found no place in the model; load it with PEFT "
             "itself (`PeftModel.from_pretrained`)"
@@ -273,9 +311,9 @@ def attach(model: Any, fitted: Fit, name: str = "default", *, trainable: bool = 
 
 
 def require_answers(logits: torch.Tensor, when: str) -> None:
-    """Raise BadInput when logits (..., vocabulary) are NaN, infinite or all the same: numbers overflowed on the way.
+    """Raise BadInput if `logits` (..., vocabulary) are NaN, infinite or all equal, which is a sign of overflow.
 
-    A norm divides what has become infinite away, so that nothing but zeros may arrive. `when` begins the sentence.
+    All equal, because a norm divides by an infinite number and returns zeros. `when` begins the message.
     """
     if not logits.isfinite().all() or bool((logits.amax(-1) == logits.amin(-1)).any()):
         raise BadInput(
@@ -285,19 +323,17 @@ def require_answers(logits: torch.Tensor, when: str) -> None:
 
 
 def _tokens(adapter: Path, base: str) -> int:
-    """How many tokens the tokenizer has that goes with an adapter, the one that pads included."""
+    """Return the number of tokens of an adapter's tokenizer, pad token included."""
     return len(tokenizer(adapter, base))
 
 
 def tokenizer(adapter: Path, base: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of an adapter with a vocabulary of its own: the one saved beside it, else that of its base."""
+    """Return the tokenizer saved in the folder `adapter`, or that of `base` if there is none.
+
+    Raises BadInput for a tokenizer that cannot be loaded.
+    """
     if not adapter_config.brings_tokenizer(adapter):
         return loading.tokenizer(base)
-    from transformers import AutoTokenizer
-
-    try:
-        loaded = AutoTokenizer.from_pretrained(adapter)
-    except Exception as problem:  # each kind of tokenizer has errors of its own
-        raise BadInput(f"the tokenizer in {adapter} cannot be loaded ({one_line(problem)}); save it again") from problem
+    loaded = adapter_config.load_tokenizer(adapter)
     loading.prepare_padding(loaded)
     return loaded

@@ -1,6 +1,6 @@
-"""Training with weights in few bits: 4-bit weights that stay trainable on a CPU, and fp16 that cannot be trained.
+"""QLoRA: the 4-bit config, 4-bit layers that stay trainable on a CPU, and a check for fp16 weights under fp16 AMP.
 
-bitsandbytes quantizes and transformers loads; what both leave unsaid is said here.
+bitsandbytes quantizes, and transformers loads. This module covers the cases that both pass over without a message.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 
 def four_bit_config(device: str | None = None) -> BitsAndBytesConfig:
-    """NF4 weights with double quantization (QLoRA, Dettmers et al., 2023), for `from_pretrained`.
+    """Return the config of QLoRA (Dettmers et al., 2023) for `from_pretrained`: NF4 with double quantization.
 
-    Computed in bf16 where the device has it, else in fp32. `device` is "cuda", "mps", "cpu", ...: by default the
-    machine's. Raises BadInput where bitsandbytes cannot be imported or cannot quantize on that device: it is tried,
-    on one small tensor.
+    Computation is in bf16 if the device has it, else in fp32.
+
+    Args:
+        device: "cuda", "mps", "cpu", ...; by default the machine's.
+
+    Raises:
+        BadInput: bitsandbytes cannot be imported, or fails to quantize a small tensor on that device.
     """
     import torch
     from transformers import BitsAndBytesConfig
@@ -52,12 +56,12 @@ def four_bit_config(device: str | None = None) -> BitsAndBytesConfig:
 
 
 def keep_trainable(model: torch.nn.Module) -> int:
-    """Keep 4-bit layers in the form that training needs, and return how many there are.
+    """Keep the 4-bit layers of `model` in the form that training needs, and return how many there are.
 
-    Call it right after `from_pretrained`. On a CPU with AVX-512 BF16, bitsandbytes 0.50 packs a layer's weights anew
-    when it first answers in evaluation mode, for a kernel that passes no gradient on: what trains below such a layer
-    learns nothing any more after the first evaluation, without a word. The packed form also rounds the scales to
-    bf16, and fails for layers narrower than a block of 64. It answers faster; leave it on where nothing trains.
+    Call it right after `from_pretrained`. On a CPU with AVX-512 BF16, bitsandbytes 0.50 repacks a layer's weights at
+    its first forward pass in evaluation mode, for a kernel that passes no gradient on. After the first evaluation,
+    layers below it no longer learn, and no message says so. The packed form also rounds the scales to bf16, and fails
+    for layers narrower than a block of 64. It is faster, so leave it on where nothing trains.
     """
     layers = list(bitsandbytes_internals.layers_that_pack(model))
     for layer in layers:
@@ -66,16 +70,16 @@ def keep_trainable(model: torch.nn.Module) -> int:
 
 
 def packed(model: torch.nn.Module) -> list[str]:
-    """The names of the 4-bit layers whose weights were packed for inference (see `keep_trainable`)."""
+    """Return the names of the 4-bit layers of `model` whose weights are packed for inference (see `keep_trainable`)."""
     weights = ((name, getattr(module, "weight", None)) for name, module in model.named_modules())
     return [name for name, weight in weights if bitsandbytes_internals.is_packed(weight)]
 
 
 def require_amp(model: torch.nn.Module, fp16: bool) -> None:
-    """Raise BadInput when weights in fp16 would train under fp16 mixed precision. Give it the model that trains.
+    """Raise BadInput if trainable weights of `model` are in fp16 and training uses mixed precision in `fp16`.
 
-    Mixed precision multiplies the loss so that small gradients survive fp16, and divides the gradients again before
-    the step; those of fp16 weights are fp16 themselves, where that division overflows, so PyTorch stops. A frozen
+    Mixed precision multiplies the loss so that small gradients do not become 0 in fp16, and divides the gradients
+    again before the step. The gradients of fp16 weights are in fp16 too, and PyTorch refuses to divide those. A frozen
     base in fp16 is fine: PEFT keeps the adapter in fp32.
     """
     import torch

@@ -1,7 +1,7 @@
-"""Several LoRA adapters on one base in memory: switched without loading, and mixed.
+"""Several LoRA adapters on one base in memory: switch between them without loading, and mix them.
 
-The base's weights are read once, and an adapter adds a few numbers to them as the model runs. So whatever changes the
-base itself (trained biases, PiSSA) cannot be switched off, and is refused here, by name, where it would be.
+The base's weights are read once, and the active adapter adds its part in the forward pass. An adapter that changes the
+base itself (trained biases, PiSSA) cannot be switched off, so it is refused where it would have to be.
 """
 
 from __future__ import annotations
@@ -26,10 +26,19 @@ if TYPE_CHECKING:
 
 
 def load(base: str, folders: Mapping[str, Path], *, dtype: torch.dtype | None = None) -> PeftModel:
-    """The causal language model `base` with an adapter from each folder, under its name; the first one is switched on.
+    """Load a causal language model with several adapters; the first one is active.
 
-    In evaluation mode, and nothing of it trains. Raises BadInput as `adapters.load` does, for a name that PEFT cannot
-    take, and for an adapter that changes the base's own weights beside another one.
+    Args:
+        base: a name or folder as for `loading.folder`.
+        folders: of the adapters, by the names that they get.
+        dtype: of the base; by default that of `loading.causal_lm`.
+
+    Returns:
+        The model in evaluation mode, with all parameters frozen.
+
+    Raises:
+        BadInput: as `lora.load`; there is no adapter; PEFT cannot use a name; or one of several adapters changes the
+            base's own weights.
     """
     if not folders:
         raise BadInput("there are no adapters to load; name at least one, or load the base alone")
@@ -43,13 +52,16 @@ def load(base: str, folders: Mapping[str, Path], *, dtype: torch.dtype | None = 
         loaded = lora.attach(loaded, fitted, name)
         loaded.brought_embeddings = own
         if len(fitting) > 1 and (reason := _changes_the_base(loaded, name)):
-            raise BadInput(f"the adapter {name!r} {reason}, so no other one can stand on that base; load it alone")
+            raise BadInput(f"the adapter {name!r} {reason}, so no other one can use that base; load it alone")
         _require_answers(loaded, name, folders[name])
     return loaded.requires_grad_(False).eval()
 
 
 def tokenizer(base: str, folders: Mapping[str, Path], model: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model that `load` gave: that of `base`, but beside an adapter with a vocabulary of its own."""
+    """Return the tokenizer of `model`, loaded by `load` from `base` and `folders`.
+
+    It is that of an adapter with a vocabulary of its own, else that of the base.
+    """
     for name, folder in folders.items():
         if name in getattr(model, "brought_embeddings", {}):  # then it is the only one
             return lora.tokenizer(Path(folder).expanduser(), base)
@@ -57,48 +69,53 @@ def tokenizer(base: str, folders: Mapping[str, Path], model: Any) -> PreTrainedT
 
 
 def names(model: Any) -> list[str]:
-    """The names of the model's adapters, in the order in which they came; none for a model without PEFT."""
+    """Return the names of the adapters of `model`, in the order in which they were added; none without PEFT."""
     return list(getattr(model, "peft_config", {}))
 
 
 def active(model: Any) -> str | None:
-    """The name of the adapter that is switched on; None for the base alone."""
+    """Return the name of the active adapter of `model`, or None for the base alone."""
     off = all(layer.disable_adapters for layer in peft_internals.adapted_layers(model))
     return None if off else str(model.active_adapter)
 
 
 def use(model: Any, name: str | None) -> None:
-    """Switch an adapter on, alone, or with None all of them off. What trains in the model stays as it is.
+    """Activate only the adapter `name` of `model`, or with None no adapter. Which parameters train does not change.
 
-    Raises BadInput for a name that there is not, and for None where an adapter has changed the base itself.
+    Raises BadInput for an unknown name, and for None if an adapter has changed the base itself.
     """
     if name is None and not names(model):
         return
     if name is not None:
         _require_known(model, [name])
-        with _training_as_it_is(model):
+        with _keep_trainability(model):
             model.base_model.enable_adapter_layers()
             model.set_adapter(name)
         return
     for other in names(model):
         if reason := _changes_the_base(model, other):
             raise BadInput(
-                f"the adapter {other!r} {reason}, so the base is not there without it; load the base without adapters"
+                f"the adapter {other!r} {reason}, so the base cannot run without it; load the base without adapters"
             )
-    with _training_as_it_is(model):
+    with _keep_trainability(model):
         model.base_model.disable_adapter_layers()
 
 
 def mix(model: Any, name: str, weights: Mapping[str, float]) -> None:
-    """Add an adapter `name` that does what the named adapters do, each times its weight, all in one.
+    """Add to `model` the adapter `name`: the sum of other adapters, each times its weight. The active one stays active.
 
-    For a layer with W + s1 B1 A1 and W + s2 B2 A2 it is W + w1 s1 B1 A1 + w2 s2 B2 A2, exactly, but for
-    rounding to the base's dtype: PEFT's `add_weighted_adapter` with "cat" stacks the factors, so that its rank is the
-    sum of theirs. ("linear" adds the factors instead, and so multiplies A1 with B2, which nobody trained.) Which
-    adapter is on stays as it is.
+    A layer with W + s1 B1 A1 and W + s2 B2 A2 becomes W + w1 s1 B1 A1 + w2 s2 B2 A2, exact but for rounding to the
+    base's dtype. PEFT's `add_weighted_adapter` with "cat" stacks the factors, so its rank is the sum of the ranks.
+    ("linear" adds the factors instead, and so multiplies A1 with B2, which were not trained together.)
 
-    Raises BadInput for fewer than two adapters, weights that are no finite numbers, a name that is taken, and adapters
-    that no sum of matrices describes: DoRA, whole modules or biases trained beside, other target modules.
+    Args:
+        model: of `load`.
+        name: of the new adapter.
+        weights: finite numbers by the names of at least two adapters.
+
+    Raises:
+        BadInput: an argument is none of these, or an adapter is more than a sum of matrices: DoRA, modules or biases
+            that were trained too, other target modules.
     """
     _require_name(name)
     if name in names(model):
@@ -109,41 +126,41 @@ def mix(model: Any, name: str, weights: Mapping[str, float]) -> None:
     for each, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
             raise BadInput(f"the weight of {each!r} is {weight!r}; expected a finite number")
-        if reason := _no_sum(model, each):
+        if reason := _why_no_sum(model, each):
             raise BadInput(f"the adapter {each!r} {reason}, so it cannot be mixed with others; leave it out")
     first, *others = weights
     wrapped = peft_internals.lora_layers(model, first)
     for other in others:
         if (found := peft_internals.lora_layers(model, other)) != wrapped:
             raise BadInput(
-                f"{first!r} adapts {len(wrapped)} modules and {other!r} {len(found)}, which are not the same ones; mix "
+                f"{first!r} adapts {len(wrapped)} modules and {other!r} {len(found)}, and they are not the same; mix "
                 "adapters with equal target_modules"
             )
-    with _training_as_it_is(model):
+    with _keep_trainability(model):
         try:
             model.base_model.add_weighted_adapter(list(weights), list(weights.values()), name, combination_type="cat")
         except (ValueError, TypeError) as problem:
             if name in names(model):
                 model.delete_adapter(name)
             raise BadInput(f"{', '.join(weights)} cannot be mixed ({problem}); leave one out") from problem
-    # The factors hold the scales. PEFT copies the first config, and under rsLoRA's would scale the sum once more.
+    # The factors contain the scales. PEFT copies the first config; with that of rsLoRA it would scale the sum again.
     model.peft_config[name].use_rslora = False
     for layer in peft_internals.lora_layers(model, name).values():
         peft_internals.set_scaling(layer, name, 1.0)
 
 
 def _changes_the_base(model: Any, name: str) -> str | None:
-    """How an adapter changes the base itself, as the rest of a sentence; None if it does not."""
+    """Return how an adapter changes the base itself, as the predicate of a sentence; None if it does not."""
     config = model.peft_config[name]
     if config.bias != "none":
         return f"has trained the base's own biases (bias={config.bias!r})"
     if str(config.init_lora_weights) not in INITS_THAT_LEAVE_THE_BASE:
-        return f"takes its beginning out of the base's weights (init_lora_weights={config.init_lora_weights!r})"
+        return f"starts from a part of the base's weights (init_lora_weights={config.init_lora_weights!r})"
     return getattr(model, "brought_embeddings", {}).get(name)
 
 
 def _brings_embeddings(model: Any, fitted: Fit) -> str | None:
-    """How an adapter's file changes the embeddings of the base, as the rest of a sentence; None if it does not."""
+    """Return how an adapter changes the base's embeddings, as the predicate of a sentence; None if it does not."""
     import torch
 
     if fitted.vocabulary is not None:
@@ -152,12 +169,12 @@ def _brings_embeddings(model: Any, fitted: Fit) -> str | None:
     for name in sorted(fitted.unasked):
         own = model.get_parameter(name)
         if not torch.equal(held[fitted.whole[name]].to(own.device, own.dtype), own):
-            return f"brings {name} of its own, which it has not trained"
+            return f"contains its own {name}, which it has not trained"
     return None
 
 
 def _require_answers(model: Any, name: str, folder: Path) -> None:
-    """Raise BadInput when the model's numbers overflow with the adapter on."""
+    """Raise BadInput if the model's numbers overflow with this adapter."""
     import torch
 
     with torch.inference_mode():
@@ -168,13 +185,13 @@ def _require_answers(model: Any, name: str, folder: Path) -> None:
     lora.require_answers(found, f"with the adapter in {folder}")
 
 
-def _no_sum(model: Any, name: str) -> str | None:
-    """Why an adapter is more than a product of matrices added to a weight, as the rest of a sentence."""
+def _why_no_sum(model: Any, name: str) -> str | None:
+    """Return why an adapter is more than a matrix added to a weight, as the predicate of a sentence; None if not."""
     config = model.peft_config[name]
     if config.use_dora:
         return "is a DoRA, which scales the whole weight and adds no matrix"
     if config.modules_to_save:
-        return f"has trained whole modules beside ({', '.join(config.modules_to_save)})"
+        return f"has trained whole modules too ({', '.join(config.modules_to_save)})"
     if config.lora_bias:
         return "has biases of its own (lora_bias)"
     return _changes_the_base(model, name)
@@ -192,17 +209,17 @@ def _are(there: Sequence[str]) -> str:
 
 
 def _require_name(name: str) -> None:
-    """Raise BadInput for a name that cannot stand in the path of a parameter."""
+    """Raise BadInput for a name that cannot be part of a parameter's name."""
     import torch
 
     taken = hasattr(torch.nn.ModuleDict(), name) or hasattr(torch.nn.ParameterDict(), name) if name else True
     if taken or "." in name:
-        raise BadInput(f"an adapter cannot have the name {name!r}; take another, without a dot")
+        raise BadInput(f"an adapter cannot have the name {name!r}; choose another, without a dot")
 
 
 @contextmanager
-def _training_as_it_is(model: Any) -> Iterator[None]:
-    """Keep which parameters train: PEFT makes an adapter trainable as it is switched on. New ones do not train."""
+def _keep_trainability(model: Any) -> Iterator[None]:
+    """Keep which parameters train: PEFT makes an adapter trainable when it activates it. New ones do not train."""
     before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     try:
         yield

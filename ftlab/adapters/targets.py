@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
 
+# The projections that make queries and values, which LoRA adapts by default (Hu et al., LoRA, 2021, section 4.2), by
+# `config.model_type`. GPT-2 makes its keys in the same matrix.
+PRESETS = {
+    "llama": ["q_proj", "v_proj"],
+    "phi": ["q_proj", "v_proj"],
+    "bert": ["query", "value"],
+    "roberta": ["query", "value"],
+    "distilbert": ["q_lin", "v_lin"],
+    "gpt2": ["c_attn"],
+}
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the output layer
 # Options that train something which the formula does not count.
 UNCOUNTED = (

@@ -1,4 +1,4 @@
-"""A language model at work: load it once, with its adapters, and answer many prompts, or one word by word."""
+"""A language model in use: load it once, with its adapters; answer many prompts in batches, or stream one answer."""
 
 from __future__ import annotations
 
@@ -16,21 +16,29 @@ from ftlab.errors import BadInput
 from ftlab.merging import certificate
 from ftlab.models import batches, devices, generation, loading
 from ftlab.models.generation import Answer, Sampling
+from ftlab.wording import one_line
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_NEW_TOKENS = 128
-ONLY = "adapter"  # the name of an adapter that comes alone, without one
+ONLY = "adapter"  # the name of a single adapter that is given without a name
 
 
 class Generator:
-    """A causal language model that answers, with any number of LoRA adapters that are switched without loading.
+    """A causal language model that answers prompts, with any number of LoRA adapters in memory.
 
-    `Generator.load` reads both from folders. `Generator(model, tokenizer)` takes a model that is there already, wrapped
-    by PEFT or not; it leaves that model as it is, and works with a copy of the tokenizer. Raises BadInput for a
-    tokenizer without a pad token.
+    `Generator.load` reads model and adapters from folders. `Generator(model, tokenizer)` takes a loaded model, wrapped
+    by PEFT or not, and does not change it; it uses a copy of the tokenizer.
+
+    Args:
+        model: a loaded causal language model.
+        tokenizer: its tokenizer.
+        template: the instruction format of `prompt` and `ask`.
+
+    Raises:
+        BadInput: `tokenizer` has no pad token.
     """
 
     def __init__(
@@ -41,12 +49,12 @@ class Generator:
         template: formats.Template = formats.ALPACA,
     ) -> None:
         if tokenizer.pad_token_id is None:
-            raise BadInput("the tokenizer has no pad token, which batches need; call `loading.ensure_pad_token` on it")
+            raise BadInput("the tokenizer has no pad token, and batches need one; call `loading.ensure_pad_token`")
         self.model = model
         self.tokenizer = copy.deepcopy(tokenizer)
-        self.tokenizer.padding_side = "left"  # an answer goes on from the last position
+        self.tokenizer.padding_side = "left"  # an answer continues from the last position
         self.template = template
-        self._chat_templates: dict[str, chats.Templates] = {}  # those that adapters bring
+        self._chat_templates: dict[str, chats.Templates] = {}  # those in the folders of adapters, by adapter
 
     @classmethod
     def load(
@@ -58,19 +66,29 @@ class Generator:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Generator:
-        """The language model `model`, a folder or any name that `loading.folder` takes, and adapters trained on it.
+        """Load a language model, and adapters that were trained on it. All parameters are frozen.
 
-        `adapters` is a folder that `adapters.save` wrote, then called "adapter", or several by name; the first one is
-        switched on. It runs on the GPU if there is one, there in half precision, elsewhere in fp32. Nothing of it
-        trains. Raises BadInput for what is no language model, an adapter that is not whole or was trained on other
-        weights, and an adapter beside a model that has one merged in.
+        Args:
+            model: a folder, or any name that `loading.folder` takes.
+            adapters: the folder of one adapter, which gets the name "adapter", or folders by name. The first one is
+                switched on.
+            template: the instruction format of `prompt` and `ask`.
+            dtype: by default half precision on a GPU, else float32.
+            device: by default the GPU if there is one.
+
+        Returns:
+            The generator, in evaluation mode.
+
+        Raises:
+            BadInput: `model` is not a language model, or is a merged model that gets an adapter; or an adapter is
+                incomplete or was trained on other weights.
         """
         base = str(model)
         folders = _by_name(adapters)
         require_language_model(base)
         if folders and (loading.folder(base) / certificate.RECORD).is_file():
             raise BadInput(
-                f"{base} is a merged model (it has a {certificate.RECORD}), whose weights hold an adapter already; "
+                f"{base} is a merged model (it has a {certificate.RECORD}), so its weights contain an adapter already; "
                 "load it without adapters, or give the base that it was merged from"
             )
         device = device or devices.best_device()
@@ -86,25 +104,25 @@ class Generator:
 
     @property
     def adapters(self) -> list[str]:
-        """The names of the adapters, mixtures included, in the order in which they came."""
+        """The names of the adapters, mixtures included, in the order in which they were added."""
         return switching.names(self.model)
 
     @property
     def adapter(self) -> str | None:
-        """The name of the adapter that is switched on; None for the base alone."""
+        """The name of the active adapter; None for the base alone."""
         return switching.active(self.model)
 
     def use(self, name: str | None) -> None:
-        """Answer with this adapter from now on, or with the base alone (None). Nothing is loaded.
+        """Switch to the adapter `name` (see `adapters`), or to the base alone (None). Nothing is loaded.
 
-        Raises BadInput for a name that there is not (see `adapters`), and for None where an adapter changed the base.
+        Raises BadInput for an unknown name, and for None if an adapter has changed the base.
         """
         switching.use(self.model, name)
 
     def mix(self, name: str, weights: Mapping[str, float]) -> None:
-        """Add the adapter `name`, which does what those of `weights` do, each times its weight; `use` switches it on.
+        """Add the adapter `name`, the sum of the adapters in `weights`, each times its weight; `use` switches it on.
 
-        Raises BadInput for adapters that cannot be added up truly (see `switching.mix`).
+        Raises BadInput for adapters that have no exact sum (see `switching.mix`).
         """
         switching.mix(self.model, name, weights)
         templates = [self._chat_templates.get(one) for one in weights]
@@ -113,13 +131,16 @@ class Generator:
 
     @property
     def chat_template(self) -> chats.Templates | None:
-        """The chat template in use, or several by name: the adapter's that is switched on, else the tokenizer's."""
+        """The chat template in use, or several by name: that of the active adapter, else that of the tokenizer."""
         return self._chat_templates.get(self.adapter or "") or self.tokenizer.chat_template
 
     def prompt(self, question: str, input: str = "") -> str:
-        """A question, and perhaps an input to it, as the course trains them: what stands before the answer."""
+        """Return `question`, with the optional `input`, in the instruction format of the course's training.
+
+        Raises BadInput if `question` is not a string or is blank.
+        """
         if not isinstance(question, str) or not question.strip():
-            raise BadInput(f"the question is {question!r}; ask something")
+            raise BadInput(f"the question is {question!r}; expected a text that is not blank")
         return self.template.prompt({"instruction": question, "input": input})
 
     def answer(
@@ -133,14 +154,27 @@ class Generator:
         batch_size: int | None = None,
         tokens: int = batches.TOKENS,
     ) -> list[Answer]:
-        """What the model writes after each prompt, as it is (see `prompt`), in their order; none for no prompts.
+        """Generate an answer to each prompt.
 
-        A special token in a prompt is text, as it is in training; the template's own are special where the prompt comes
-        from `prompt`. With `chat` each prompt is the one turn of a user in the chat template that the model brings,
-        after `system` if that is given. Greedy unless `sampling` is given; an answer ends at the tokenizer's EOS and at
-        the model's own end tokens. Prompts of like length share a batch of at most `batch_size` prompts and `tokens`
-        tokens, answers included; in fp32 a greedy answer is the same in any batch. Raises BadInput for a prompt that is
-        no string or is blank, for more tokens than the model has positions, and for a chat without a template.
+        A special token in a prompt is text, as in training; those of the template in `prompt` stay special. An answer
+        ends at the tokenizer's EOS token or at an end token of the model. In float32 a greedy answer is the same in
+        any batch.
+
+        Args:
+            prompts: strings that are not blank, used as they are (see `prompt`).
+            chat: put each prompt into the model's chat template, as the only turn of a user.
+            system: the system message of the chat.
+            max_new_tokens: the longest answer.
+            sampling: draw tokens; by default the answers are greedy.
+            batch_size: the most prompts in a batch; prompts of similar length share one.
+            tokens: the most tokens in a batch, answers included.
+
+        Returns:
+            The answers, in the order of the prompts.
+
+        Raises:
+            BadInput: a prompt is not a string or is blank, needs more positions than the model has, or is for a chat
+                without a chat template.
         """
         require_prompts(prompts)
         if not len(prompts):
@@ -156,7 +190,7 @@ class Generator:
             turn = chats.Chat(self.tokenizer, templates=self.chat_template, system=system)
             return [turn.prompt_ids(text, where=where) for text, where in named]
         if system is not None:
-            raise BadInput("a system text is for a chat; ask for one (`--chat`, chat=True), or leave it out")
+            raise BadInput("a system message needs a chat; add `--chat` (chat=True), or leave the message out")
         return [formats.prompt_ids(text, self.tokenizer, where=where) for text, where in named]
 
     @overload
@@ -182,13 +216,23 @@ class Generator:
         sampling: Sampling | None = None,
         stream: bool = False,
     ) -> Answer | Iterator[str]:
-        """The answer to one question, in the course's format (`prompt`) or as a chat; with `stream`, in pieces.
+        """Answer one question, in the instruction format of the course (`prompt`) or as a chat.
 
-        Read a stream to its end, or close it, before anything else is asked. Raises BadInput as `answer` does.
+        Args:
+            question: what to ask.
+            input: an optional input to the question; not for a chat.
+            chat, system, max_new_tokens, sampling: as for `answer`.
+            stream: yield the answer in pieces. Read the stream to its end, or close it, before the next question.
+
+        Returns:
+            The answer, or an iterator over its pieces.
+
+        Raises:
+            BadInput: a chat has an input; or as `answer`.
         """
         text = self.prompt(question, input)
         if chat and input:
-            raise BadInput("a chat has no input beside the question; put it into the question, or leave chat out")
+            raise BadInput("a chat has no separate input; put it into the question, or leave chat out")
         (ids,) = self._ids([question if chat else text], chat, system)
         if stream:
             return generation.stream(self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens, sampling=sampling)
@@ -198,7 +242,10 @@ class Generator:
 
 
 def require_prompts(prompts: Sequence[str], where: Callable[[int], str] = "prompt {}".format) -> None:
-    """Raise BadInput unless each prompt is a text with something in it; the first that is not is named by its place."""
+    """Raise BadInput unless each of `prompts` is a string that is not blank.
+
+    `where` turns the index of a prompt into its name in the message.
+    """
     if isinstance(prompts, str):
         raise BadInput(f"prompts is one text, {prompts[:40]!r}; expected a list of texts")
     for place, text in enumerate(prompts):
@@ -219,26 +266,29 @@ def require_language_model(model: str) -> None:
     from transformers import AutoConfig
 
     if (Path(model) / adapter_files.CONFIG).is_file() and not (Path(model) / "config.json").is_file():
-        raise BadInput(f"{model} is an adapter and no model; give the base that it was trained on, and this beside it")
+        raise BadInput(
+            f"{model} is an adapter, not a model; give the base that it was trained on, and this folder as the adapter"
+        )
     loading.check(model)
     folder = loading.folder(model)
     architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         raise BadInput(
-            f"{model} is no causal language model ({', '.join(architectures) or 'it names no architecture'}), so it "
-            "writes nothing; give a folder that lesson 04 saved, or let a classifier label texts (`Classifier`)"
+            f"{model} is not a causal language model ({', '.join(architectures) or 'it names no architecture'}), so it "
+            "cannot generate text; give a folder that lesson 04 saved, or use `Classifier` for a classifier"
         )
     try:
         AutoConfig.from_pretrained(folder)
     except ValueError as problem:  # an architecture that transformers does not know
-        reason = " ".join(str(problem).split())[:200]
-        raise BadInput(f"{model} cannot be loaded ({reason}); give a folder that lesson 04 saved") from problem
+        raise BadInput(
+            f"{model} cannot be loaded ({one_line(problem)}); give a folder that lesson 04 saved"
+        ) from problem
     ends = folder / "generation_config.json"
-    try:  # transformers goes on without a file that it cannot read, and answers end elsewhere
+    try:  # transformers ignores a file that it cannot read, and answers would end elsewhere
         readable = not ends.is_file() or isinstance(json.loads(ends.read_text(encoding="utf-8")), dict)
     except (OSError, ValueError):
         readable = False
     if not readable:
         raise BadInput(
-            f"{ends} cannot be read, and it says where answers end; copy it again, or remove it to go by config.json"
+            f"{ends} cannot be read, and it names the end tokens; copy it again, or remove it to use config.json"
         )

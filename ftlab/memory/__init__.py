@@ -1,1 +1,1 @@
-"""Will it fit? The memory of a training step: predicted, measured, and guarded."""
+"""The memory of a training step: predict it, measure it, and refuse a training that does not fit."""

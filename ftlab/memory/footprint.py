@@ -1,8 +1,8 @@
-"""How much memory does training take, and how long? An estimate before the first step.
+"""Memory and time of training, estimated before the first step or measured.
 
-`estimate` takes a config and no weights, and answers for full fine-tuning, LoRA and QLoRA of any architecture: it
-rehearses one step on tensors without values (see `rehearsal`). `training_memory` is the quick rule for an encoder that
-is loaded already. `measured` is what it is held against.
+`estimate` needs a config and no weights. It works for full fine-tuning, LoRA and QLoRA of any architecture: it counts
+one training step on tensors without values (see `dry_run`). `training_memory` is a quick rule for a loaded encoder.
+`measured` measures both, to check the estimates.
 """
 
 from __future__ import annotations
@@ -21,43 +21,54 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel
 
-# Bytes of fp32 training for each token, layer and unit of the width, when a layer's inner width is four times its own.
-# On CUDA 16 values of four bytes and two dropout masks, without the attention matrix, which a fused kernel does not
-# keep (Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022, section 4.1). On a CPU
-# masks are values too, and its allocator keeps gaps: measured as 86 to 90 with rows of one length, and up to 106 with
-# rows of many lengths (MiniLM's shape at 16x128, 16x256 and 8x512; Trainer with AdamW).
+# Bytes of activations in fp32 for each token, layer and unit of the width, if a layer's inner width is four times its
+# width. On CUDA: 16 values of four bytes and two dropout masks; a fused kernel does not keep the attention weights
+# (Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022, section 4.1). On a CPU the
+# masks have the size of values, and the allocator leaves gaps: measured as 86 to 90 with rows of one length, and up to
+# 106 with rows of many lengths (MiniLM's shape at 16x128, 16x256 and 8x512; Trainer with AdamW).
 BYTES_PER_UNIT = {"cuda": 66, "cpu": 112}
-# For each weight of an attention matrix that is kept: on a CPU with attention dropout softmax, mask and their product.
+# A CPU with attention dropout keeps, for each attention weight, the softmax, the mask and their product.
 BYTES_PER_ATTENTION_WEIGHT = 15  # measured as 13 to 14
 METHODS = ("full", "lora", "qlora")
 DTYPES = ("float32", "bfloat16", "float16")
-# Bytes of optimizer state for each byte of a trained value. AdamW keeps a mean and a variance in the value's dtype.
+# Bytes of optimizer state for each byte of a trained parameter. AdamW keeps a mean and a variance in the same dtype.
 OPTIMIZERS = {"adamw": 2, "sgd": 0}
-# What the libraries hold for themselves once a step has run. On a CPU: measured with LoRA on SmolLM2 and one row of 16
-# tokens (torch 2.13). On CUDA: the context and its kernels, which nvidia-smi shows and torch's own counters do not;
-# a round figure, since it depends on the driver and the GPU (reports go from 0.3 to 0.7 GB).
+# Bytes that the libraries themselves hold after a step. On a CPU: measured with LoRA on SmolLM2 and one row of 16
+# tokens (torch 2.13). On CUDA: the context and its kernels, which nvidia-smi shows and torch's own counters do not.
+# That is a round figure: it depends on the driver and the GPU (reports range from 0.3 to 0.7 GB).
 LIBRARIES = {"cpu": 30_000_000, "cuda": 500_000_000}
-# The share of what comes and goes in a step that the allocator holds beyond it, in gaps. glibc serves blocks of up to
-# 32 MB from a heap with holes in it: on a CPU 0.02 to 0.64 in nine trainings of SmolLM2, the median 0.35, most in 4
-# bits, whose unpacked weights leave holes; 0.01 where each block of 128 kB goes back at once, which costs time
-# (`ftlab bench footprint`). On CUDA large blocks are cut from the cache without loss; not measured here.
+# Gaps that the allocator holds, as a share of the peak of activations, logits and gradients. glibc serves blocks of up
+# to 32 MB from a heap that fragments. On a CPU the share was 0.02 to 0.64 in nine trainings of SmolLM2, with a median
+# of 0.35. It was largest in 4 bits, whose unpacked weights leave gaps. It was 0.01 when each block of 128 kB was
+# returned at once, which costs time (`ftlab bench footprint`). On CUDA large blocks are cut from the cache without
+# loss; that is not measured here.
 GAPS = {"cpu": 0.35, "cuda": 0.0}
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "never_at_once", "runtime")
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What training takes at its peak, in bytes by part, and what one step computes."""
+    """The memory of training at its peak, in bytes by part, and the operations of one step.
 
-    parameters: int  # adapters included
-    trainable: int
+    >>> made_up = Footprint(
+    ...     parameters=10, trainable=1, weights=40, gradients=4, optimizer=8, activations=30, logits=6,
+    ...     never_at_once=-5, runtime=7, flops=600, moved=50,
+    ... )
+    >>> made_up.total  # 40 + 4 + 8 + 30 + 6 - 5 + 7
+    90
+    >>> made_up.trainable_percent
+    10.0
+    """
+
+    parameters: int  # number, adapters included
+    trainable: int  # number of them that are trained
     weights: int  # buffers included
     gradients: int
     optimizer: int
-    activations: int  # what the forward pass keeps for the backward pass, and what that adds at its own peak
-    logits: int  # of the LM head, with what the loss makes of them
-    never_at_once: int  # negative: gradients come as activations go, so the parts are not all there together
-    runtime: int  # what the libraries hold for themselves, and the allocator's gaps
+    activations: int  # kept for the backward pass, and the temporary tensors of the backward pass
+    logits: int  # of the LM head, and the tensors that the loss computes from them
+    never_at_once: int  # a negative correction: the parts do not peak at the same time
+    runtime: int  # held by the libraries themselves, and the allocator's gaps
     flops: int  # of one step, forward and backward
     moved: int  # bytes that one step reads and writes outside of its matrix products
 
@@ -72,7 +83,7 @@ class Footprint:
         return 100 * self.trainable / self.parameters
 
     def table(self, unit: str = "MB") -> pd.DataFrame:
-        """The parts and their total, in MB or GB (powers of ten)."""
+        """Return the parts and their total in one column, in `unit`: "MB" or "GB", powers of ten."""
         import pandas as pd
 
         _one_of("unit", unit, ("MB", "GB"))
@@ -97,17 +108,34 @@ def estimate(
     padded: bool = True,
     double_quantization: bool = True,
 ) -> Footprint:
-    """What training `model` takes with `batch_size` rows of `length` tokens at a time; a second or two of work.
+    """Estimate the memory of training a model, in a second or two and without its weights.
 
-    `model` is a config, a name of `loading.MODELS` (the configs of the hub models are part of ftlab), or a folder with
-    a config.json. A decoder gets its LM head, an encoder a classification head.
+    A decoder gets its LM head, an encoder a classification head.
 
-    `dtype` is that of the weights, in which the model also computes (no autocast); adapters are float32, as peft makes
-    them. With `qlora` the linear layers are in NF4 and all else in `dtype`; `prepare_model_for_kbit_training` would
-    make that float32. LoRA adapts the query and value projections unless `target_modules` says otherwise.
-    `supervised_share` is the share of the tokens that are learned from, where the head runs on these only (see
-    `SupervisedTrainer`). `padded`: rows of several lengths meet in a batch, so attention takes a mask. On a GPU
-    `total` is what nvidia-smi shows, and `total - runtime` what torch counts as allocated.
+    Args:
+        model: a config, a name of `loading.MODELS` (ftlab contains the configs of the hub models), or a folder with a
+            config.json.
+        method: one of METHODS. With "qlora" the linear layers are in NF4 and the rest in `dtype`, which
+            `prepare_model_for_kbit_training` would convert to float32.
+        batch_size: rows per step.
+        length: tokens of each row.
+        dtype: of the weights and of all computation (no autocast). Adapters are float32, as PEFT makes them.
+        supervised_share: share of the tokens that are trained on, if the LM head runs on these only (see
+            `SupervisedTrainer`).
+        rank: of the adapters.
+        target_modules: that LoRA adapts, as in PEFT's LoraConfig; by default the query and value projections.
+        optimizer: one of OPTIMIZERS.
+        checkpointing: keep only the inputs of the layers, and run each layer again in the backward pass.
+        device: "cpu" or "cuda".
+        padded: the rows of a batch have different lengths, so attention gets a mask.
+        double_quantization: of QLoRA: store the scales of the 4-bit weights in 8 bits.
+
+    Returns:
+        The memory by part. On a GPU `total` is what nvidia-smi shows, and `total - runtime` is what torch counts as
+        allocated.
+
+    Raises:
+        BadInput: a value is not one of those above, is out of range, or does not fit the model.
     """
     from ftlab.memory import dry_run, meta_models
 
@@ -120,30 +148,30 @@ def estimate(
     config = meta_models.config_of(model)
     _check_sizes(config, batch_size=batch_size, length=length, rank=rank, supervised_share=supervised_share)
 
-    outline = meta_models.build(config, dtype)
-    head = meta_models.lm_head(outline)
-    parameters = _numel(outline.parameters())
+    built = meta_models.build(config, dtype)
+    head = meta_models.lm_head(built)
+    parameters = _numel(built.parameters())
     if method == "qlora":
-        meta_models.quantize(outline, double=double_quantization)
+        meta_models.quantize(built, double=double_quantization)
     if checkpointing:
-        dry_run.checkpoint(outline, device)
+        dry_run.enable_checkpointing(built, device)
     if method != "full":
-        without = _numel(outline.parameters())
-        outline = meta_models.adapt(outline, rank=rank, target_modules=target_modules)
-        parameters += _numel(outline.parameters()) - without  # 4-bit weights are two to a byte, and counted before
-    step = dry_run.rehearse(
-        outline, head, batch_size=batch_size, length=length, supervised=max(1, round(supervised_share * length)),
+        without_adapters = _numel(built.parameters())  # in 4 bits, a byte with two weights counts once
+        built = meta_models.adapt(built, rank=rank, target_modules=target_modules)
+        parameters += _numel(built.parameters()) - without_adapters
+    step = dry_run.count_step(
+        built, head, batch_size=batch_size, length=length, supervised=max(1, round(supervised_share * length)),
         padded=padded and batch_size > 1, device=device,
     )  # fmt: skip
 
-    trained = [parameter for parameter in outline.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in built.parameters() if parameter.requires_grad]
     gradients = _bytes(trained)
     states = OPTIMIZERS[optimizer] * gradients
     temporary = max(0, step.peak - step.activations - step.logits - gradients)
     return Footprint(
         parameters=parameters,
         trainable=_numel(trained),
-        weights=_bytes([*outline.parameters(), *outline.buffers()]),
+        weights=_bytes([*built.parameters(), *built.buffers()]),
         gradients=gradients,
         optimizer=states,
         activations=step.activations + temporary,
@@ -151,8 +179,8 @@ def estimate(
         never_at_once=step.peak - (step.activations + temporary + step.logits + gradients),
         runtime=LIBRARIES[device] + round(GAPS[device] * step.peak),
         flops=step.flops,
-        # The optimizer reads weight, gradient and states and writes all but the gradient; clipping reads the gradients
-        # twice and writes them once.
+        # The optimizer reads the weights, gradients and states, and writes the weights and states. Clipping reads the
+        # gradients twice and writes them once.
         moved=step.moved + 6 * gradients + 2 * states,
     )
 
@@ -160,19 +188,32 @@ def estimate(
 def seconds(
     footprint: Footprint, flops_per_second: float, *, bytes_per_second: float | None = None, steps: int = 1
 ) -> float:
-    """How long so many steps take at this machine's rates: the matrix products, and the memory that all else touches.
+    """Estimate the time of training steps: matrix products at one rate, all other operations at the rate of memory.
 
     Full fine-tuning takes about 6 FLOPs for each token and each parameter in a matrix: 2 forward, and backward 2 for
-    the gradient of the input and 2 for that of the weight (Kaplan et al., Scaling Laws for Neural Language Models,
-    2020, section 2.1). LoRA leaves out the last, so 4; attention and the head come on top. Without `bytes_per_second`
-    the answer is a lower bound.
+    the gradient of the input and 2 for the gradient of the weight (Kaplan et al., Scaling Laws for Neural Language
+    Models, 2020, section 2.1). LoRA does without the last 2, so 4. Attention and the head are added to that.
+
+    Args:
+        footprint: of one step.
+        flops_per_second: of matrix products (see `matmul_rate`).
+        bytes_per_second: of other operations (see `memory_rate`); without it the result is a lower bound.
+        steps: how many.
+
+    Returns:
+        Seconds.
+
+    >>> from types import SimpleNamespace
+    >>> step = SimpleNamespace(flops=6000, moved=500)
+    >>> seconds(step, 1000, bytes_per_second=250, steps=10)  # 10 * (6 + 2)
+    80.0
     """
     of_memory = footprint.moved / bytes_per_second if bytes_per_second else 0.0
     return steps * (footprint.flops / flops_per_second + of_memory)
 
 
 def matmul_rate(dtype: str | torch.dtype = "float32", device: str = "cpu") -> float:
-    """FLOPs per second of a large matrix product on this machine, the best of a quarter of a second."""
+    """Return the FLOPs per second of a large matrix product in `dtype` on `device`, the best in a quarter second."""
     import torch
 
     size = 8192 if device == "cuda" else 1024
@@ -181,7 +222,7 @@ def matmul_rate(dtype: str | torch.dtype = "float32", device: str = "cpu") -> fl
 
 
 def memory_rate(device: str = "cpu") -> float:
-    """Bytes per second that an operation on each value reads and writes, on tensors larger than any cache."""
+    """Return the bytes per second that an elementwise operation on `device` reads and writes, on more than a cache."""
     import torch
 
     one = torch.ones(2**28 if device == "cuda" else 2**24, device=device)
@@ -190,7 +231,7 @@ def memory_rate(device: str = "cpu") -> float:
 
 
 def _fastest(work: Callable[[], Any], device: str) -> float:
-    """Seconds of the fastest of several runs; what else a machine does only ever adds to a time."""
+    """Seconds of the fastest of several runs: other work on the machine can only make a run slower."""
     import torch
 
     def timed() -> float:
@@ -200,7 +241,7 @@ def _fastest(work: Callable[[], Any], device: str) -> float:
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    timed()  # the first run also sets things up
+    timed()  # the first run includes set-up
     best, ends = timed(), time.perf_counter() + 0.25
     while time.perf_counter() < ends:
         best = min(best, timed())
@@ -220,12 +261,12 @@ def _check_sizes(config: Any, *, batch_size: int, length: int, rank: int, superv
             raise BadInput(f"{what} {value} leaves nothing to train with; expected 1 or more: give a larger {what}")
     if not 0 < supervised_share <= 1:
         raise BadInput(
-            f"supervised_share {supervised_share:g} is no share of the tokens; expected more than 0 and at most 1: "
-            "`prompts.supervised_share` gives that of your rows"
+            f"supervised_share {supervised_share:g} is not a share of the tokens; expected more than 0 and at most 1: "
+            "compute that of your rows with `prompts.supervised_share`"
         )
     width = config.hidden_size
     if rank > width:
-        raise BadInput(f"rank {rank} is above the model's width; expected at most {width}, and 8 to 64 usually do")
+        raise BadInput(f"rank {rank} is above the model's width; expected at most {width}: 8 to 64 are usual")
     positions = getattr(config, "max_position_embeddings", None)
     if positions and length > positions:
         raise BadInput(
@@ -243,13 +284,19 @@ def _bytes(tensors: Any) -> int:
 
 
 def training_memory(model: PreTrainedModel, *, batch_size: int, length: int, trained_layers: int | None = None) -> int:
-    """Bytes that training holds at its peak with AdamW in fp32: weights, gradients, optimizer, activations.
+    """Estimate the memory of an encoder at the peak of training in fp32 with AdamW; mixed precision takes less.
 
-    For encoders; `length` is the longest row in tokens. Only layers that train keep activations, all of them unless
-    `trained_layers` says how many from the last. Mixed precision takes less.
+    Args:
+        model: with `requires_grad` set as for the training, on its device.
+        batch_size: rows per step.
+        length: tokens of the longest row.
+        trained_layers: how many of the last layers are trained, by default all; only these keep activations.
+
+    Returns:
+        Bytes of weights, gradients, optimizer and activations.
     """
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    weights = sum(parameter.numel() for parameter in model.parameters())
+    trained = _numel(parameter for parameter in model.parameters() if parameter.requires_grad)
+    weights = _numel(model.parameters())
     config = model.config
     tokens = batch_size * length
     layers = config.num_hidden_layers if trained_layers is None else trained_layers
@@ -263,7 +310,7 @@ def training_memory(model: PreTrainedModel, *, batch_size: int, length: int, tra
 
 @dataclass
 class Measured:
-    """What a block of code took: seconds, and how many bytes above those before it were held at the peak."""
+    """Time and memory of a block of code: seconds, and the bytes at the peak above those before the block."""
 
     seconds: float = 0.0
     peak: int = 0
@@ -271,11 +318,11 @@ class Measured:
 
 @contextmanager
 def measured(device: torch.device, every: float = 0.005) -> Iterator[Measured]:
-    """Time the block and watch its memory; the answer is filled in at the end.
+    """Yield a `Measured` that has the time and the peak memory of the block once the block has ended.
 
-    On a GPU torch counts what it allocates. Elsewhere the memory of the process is read `every` so many seconds: what
-    an earlier block has freed and the allocator has kept is taken again without being seen, so measure the smaller
-    thing first.
+    On a GPU torch counts the memory that it allocates on `device`. Otherwise the memory of the process is read at
+    intervals of `every` seconds. Memory that an earlier block freed may still belong to the process, and using it again
+    does not count. So measure the smaller block first.
     """
     import psutil
     import torch
@@ -307,7 +354,7 @@ def measured(device: torch.device, every: float = 0.005) -> Iterator[Measured]:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on the device of a model: the GPU's own memory, else the machine's."""
+    """Return the free bytes of the GPU if `device` is a CUDA device, else of the machine."""
     import psutil
     import torch
 

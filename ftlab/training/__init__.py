@@ -1,1 +1,1 @@
-"""What surrounds a Trainer that stands in full view in the notebook."""
+"""Helpers for training with a Trainer: checkpoints, callbacks, losses, speed on a CPU, and whole trainings in one call."""

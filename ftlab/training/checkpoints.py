@@ -1,4 +1,4 @@
-"""Checkpoints that a training which was cut off can go on from: the right ones, or none."""
+"""Resume an interrupted training from its last checkpoint, if the checkpoint is complete and of the same training."""
 
 from __future__ import annotations
 
@@ -19,24 +19,29 @@ TORCH_PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
 def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> str | None:
-    """Where `trainer.train(resume_from_checkpoint=...)` goes on, or None to start at the first step.
+    """Return the checkpoint for `trainer.train(resume_from_checkpoint=...)`, or None to start at the first step.
 
-    `identity` is what a training depends on (model, label names, rows, settings), as JSON can hold it; it is kept
-    beside the checkpoints. Without `resume` older checkpoints are removed. With it the last one that training can go on
-    from is returned, and later ones are removed. Raises BadInput when they were made with another identity (going on
-    from them would mix two trainings), or do not say with which; and when older ones cannot be removed.
+    The final weights equal those of an uninterrupted training, bit for bit on the same machine, on two conditions.
+    Trainer saves at the end of epochs; within an epoch it would draw another order of the rows. And it restores the
+    states of its callbacks (restore_callback_states_from_checkpoint); otherwise patience starts anew.
 
-    The weights at the end are those of a training that was never cut off, bit for bit on the same machine, if Trainer
-    saves at the end of epochs (within one, it would draw another order of the rows) and restores its callbacks' states
-    (restore_callback_states_from_checkpoint; else patience starts anew).
+    Args:
+        folder: Trainer's output_dir. Without `resume` it is removed with everything in it.
+        identity: everything that the training depends on (model, label names, rows, settings), as JSON can store it. It
+            is written beside the checkpoints.
+        resume: return the last checkpoint from which training can resume, and remove later ones.
+
+    Raises:
+        BadInput: the checkpoints have another identity (resuming would mix two trainings), their identity cannot be
+            read, or older ones cannot be removed.
     """
     identity = json.loads(json.dumps(identity))
-    there = _numbered(folder)
-    if resume and (there or (folder / IDENTITY).is_file()):
-        _require_same(folder, _identity(folder), identity)
-        while there and not _goes_on(there[-1]):
-            files.remove(there.pop())
-        return str(there[-1]) if there else None
+    found = _numbered(folder)
+    if resume and (found or (folder / IDENTITY).is_file()):
+        _require_same(folder, _read_identity(folder), identity)
+        while found and not _is_resumable(found[-1]):
+            files.remove(found.pop())
+        return str(found[-1]) if found else None
     files.remove(folder)
     if _numbered(folder):
         raise BadInput(f"older checkpoints in {folder} cannot be removed; remove that folder, or train in another one")
@@ -45,17 +50,17 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
 
 
 def _numbered(folder: Path) -> list[Path]:
-    """The folders checkpoint-<step>, by their steps; others are not Trainer's."""
+    """Return the folders checkpoint-<step> in the order of their steps; Trainer makes no others."""
     found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-[0-9]+", path.name)]
     return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.partition("-")[2]))
 
 
-def _identity(folder: Path) -> dict[str, Any]:
+def _read_identity(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / IDENTITY).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as problem:
         raise BadInput(
-            f"what the checkpoints in {folder} were made with cannot be read from {IDENTITY} "
+            f"the settings of the checkpoints in {folder} cannot be read from {IDENTITY} "
             f"({type(problem).__name__}); train without resume, which removes them and starts anew"
         ) from problem
 
@@ -65,8 +70,8 @@ def _require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any
         if before.get(name) != now.get(name):
             one, other = (_shown(identity.get(name)) for identity in (before, now))
             raise BadInput(
-                f"the checkpoints in {folder} were made with {name} {_cut(one, other)}, and this training has {name} "
-                f"{_cut(other, one)}; train with what they were made with, or without resume to start anew"
+                f"the checkpoints in {folder} were made with {name} {_excerpt(one, other)}, and this training has {name} "
+                f"{_excerpt(other, one)}; use the settings of the first run, or train without resume to start anew"
             )
 
 
@@ -74,17 +79,17 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _cut(text: str, other: str, width: int = 80) -> str:
-    """A long `text`, cut to where it begins to differ from `other`."""
+def _excerpt(text: str, other: str, width: int = 80) -> str:
+    """Return `text`, or if it is long, an excerpt around the first character that differs from `other`."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False)))
     start = max(0, min(same - width // 2, len(text) - width))
     return ("..." if start else "") + text[start : start + width] + ("..." if start + width < len(text) else "")
 
 
-def _goes_on(path: Path) -> bool:
-    """Whether training can go on from a checkpoint: written to its end, and not where patience had ended it.
+def _is_resumable(path: Path) -> bool:
+    """Return whether training can resume here: the checkpoint is complete, and patience had not ended the training.
 
-    Trainer writes trainer_state.json last. It forgets, when it goes on, that it had been told to stop.
+    Trainer writes trainer_state.json last. When it resumes, it does not remember that a callback told it to stop.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -1,4 +1,4 @@
-"""What surrounds the Trainer of an instruction-tuned model: the LM head runs only where something is learned."""
+"""A Trainer for instruction tuning that runs the LM head at supervised positions only."""
 
 from __future__ import annotations
 
@@ -14,15 +14,28 @@ if TYPE_CHECKING:
 
 
 def supervised_only(inputs: dict[str, Any]) -> dict[str, Any]:
-    """A batch for a causal language model, with the positions at which its LM head is to run.
+    """Return a batch for a causal language model, with the positions at which its LM head needs to run.
 
-    `inputs` has input_ids, attention_mask and labels, each (rows, tokens). Added are `logits_to_keep`, a mask of the
-    positions whose next token is a label, and `shift_labels`, these labels in order. Raises BadInput for a batch with
-    nothing to learn, whose loss would be 0 divided by 0.
+    Position n predicts token n + 1, and -100 marks a token without a label:
+
+    >>> import torch
+    >>> ids = torch.tensor([[5, 7, 8]])
+    >>> batch = supervised_only({"input_ids": ids, "labels": torch.tensor([[-100, 7, 8]])})
+    >>> batch["logits_to_keep"].tolist(), batch["shift_labels"].tolist()
+    ([[True, True, False]], [7, 8])
+
+    Args:
+        inputs: input_ids, attention_mask and labels, each (rows, tokens).
+
+    Returns:
+        `inputs`, with `logits_to_keep`, (rows, tokens) bool: whether the next token has a label; and `shift_labels`,
+        (supervised tokens,): these labels in order.
+
+    Raises:
+        BadInput: no token is supervised; the loss would be 0 divided by 0.
     """
     import torch
 
-    # Position n predicts token n + 1.
     targets = torch.nn.functional.pad(inputs["labels"], (0, 1), value=IGNORED)[:, 1:]
     keep = targets != IGNORED
     if not keep.any():
@@ -34,11 +47,11 @@ def supervised_only(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 class SupervisedTrainer(Trainer):
-    """A Trainer for causal language models that computes logits at supervised positions only.
+    """A Trainer for causal language models that computes logits at supervised positions only (see `supervised_only`).
 
-    The LM head is a matrix of hidden size x vocabulary, applied to every token; under a masked prompt most of that is
-    thrown away (see `supervised_only`). Loss and gradients are those of the plain masked loss, divided as Trainer
-    divides it (by the labels of the whole optimizer step, so accumulation is right too).
+    The LM head is a matrix of hidden size x vocabulary, and it normally runs at every token. The logits of a masked
+    prompt are then thrown away. Loss and gradients equal those of the plain masked loss. Trainer divides the loss by
+    the labels of the whole optimizer step, so gradient accumulation is right too.
     """
 
     def compute_loss(
@@ -48,5 +61,12 @@ class SupervisedTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The loss of a batch with input_ids, attention_mask and labels; see the class."""
+        """Return the loss of a batch, with the outputs of `model` if `return_outputs` is true.
+
+        Args:
+            model: a causal language model.
+            inputs: input_ids, attention_mask and labels, each (rows, tokens).
+            return_outputs: whether to return (loss, outputs).
+            num_items_in_batch: labels of the whole optimizer step, by which the loss is divided.
+        """
         return super().compute_loss(model, supervised_only(inputs), return_outputs, num_items_in_batch)

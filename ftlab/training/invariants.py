@@ -1,4 +1,4 @@
-"""What must be equal whatever the machine: one step over the same rows, in one piece or in several."""
+"""Check gradient accumulation: one optimizer step over the same rows must not depend on the size of the pieces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-WAYS = ((16, 1), (8, 2), (4, 4))  # rows at a time x times, before the optimizer moves
+WAYS = ((16, 1), (8, 2), (4, 4))  # (rows at a time, times) in one optimizer step
 
 
 def accumulation(
@@ -22,11 +22,19 @@ def accumulation(
     *,
     ways: Sequence[tuple[int, int]] = WAYS,
 ) -> pd.DataFrame:
-    """One optimizer step of Trainer over the same rows, for each way of cutting them: loss and gradient norm.
+    """Make one optimizer step of Trainer over the same rows, once for each way of dividing them into pieces.
 
-    Gradient accumulation promises that k batches of n rows make the step that one batch of k x n rows would. The lines
-    must agree up to rounding. `make_model` gives a fresh model with the same weights each time; `rows` are tokenized,
-    with labels, and the first of them make the step. Dropout is off, since it would draw differently.
+    With gradient accumulation, k batches of n rows must make the same step as one batch of k x n rows. The lines of the
+    table must agree up to rounding. Dropout is off, because it would draw differently.
+
+    Args:
+        make_model: makes a new model with the same weights each time.
+        rows: tokenized, with labels. The first of them make the step.
+        tokenizer: pads the rows.
+        ways: (rows at a time, times).
+
+    Returns:
+        A line for each of `ways`, with batch size, accumulation, loss and gradient norm.
     """
     lines = []
     for batch_size, times in ways:
@@ -36,7 +44,13 @@ def accumulation(
 
 
 def spread(table: pd.DataFrame) -> float:
-    """By what share the largest loss or gradient norm of an `accumulation` table tops the smallest; 0 is agreement."""
+    """Return the relative difference of the largest and smallest loss, or gradient norm if that is more, in `table`.
+
+    `table` is that of `accumulation`. 0 means that all its lines agree.
+
+    >>> spread(pd.DataFrame({"loss": [2.0, 2.0], "gradient norm": [1.0, 1.5]}))
+    0.5
+    """
     measured = table[["loss", "gradient norm"]]
     return float((measured.max() / measured.min() - 1).max())
 
@@ -51,7 +65,7 @@ def _one_step(
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         for name, value in list(vars(module).items()):
-            if "dropout" in name and isinstance(value, float):  # ModernBERT's attention has a number and no layer
+            if "dropout" in name and isinstance(value, float):  # ModernBERT's attention stores a number, not a layer
                 setattr(module, name, 0.0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(

@@ -1,4 +1,4 @@
-"""A step without values makes the same tensors, and lets go of them at the same time, as a real one."""
+"""A step on the meta device makes the same tensors as a real step, and frees them at the same time."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ MODELS = {
 
 
 def real(model, *, supervised=LENGTH, padded=True):
-    """What a step of a model with values holds, by the same ledger."""
+    """The counts of a step of a model with values: bytes after the forward pass, at the peak, and FLOPs."""
     model.train()
     model.config.use_cache = False
     ids = torch.randint(1, VOCABULARY, (ROWS, LENGTH))
@@ -54,32 +54,32 @@ def real(model, *, supervised=LENGTH, padded=True):
             batch |= {"shift_labels": ids[:, -supervised:].clone(), "logits_to_keep": supervised}
     else:
         batch["labels"] = torch.zeros(ROWS, dtype=torch.long)
-    ledger = dry_run.Ledger(model)
-    with ledger:
+    counter = dry_run.StepCounter(model)
+    with counter:
         loss = model(**batch).loss
-        forward = ledger.now
+        forward = counter.now
         loss.backward()
-    return forward, ledger.peak, ledger.flops
+    return forward, counter.peak, counter.flops
 
 
-def rehearsed(outline, *, supervised=LENGTH, padded=True, head=None, device="cpu"):
-    head = head or meta_models.lm_head(outline)
-    return dry_run.rehearse(
-        outline, head, batch_size=ROWS, length=LENGTH, supervised=supervised, padded=padded, device=device
+def dry(model, *, supervised=LENGTH, padded=True, head=None, device="cpu"):
+    head = head or meta_models.lm_head(model)
+    return dry_run.count_step(
+        model, head, batch_size=ROWS, length=LENGTH, supervised=supervised, padded=padded, device=device
     )
 
 
 def near(one, other):
-    """Equal but for numbers of a few bytes each, such as the loss and the constants of a mask."""
+    """Equal except for a few small tensors, such as the loss and the constants of a mask."""
     return abs(one - other) <= 1000
 
 
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_rehearsal_holds_what_a_step_holds(name, padded):
+def test_a_dry_run_counts_what_a_real_step_holds(name, padded):
     kind, config = MODELS[name]
     forward, peak, flops = real(kind(config), padded=padded)
-    step = rehearsed(meta_models.build(config, "float32"), padded=padded)
+    step = dry(meta_models.build(config, "float32"), padded=padded)
     assert near(step.peak, peak)
     assert step.flops == flops > 0
     assert forward <= step.activations + step.logits <= step.peak
@@ -88,30 +88,30 @@ def test_a_rehearsal_holds_what_a_step_holds(name, padded):
 @pytest.mark.parametrize("supervised", [1, LENGTH // 2])
 def test_the_head_runs_on_supervised_positions(supervised):
     _, peak, flops = real(LlamaForCausalLM(LLAMA), supervised=supervised)
-    step = rehearsed(meta_models.build(LLAMA, "float32"), supervised=supervised)
+    step = dry(meta_models.build(LLAMA, "float32"), supervised=supervised)
     assert near(step.peak, peak)
     assert step.flops == flops
 
 
 def test_logits_are_held_three_times_when_the_loss_goes_backward():
-    """As logarithms of the softmax, as their gradient, and as the gradient of the logits (all float32)."""
+    """The log-softmax, its gradient, and the gradient of the logits (all float32)."""
     one = 4 * ROWS * LENGTH * VOCABULARY
-    assert 3 * one <= rehearsed(meta_models.build(LLAMA, "float32")).logits <= 3 * one + 10_000
+    assert 3 * one <= dry(meta_models.build(LLAMA, "float32")).logits <= 3 * one + 10_000
 
 
 def test_in_bf16_too():
     _, peak, _ = real(LlamaForCausalLM(LLAMA).to(torch.bfloat16))
-    assert near(rehearsed(meta_models.build(LLAMA, "bfloat16")).peak, peak)
+    assert near(dry(meta_models.build(LLAMA, "bfloat16")).peak, peak)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "distilbert"])
 def test_with_checkpointing_too(name):
     kind, config = MODELS[name]
-    model, outline = kind(config), meta_models.build(config, "float32")
+    model, built = kind(config), meta_models.build(config, "float32")
     model.activation_checkpointing_enable({"use_reentrant": False})
-    dry_run.checkpoint(outline, "cpu")
+    dry_run.enable_checkpointing(built, "cpu")
     _, peak, flops = real(model)
-    step = rehearsed(outline)
+    step = dry(built)
     assert near(step.peak, peak)
     assert step.flops == flops
 
@@ -121,16 +121,16 @@ def test_with_adapters_too(dtype):
     model = LlamaForCausalLM(LLAMA).to(getattr(torch, dtype))
     model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
     _, peak, flops = real(model)
-    outline = meta_models.build(LLAMA, dtype)
-    head = meta_models.lm_head(outline)
-    step = rehearsed(meta_models.adapt(outline, rank=4), head=head)
+    built = meta_models.build(LLAMA, dtype)
+    head = meta_models.lm_head(built)
+    step = dry(meta_models.adapt(built, rank=4), head=head)
     assert near(step.peak, peak)
     assert step.flops == flops
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A Llama and a GPT-2 on the disk, from where they can be loaded in 4 bits."""
+    """A Llama and a GPT-2 on disk, to be loaded in 4 bits."""
     folder = tmp_path_factory.mktemp("saved")
     for name in ("llama", "gpt2"):
         kind, config = MODELS[name]
@@ -147,7 +147,7 @@ def in_four_bits(folder, double=True):
 
 
 def states(model):
-    """The tensors beside the packed weights of bitsandbytes' layers."""
+    """The tensors of bitsandbytes' layers other than the packed weights."""
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None:
@@ -163,11 +163,11 @@ def held(tensors):
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_four_bit_weights_have_the_size_that_bitsandbytes_makes(saved, name, double):
     model = in_four_bits(saved / name, double)
-    outline = meta_models.build(MODELS[name][1], "float32")
-    meta_models.quantize(outline, double=double)
+    built = meta_models.build(MODELS[name][1], "float32")
+    meta_models.quantize(built, double=double)
     made = held([*model.parameters(), *model.buffers(), *states(model)])
-    assert held([*outline.parameters(), *outline.buffers()]) == made
-    small = [name for name, module in outline.named_modules() if isinstance(module, meta_models.FourBitLinear)]
+    assert held([*built.parameters(), *built.buffers()]) == made
+    small = [name for name, module in built.named_modules() if isinstance(module, meta_models.FourBitLinear)]
     assert small == [name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"]
 
 
@@ -176,11 +176,11 @@ def test_a_step_in_four_bits_holds_what_bitsandbytes_holds(saved, name):
     model = in_four_bits(saved / name)
     target = ["q_proj", "v_proj"] if name == "llama" else ["c_attn"]
     model = get_peft_model(model, LoraConfig(r=4, target_modules=target, task_type="CAUSAL_LM"))
-    _, peak, _ = real(model)  # its products are inside of an operation, where no ledger counts them
-    outline = meta_models.build(MODELS[name][1], "float32")
-    head = meta_models.lm_head(outline)
-    meta_models.quantize(outline)
-    assert near(rehearsed(meta_models.adapt(outline, rank=4), head=head).peak, peak)
+    _, peak, _ = real(model)  # its matrix products are inside an operation, so their FLOPs are not counted
+    built = meta_models.build(MODELS[name][1], "float32")
+    head = meta_models.lm_head(built)
+    meta_models.quantize(built)
+    assert near(dry(meta_models.adapt(built, rank=4), head=head).peak, peak)
 
 
 def test_on_a_gpu_a_layer_keeps_what_korthikanti_et_al_counted():
@@ -190,22 +190,22 @@ def test_on_a_gpu_a_layer_keeps_what_korthikanti_et_al_counted():
         config = BertConfig(
             vocab_size=100, hidden_size=256, intermediate_size=1024, num_attention_heads=4, num_hidden_layers=layers
         )
-        return rehearsed(meta_models.build(config, "float16"), padded=False, device="cuda").activations
+        return dry(meta_models.build(config, "float16"), padded=False, device="cuda").activations
 
     assert (kept(3) - kept(2)) / (ROWS * LENGTH * 256) == pytest.approx(34, rel=0.02)
 
 
 def test_dropout_keeps_a_byte_on_a_gpu_and_a_value_on_a_cpu():
     config = BertConfig(**SHAPE, attention_probs_dropout_prob=0.0)
-    on_cpu, on_gpu = (rehearsed(meta_models.build(config, "float32"), device=device) for device in ("cpu", "cuda"))
+    on_cpu, on_gpu = (dry(meta_models.build(config, "float32"), device=device) for device in ("cpu", "cuda"))
     masks = 1 + 2 * SHAPE["num_hidden_layers"]  # after the embeddings, after attention and after the inner layer
     assert near(on_cpu.activations - on_gpu.activations, 3 * masks * ROWS * LENGTH * SHAPE["hidden_size"])
 
 
-def test_nothing_is_left_behind():
-    outline = meta_models.build(LLAMA, "float32")
-    head = meta_models.lm_head(outline)
-    first, second = (rehearsed(outline) for _ in range(2))
+def test_a_dry_run_leaves_no_hooks_and_no_counts_behind():
+    built = meta_models.build(LLAMA, "float32")
+    head = meta_models.lm_head(built)
+    first, second = (dry(built) for _ in range(2))
     assert second.activations == first.activations
     assert not head._forward_hooks
     assert not head._forward_pre_hooks

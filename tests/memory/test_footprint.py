@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config, LlamaConfig, T5Config
+from transformers import AutoConfig, BertConfig, BertForSequenceClassification, GPT2Config, LlamaConfig, T5Config
 
+from ftlab.adapters.targets import PRESETS
 from ftlab.data import hub
 from ftlab.errors import BadInput
 from ftlab.memory import footprint, meta_models
@@ -149,9 +150,9 @@ def no_network(monkeypatch, empty_home):
     ("model", "parameters"), [("distilbert-base-uncased", 66_955_010), ("gpt2", 124_439_808), (PHI, 2_779_683_840)]
 )
 def test_a_hub_model_is_counted_from_its_config_alone(no_network, model, parameters):
-    outline = meta_models.build(meta_models.config_of(model), "float32")
-    assert sum(parameter.numel() for parameter in outline.parameters()) == parameters
-    assert all(parameter.is_meta for parameter in outline.parameters())
+    built = meta_models.build(meta_models.config_of(model), "float32")
+    assert sum(parameter.numel() for parameter in built.parameters()) == parameters
+    assert all(parameter.is_meta for parameter in built.parameters())
 
 
 @pytest.mark.parametrize(
@@ -163,12 +164,37 @@ def test_a_hub_model_is_counted_from_its_config_alone(no_network, model, paramet
     ],
 )
 def test_lora_is_counted_by_formula_and_by_model(no_network, model, pairs):
-    outline = meta_models.build(meta_models.config_of(model), "float32")
-    adapted = meta_models.adapt(outline, rank=16)
+    built = meta_models.build(meta_models.config_of(model), "float32")
+    adapted = meta_models.adapt(built, rank=16)
     trained = {name: parameter.numel() for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     # A classification head is new, and trained whole: in DistilBERT two layers.
     head = 768 * (768 + 1) + 2 * (768 + 1) if model.startswith("distilbert") else 0
     assert sum(trained.values()) == 16 * pairs + head
+
+
+@pytest.mark.parametrize(
+    ("architecture", "names"),
+    [
+        ("llama", {"q_proj", "v_proj"}),
+        ("phi", {"q_proj", "v_proj"}),
+        ("bert", {"query", "value"}),
+        ("roberta", {"query", "value"}),
+        ("distilbert", {"q_lin", "v_lin"}),
+        ("gpt2", {"c_attn"}),
+        ("phi3", {"qkv_proj"}),
+        ("qwen2", {"q_proj", "v_proj"}),
+        ("electra", {"query", "value"}),
+    ],
+)
+def test_by_default_lora_adapts_queries_and_values_as_the_presets_do(architecture, names):
+    built = meta_models.build(AutoConfig.for_model(architecture, num_hidden_layers=1), "float32")
+    assert meta_models.adapt(built, rank=1).peft_config["default"].target_modules == names
+    if architecture in PRESETS:
+        assert set(PRESETS[architecture]) == names
+
+
+def test_every_preset_is_a_default_here():
+    assert all(preset in meta_models.QUERY_AND_VALUE for preset in PRESETS.values())
 
 
 def test_the_configs_of_all_hub_models_are_part_of_the_package(repository):
@@ -180,7 +206,7 @@ def test_the_configs_of_all_hub_models_are_part_of_the_package(repository):
 
 @pytest.fixture(scope="module")
 def phi():
-    """phi-2 on a GPU with 4 rows of 512 tokens, by method and checkpointing."""
+    """The footprints of phi-2 on a GPU with 4 rows of 512 tokens, by method and checkpointing."""
     return {
         (method, checkpointing): footprint.estimate(
             PHI, method=method, dtype=dtype, batch_size=4, length=512, checkpointing=checkpointing, device="cuda"
@@ -191,7 +217,7 @@ def phi():
 
 
 def test_phi_2_in_8_gb(phi):
-    """Half precision alone takes 5.6 GB; what does not fit is the activations, unless they are computed again."""
+    """The weights take 5.6 GB in half precision; the activations fit only if they are computed again."""
     plain = phi["lora", False]
     assert (plain.trainable, plain.parameters) == (5_242_880, 2_784_926_720)
     assert plain.trainable_percent == pytest.approx(0.1883, abs=5e-5)
@@ -201,7 +227,7 @@ def test_phi_2_in_8_gb(phi):
     assert phi["qlora", False].total > 8e9
     assert phi["qlora", True].total < 5e9
     assert phi["qlora", True].weights < 0.35 * phi["lora", True].weights
-    # Checkpointing is a second forward pass for a fraction of the activations.
+    # Checkpointing runs a second forward pass and keeps a fraction of the activations.
     assert phi["lora", True].activations < 0.1 * plain.activations
     assert 1.2 < phi["lora", True].flops / plain.flops < 1.6
 
@@ -266,11 +292,11 @@ def test_target_modules_by_name_and_all_of_them():
 
 
 def test_four_bits_are_at_most_a_third_of_float32():
-    """Of SmolLM2 a fifth of the parameters is the embedding, which stays as it is."""
-    outline = meta_models.build(SMOLLM2, "float32")
-    whole = sum(parameter.nbytes for parameter in outline.parameters())
-    meta_models.quantize(outline)
-    packed = sum(tensor.nbytes for tensor in (*outline.parameters(), *outline.buffers()))
+    """A fifth of the parameters of SmolLM2 is the embedding, which stays in float32."""
+    built = meta_models.build(SMOLLM2, "float32")
+    whole = sum(parameter.nbytes for parameter in built.parameters())
+    meta_models.quantize(built)
+    packed = sum(tensor.nbytes for tensor in (*built.parameters(), *built.buffers()))
     assert whole == 4 * 134_515_008
     assert 0.25 < packed / whole < 0.35
     embedding = 4 * 49152 * 576

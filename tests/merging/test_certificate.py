@@ -266,7 +266,7 @@ def test_a_model_merged_in_place_is_not_compared_with_itself(base, tmp_path):
 def test_only_a_causal_language_model_can_be_certified(tmp_path, base):
     GPT2ForSequenceClassification.from_pretrained(base).save_pretrained(tmp_path / "classifier")
     AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "classifier")
-    with pytest.raises(BadInput, match="no causal language model"):
+    with pytest.raises(BadInput, match="not a causal language model"):
         certificate.merge_with_certificate(tmp_path / "classifier", tmp_path, tmp_path / "out", PROMPTS)
 
 

@@ -62,16 +62,16 @@ def thawing(model, steps, over):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_groups_go_from_the_head_to_the_embeddings_and_hold_each_parameter_once(name):
+def test_groups_go_group_by_layer_to_the_embeddings_and_hold_each_parameter_once(name):
     model = build(name)
     expected, names = groups_of(model), {id(tensor): each for each, tensor in model.named_parameters()}
-    found = [[names[id(tensor)] for tensor in group] for group in policies.from_the_head(model)]
+    found = [[names[id(tensor)] for tensor in group] for group in policies.group_by_layer(model)]
     assert {each: place for place, group in enumerate(found) for each in group} == expected
     assert sum(map(len, found)) == len(expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_layers_thaw_from_the_head_to_the_embeddings_and_none_freezes_again(name):
+def test_layers_thaw_group_by_layer_to_the_embeddings_and_none_freezes_again(name):
     counts = thawing(build(name), steps=16, over=0.5)
     assert counts == sorted(counts)
     assert counts[0] == 1
@@ -152,7 +152,7 @@ def test_a_share_of_the_steps_that_is_none_is_refused(over):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rates_fall_by_the_decay_from_the_head_to_the_embeddings(name):
+def test_rates_fall_by_the_decay_group_by_layer_to_the_embeddings(name):
     model = build(name)
     found = policies.layerwise_groups(model, learning_rate=2e-3, decay=0.8, weight_decay=0.05)
     names = {id(tensor): each for each, tensor in model.named_parameters()}
@@ -320,7 +320,7 @@ def test_fine_tune_moves_every_tensor_unless_told_otherwise(policy, settings, ro
 def test_fine_tune_thaws_gradually(settings, rows, tmp_path):
     trainer = classification.fine_tune(rows, tmp_path, **{**settings, "policy": "gradual", "least_steps": 16})
     state = trainer.optimizer.state
-    taken = [{int(state[tensor]["step"]) for tensor in group} for group in policies.from_the_head(trainer.model)]
+    taken = [{int(state[tensor]["step"]) for tensor in group} for group in policies.group_by_layer(trainer.model)]
     assert taken == [{16}, {14}, {13}, {12}, {11}, {10}, {9}, {8}]  # the head, 6 layers, the embeddings
 
 

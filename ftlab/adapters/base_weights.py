@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab.adapters.config import INITS_MADE_AGAIN
+from ftlab.adapters.tensors import with_or_without_body
 from ftlab.errors import BadInput
 from ftlab.internals import bitsandbytes as bitsandbytes_internals
 from ftlab.internals import peft as peft_internals
@@ -58,7 +59,7 @@ def require_same(model: Any, base: str, *, brought: Set[str] = frozenset()) -> N
     ends = [layer for layer in (inner.get_input_embeddings(), inner.get_output_embeddings()) if layer is not None]
     differ: list[str] = []
     unknown: dict[str, _Own] = {}
-    with _Files(folder, f"{inner.base_model_prefix}.") as files:
+    with _Files(folder, inner.base_model_prefix) as files:
         for name, one in _own(inner).items():
             if name in brought:
                 continue
@@ -129,7 +130,7 @@ class _Files:
 
     def get(self, name: str) -> torch.Tensor | None:
         """Return the tensor `name` of the model in its stored dtype, or None if the files have no such name."""
-        for each in (name, name.removeprefix(self.body), self.body + name):
+        for each in with_or_without_body(name, self.body):
             if each in self.found:
                 return self.found[each].get_tensor(each)
         return None

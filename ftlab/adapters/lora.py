@@ -292,7 +292,7 @@ def attach(model: Any, fitted: Fit, name: str = "default", *, trainable: bool = 
 
     config = copy.deepcopy(fitted.adapter.config)
     config.inference_mode = not trainable
-    config.fan_in_fan_out = any(kind == "conv1d" for kind in map(layer_kind, model.modules()))
+    config.fan_in_fan_out = any(kind == "Conv1D" for kind in map(layer_kind, model.modules()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names and patterns that match nothing; `require_fit` has checked them
         if fitted.vocabulary is not None:

@@ -1,8 +1,8 @@
-"""Whether an adapter's tensors are exactly those that its config asks of a model: one rule for all who use it.
+"""Check that an adapter fits a model: its file has exactly the tensors that its config asks for, each in its shape.
 
-PEFT loads what it finds and only warns of what is missing, strange or left over; such an adapter answers, and answers
-something else. What should be there is found by letting PEFT wrap the model without its weights (PyTorch's meta
-device): the names and shapes that it would save are those that the file has to have.
+PEFT loads what it finds, and only warns of tensors that are missing or unexpected; the adapter then gives other
+answers. To know the expected tensors, PEFT wraps the model without its weights (on PyTorch's meta device): the names
+and shapes that it would save are those that the file must have.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ftlab.adapters import config as adapter_config
 from ftlab.adapters import tensors as adapter_tensors
 from ftlab.adapters.config import CONFIG, WEIGHTS
-from ftlab.adapters.targets import trained_in_full
-from ftlab.adapters.tensors import Adapter, rank_of
+from ftlab.adapters.targets import layer_kind, trained_in_full
+from ftlab.adapters.tensors import Adapter, rank_of, with_or_without_body
 from ftlab.errors import BadInput
 from ftlab.internals.peft import BASE_LAYER, COPIES, PART, PREFIX
 from ftlab.models import meta
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fit:
-    """An adapter that fits a model, its keys by what they are.
+    """An adapter that fits a model, with the keys of its tensors by purpose.
 
     `parts` has the keys of a module's factors by the module's name: A, B, M (DoRA's magnitude) and bias (that of B).
-    `whole` has the keys of tensors that take the place of the model's, by the tensor's name. Of these, `unasked` are
-    embeddings that PEFT saved although the config trains none: they may be the base's own, or a resized vocabulary's.
-    `vocabulary` is the number of tokens that the adapter brings, where the model has another.
+    `whole` has the keys of tensors that replace the model's, by the tensor's name. `unasked` are those of them that
+    are embeddings and that the config does not train: PEFT saved the base's own, or those of a resized vocabulary.
+    `vocabulary` is the adapter's number of tokens, if the model has another.
     """
 
     adapter: Adapter
@@ -45,36 +45,45 @@ class Fit:
     vocabulary: int | None
 
     def named_as(self, wrapped: Any) -> dict[str, torch.Tensor]:
-        """The adapter's tensors under the names that PEFT loads into `wrapped`, the model with this adapter."""
+        """Return the adapter's tensors by the names that PEFT loads into `wrapped`, the model with this adapter."""
         held = self.adapter.tensors()
         there = {name.removeprefix(PREFIX) for name, _ in wrapped.named_parameters(remove_duplicate=False)}
         named = {}
         for name, key in self.whole.items():
             module, _, last = name.rpartition(".")
-            inside = f"{module}{BASE_LAYER}{last}"  # where PEFT has put a layer of its own around it
+            inside = f"{module}{BASE_LAYER}{last}"  # if PEFT has put a layer of its own around it
             named[PREFIX + (inside if inside in there else name)] = held[key]
         for module, keys in self.parts.items():
             for key in keys.values():
                 found = PART.fullmatch(key.removeprefix(PREFIX))
-                assert found is not None  # or it would be no part
+                assert found is not None  # else it would not be a part
                 named[f"{PREFIX}{module}{key.removeprefix(PREFIX + found['module'])}"] = held[key]
         return named
 
 
 def fit(adapter: Adapter, model: Any, base: Any, *, tokens: Callable[[], int] = int) -> Fit:
-    """Hold an adapter against a model that has none; `model` is not changed, and may be without weights.
+    """Check that an adapter fits a model, and sort the keys of its tensors.
 
-    `base` names the model in sentences, `tokens` tells how many tokens its tokenizer has. Raises BadInput, by name, for
-    a tensor that is missing, left over, of no module of the model's or of another shape, for a vocabulary that does
-    not hold the tokens, and for another kind of model.
+    Args:
+        adapter: as read from its folder.
+        model: without an adapter; it may be without weights, and is not changed.
+        base: the name of the model in messages.
+        tokens: returns the number of tokens of the tokenizer.
+
+    Returns:
+        The adapter with its keys by purpose.
+
+    Raises:
+        BadInput: a tensor is missing, unexpected, or of another shape; the vocabulary is smaller than the tokenizer's;
+            or the adapter is for another kind of model.
     """
     architecture = type(model).__name__
     adapter_config.require_patterns(adapter.config, [name for name, _ in model.named_modules()], adapter.folder)
-    names = _Names(adapter, model, base)
+    names = _ModelNames(adapter, model, base)
     parts, given, copies = names.sorted()
     vocabulary = _vocabulary(names, given, tokens)
     adapter_config.require_task(adapter.config, architecture, adapter.folder, base)
-    trained_in_full(model, adapter.config)  # or PEFT passes over a module that there is not
+    trained_in_full(model, adapter.config)  # refuses a module that does not exist, which PEFT would ignore
     expected = _expected(adapter, model, vocabulary)
     whole, unasked = {}, set()
     for name, key in given.items():
@@ -108,7 +117,7 @@ def fit(adapter: Adapter, model: Any, base: Any, *, tokens: Callable[[], int] = 
 
 @dataclass(frozen=True)
 class _Expected:
-    """The shapes of an adapter's tensors, by module and part or by the tensor's name; those of embeddings as well."""
+    """The shapes of an adapter's tensors, by module and part or by the tensor's name, and of the model's embeddings."""
 
     parts: Mapping[str, Mapping[str, tuple[int, ...]]]
     whole: Mapping[str, tuple[int, ...]]
@@ -116,13 +125,13 @@ class _Expected:
 
 
 def _expected(adapter: Adapter, model: Any, vocabulary: int | None) -> _Expected:
-    """What PEFT would save of a model that is wrapped with the adapter's config."""
+    """Return the shapes of what PEFT would save of the model, wrapped with the adapter's config."""
     import torch
     from peft import get_peft_model, get_peft_model_state_dict
 
     config = copy.deepcopy(adapter.config)
-    config.init_lora_weights = True  # another one would look at weights, and there are none
-    config.inference_mode = False  # with it PEFT leaves biases out
+    config.init_lora_weights = True  # another one would read weights, and there are none
+    config.inference_mode = False  # in inference mode PEFT leaves biases out
     with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         hollow = meta.from_model(model)
@@ -132,7 +141,7 @@ def _expected(adapter: Adapter, model: Any, vocabulary: int | None) -> _Expected
         try:
             wrapped = get_peft_model(hollow, config)
             saved = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-        except Exception as problem:  # PEFT has many classes for a config that does not fit a model
+        except Exception as problem:  # PEFT raises many classes for a config that does not fit a model
             raise BadInput(
                 f"{adapter.folder / CONFIG} does not fit the model, a {type(model).__name__} ({one_line(problem)}); "
                 "give the model that the adapter was trained on, or save the adapter again"
@@ -149,7 +158,7 @@ def _expected(adapter: Adapter, model: Any, vocabulary: int | None) -> _Expected
 
 
 def embeddings(model: Any) -> dict[str, torch.Tensor]:
-    """The tensors that have a row for each token, by name: of the input embedding and of the output layer."""
+    """Return the tensors of `model` that have a row for each token, by name: input embedding and output layer."""
     ends = [layer for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
     return {
         f"{name}.{last}": tensor
@@ -163,18 +172,18 @@ def _part(found: re.Match[str]) -> str:
     return found["letter"] or found["embedding"] or ("M" if found["m"] else "bias")
 
 
-class _Names:
-    """From the adapter's keys to the model's names."""
+class _ModelNames:
+    """Finds the name in the model of each key of the adapter."""
 
     def __init__(self, adapter: Adapter, model: Any, base: Any) -> None:
         self.adapter, self.base, self.architecture = adapter, base, type(model).__name__
-        self.body = f"{getattr(model, 'base_model_prefix', '')}."
+        self.body = getattr(model, "base_model_prefix", "")
         self.modules = dict(model.named_modules())
         self.tensors = {*dict(model.named_parameters(remove_duplicate=False)), *dict(model.named_buffers())}
         self.embeddings = {name: tuple(tensor.shape) for name, tensor in embeddings(model).items()}
 
     def sorted(self) -> tuple[dict[str, dict[str, str]], dict[str, str], dict[tuple[str, str], str]]:
-        """The keys by module and part, by whole tensor, and of PEFT's two copies of an embedding that it trains."""
+        """Return the keys by module and part, by whole tensor, and those of PEFT's copies of a trained embedding."""
         parts: dict[str, dict[str, str]] = {}
         whole: dict[str, str] = {}
         copies: dict[tuple[str, str], str] = {}
@@ -197,24 +206,23 @@ class _Names:
     def _add(self, there: dict[Any, str], name: Any, key: str) -> None:
         if name in there:
             raise BadInput(
-                f"{self.adapter.folder / WEIGHTS} holds {shown(there[name])} and {shown(key)}, which are of one place "
-                "in the model; save the adapter again"
+                f"{self.adapter.folder / WEIGHTS} holds {shown(there[name])} and {shown(key)}, which have the same "
+                "place in the model; save the adapter again"
             )
         there[name] = key
 
-    def _variants(self, name: str) -> tuple[str, ...]:
-        """An adapter of the body alone leaves away the body's name: transformer.h.0 is h.0 there."""
-        return (name,) if self.body == "." else (name, name.removeprefix(self.body), self.body + name)
-
     def _own(self, name: str) -> str | None:
-        return next((each for each in self._variants(name) if each in self.tensors), None)
+        """Return the model's spelling of the tensor `name`, or None."""
+        return next((each for each in with_or_without_body(name, self.body) if each in self.tensors), None)
 
     def _module(self, name: str, key: str) -> str:
-        own = next((each for each in self._variants(name) if f"{each}.weight" in self.tensors), None)
+        """Return the model's spelling of the module `name`. Raises BadInput unless it is of an adaptable kind."""
+        spellings = with_or_without_body(name, self.body)
+        own = next((each for each in spellings if f"{each}.weight" in self.tensors), None)
         if own is None:
             self._unmatched(name, key)
         module = self.modules[own]
-        if not _can_be_adapted(module):
+        if layer_kind(module) is None:
             raise BadInput(
                 f"{self.adapter.folder} changes {own}, a {type(module).__name__}, and only Linear, Conv1D and "
                 "Embedding layers can have factors here; use PEFT itself"
@@ -230,7 +238,7 @@ class _Names:
         )
 
     def require_parts(self, module: str, keys: Mapping[str, str], wanted: Mapping[str, Any] | None) -> None:
-        """Raise BadInput unless the module's factors are those that the config asks for."""
+        """Raise BadInput unless the factors of `module` in the file (`keys`) are the `wanted` ones of the config."""
         path = self.adapter.folder / WEIGHTS
         if wanted is None:
             raise BadInput(
@@ -244,7 +252,7 @@ class _Names:
             )
 
     def refuse_shape(self, key: str, size: tuple[int, ...]) -> NoReturn:
-        """Raise BadInput for a tensor of another shape than its place in the model."""
+        """Raise BadInput: the tensor `key` has another shape than its place in the model, `size`."""
         rank = f" for rank {self._rank(key)}" if ".lora_" in key else ""
         raise BadInput(
             f"the adapter in {self.adapter.folder} has other shapes than the model (size mismatch for {shown(key)}: it "
@@ -257,10 +265,10 @@ class _Names:
         return rank_of(self.adapter.config, found["module"] if found else "")
 
     def require_copies(self, copies: Mapping[tuple[str, str], str], whole: Mapping[str, str]) -> None:
-        """Raise BadInput unless PEFT's copies of a trained embedding say the same as the tensor beside them.
+        """Raise BadInput unless PEFT's copies of a trained embedding equal the tensor itself.
 
-        PEFT saves a resized embedding that it trains three times: as it is used, under the copy's own name, and the
-        one from before training, which nothing reads.
+        PEFT saves a resized embedding that it trains three times: as the tensor itself, as its trained copy, and as
+        it was before training, which nothing reads.
         """
         import torch
         from safetensors import safe_open
@@ -274,12 +282,12 @@ class _Names:
                 if kind == "modules_to_save" and not torch.equal(file.get_tensor(key), file.get_tensor(whole[name])):
                     raise BadInput(
                         f"{self.adapter.folder / WEIGHTS} holds {shown(whole[name])} and {shown(key)}, which should be "
-                        "one tensor and differ; save the adapter again"
+                        "equal, and differ; save the adapter again"
                     )
 
 
-def _vocabulary(names: _Names, whole: Mapping[str, str], tokens: Callable[[], int]) -> int | None:
-    """How many tokens the adapter's own embeddings have, where that is another number than the model's."""
+def _vocabulary(names: _ModelNames, whole: Mapping[str, str], tokens: Callable[[], int]) -> int | None:
+    """Return the number of tokens of the adapter's own embeddings, or None if it is that of the model."""
     brought = {name: names.adapter.shapes[whole[name]] for name in names.embeddings if name in whole}
     others = {name: size for name, size in brought.items() if size[:1] != names.embeddings[name][:1]}
     if not others:
@@ -295,10 +303,3 @@ def _vocabulary(names: _Names, whole: Mapping[str, str], tokens: Callable[[], in
             f"has {needed:,} tokens); merge the adapter into its base (`ftlab merge`), and use the merged model"
         )
     return size[0]
-
-
-def _can_be_adapted(module: Any) -> bool:
-    import torch
-    from transformers import Conv1D
-
-    return isinstance(module, torch.nn.Linear | torch.nn.Embedding | Conv1D)

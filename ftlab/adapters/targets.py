@@ -1,13 +1,13 @@
-"""Which modules a LoRA config will wrap, and what it will train: found by PEFT's own rules, before anything changes.
+"""The target modules of a LoRA config and its trainable parameters, found by PEFT's rules before it wraps a model.
 
-What PEFT passes over without a word (a name that matches nothing beside one that does, a rank above a layer's width,
-alpha 0), or notices with the model half wrapped, is refused here in one sentence. The rules are those of PEFT 0.21.
+PEFT ignores some mistakes without a message (one of several names that matches nothing, a rank above a layer's width,
+alpha 0), and finds others when the model is half wrapped. Here each is refused in one sentence. The rules are those of
+PEFT 0.21.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ftlab.adapters import quantized
+from ftlab.adapters.tensors import alpha_of, rank_of, scaling_of
 from ftlab.errors import BadInput
 from ftlab.internals import peft as peft_internals
 from ftlab.internals.peft import HEADS
@@ -33,8 +34,8 @@ PRESETS = {
     "distilbert": ["q_lin", "v_lin"],
     "gpt2": ["c_attn"],
 }
-ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the output layer
-# Options that train something which the formula does not count.
+ALL_LINEAR = "all-linear"  # PEFT's name for every linear layer but the output layer
+# Options that train parameters which are not counted here.
 UNCOUNTED = (
     "target_parameters", "trainable_token_indices", "layer_replication", "use_bdlora", "kasa_config",
     "monteclora_config", "arrow_config", "use_qalora", "ensure_weight_tying", "megatron_config",
@@ -45,41 +46,41 @@ FEW_BITS = set(QUANTIZED.values())
 
 @dataclass(frozen=True)
 class Target:
-    """One module that gets an adapter."""
+    """A module that gets an adapter."""
 
     name: str
     kind: str  # "Linear", "Conv1D", "4-bit", "8-bit" or "Embedding"
     in_features: int
     out_features: int
     rank: int
-    scale: float  # what B @ A is multiplied with
-    parameters: int  # rank * (in + out), and what DoRA and lora_bias add
+    scale: float  # the factor of B @ A
+    parameters: int  # rank * (in + out), and those of DoRA and lora_bias
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What a config will do to a model: made by `resolve`, before anything is wrapped."""
+    """The modules that a config will adapt, and the parameters that it will train: the result of `resolve`."""
 
     architecture: str
     modules: tuple[Target, ...]
-    base: int  # parameters of the model as it is; a byte of 4-bit weights counts as two
+    base: int  # parameters of the unwrapped model; a byte of 4-bit weights counts as two
     kept: int  # parameters of the copies that PEFT trains in full: modules_to_save, a classifier's head
-    biases: int  # of the base, that train because of `bias`
-    config: LoraConfig  # a copy of yours with fan_in_fan_out as the modules need it: wrap with this one
+    biases: int  # parameters of the base's biases that train because of `bias`
+    config: LoraConfig  # a copy of the config with fan_in_fan_out as the modules need it: wrap with this one
 
     @property
     def adapter(self) -> int:
-        """The parameters of the adapter's own matrices."""
+        """The number of parameters of the adapter's own matrices."""
         return sum(module.parameters for module in self.modules)
 
     @property
     def trainable(self) -> int:
-        """The parameters that will train."""
+        """The number of parameters that will train."""
         return self.adapter + self.kept + self.biases
 
     @property
     def total(self) -> int:
-        """The parameters of the wrapped model."""
+        """The number of parameters of the wrapped model."""
         return self.base + self.adapter + self.kept
 
     @property
@@ -88,7 +89,7 @@ class Targets:
         return self.trainable / self.total
 
     def table(self) -> pd.DataFrame:
-        """One line a module, in the order of the model: kind, in and out, rank, scale, and parameters."""
+        """Return one row for each module, in the order of the model: kind, in, out, rank, scale, parameters."""
         columns = {"name": "module", "in_features": "in", "out_features": "out"}
         return pd.DataFrame([vars(module) for module in self.modules]).rename(columns=columns).set_index("module")
 
@@ -101,13 +102,22 @@ class Targets:
 
 
 def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
-    """Find what `get_peft_model(model, config)` would wrap and train, by PEFT's own rules; nothing is changed.
+    """Find the modules that `get_peft_model(model, config)` would wrap, and count the parameters that would train.
 
-    Works without weights too (a model on the meta device). `config` stays as it is; wrap with the result's `config`.
+    A Linear layer of 10 inputs and 20 outputs gets r * (10 + 20) parameters of LoRA. Nothing is changed; wrap with the
+    `config` of the result.
 
-    Raises BadInput for a model that has an adapter already, a name that matches no module, targets that are only
-    embeddings, not linear, tied to the embedding or trained in full as well, a rank or a scale that cannot learn, and
-    options whose parameters are not counted here.
+    Args:
+        model: without an adapter; it may be without weights (on the meta device).
+        config: of PEFT.
+
+    Returns:
+        The modules, the counts, and a prepared copy of `config`.
+
+    Raises:
+        BadInput: the model has an adapter already; a name matches no module; the targets are only embeddings, not
+            linear, tied to the embedding or trained in full too; a rank or a scale cannot learn; or an option trains
+            parameters that are not counted here.
     """
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
@@ -118,14 +128,14 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
         uncounted.append("init_lora_weights='mica'")
     if uncounted:
         raise BadInput(
-            f"the config sets {uncounted[0]}, which trains what the formula here does not count; leave it out, or "
-            "wrap the model with PEFT alone"
+            f"the config sets {uncounted[0]}, which trains parameters that are not counted here; leave it out, or wrap "
+            "the model with PEFT alone"
         )
     if not 0 <= config.lora_dropout < 1:
         raise BadInput(f"lora_dropout is {config.lora_dropout}; expected 0 or more and less than 1")
     if config.bias not in ("none", "all", "lora_only"):
         raise BadInput(f"there is no bias {config.bias!r}; expected none, all or lora_only")
-    asked = copy.deepcopy(config)  # PEFT rewrites the config that it is given; so does this function with its copy
+    asked = copy.deepcopy(config)  # PEFT and this function change it
     if asked.target_modules is None:
         asked.target_modules = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type(model))
         if asked.target_modules is None:
@@ -134,19 +144,19 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
                 f"({linear_layers(model)}), or pass {ALL_LINEAR!r}"
             )
     kept = trained_in_full(model, asked)
-    if asked.task_type == "SEQ_CLS":  # for the other tasks PEFT adds the head only after it has matched the targets
+    if asked.task_type == "SEQ_CLS":  # for other tasks PEFT adds the head only after it has matched the targets
         asked.modules_to_save = [*(asked.modules_to_save or []), *HEADS["SEQ_CLS"]]
     asked = peft_internals.with_all_linear(asked, model)
     names = _matched(model, asked, config.target_modules or asked.target_modules)
     if both := [name for name in names if any(f"{name}.".startswith(f"{whole}.") for whole in kept)]:
         raise BadInput(
-            f"{both[0]} is a target and trains in full as well (PEFT keeps modules whose names end in "
+            f"{both[0]} is a target and trains in full too (PEFT trains modules in full whose names end in "
             f"{' or '.join(_to_keep(asked))}); take it out of the targets with exclude_modules={both}"
         )
     if tied := sorted(set(peft_internals.tied_to_embedding(model)) & {*names, *kept}):
         raise BadInput(
             f"{tied[0]} of {architecture} shares its weights with the embedding (tie_word_embeddings), so training it "
-            "alone would part them; leave it out of target_modules and modules_to_save"
+            "alone would untie them; leave it out of target_modules and modules_to_save"
         )
     modules = []
     for name in names:
@@ -154,22 +164,21 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
         kind = _kind(module)
         if kind is None:
             raise BadInput(
-                f"{name} is a {type(module).__name__}, which is no linear layer; the linear layers of {architecture} "
-                f"are {linear_layers(model)}: name some of these"
+                f"{name} is a {type(module).__name__}, not a linear layer; the linear layers of {architecture} are "
+                f"{linear_layers(model)}: name some of these"
             )
-        wide, out = _widths(module)
-        rank = peft_internals.value_of(asked.rank_pattern, name, asked.r)
-        alpha = peft_internals.value_of(asked.alpha_pattern, name, asked.lora_alpha)
-        if type(rank) is not int or not 1 <= rank <= min(wide, out):
+        inside, outside = _widths(module)
+        rank, alpha = rank_of(asked, name), alpha_of(asked, name)
+        if type(rank) is not int or not 1 <= rank <= min(inside, outside):
             raise BadInput(
-                f"rank {rank!r} does not fit {name} ({wide} to {out}): expected a whole number from 1 to "
-                f"{min(wide, out)}, the smaller of its widths; choose another r (or rank_pattern)"
+                f"rank {rank!r} does not fit {name} ({inside} to {outside}): expected a whole number from 1 to "
+                f"{min(inside, outside)}, the smaller of its widths; choose another r (or rank_pattern)"
             )
         if not alpha > 0:
             raise BadInput(f"alpha is {alpha} for {name}, so its adapter would change nothing; choose one above 0")
-        extra = out * (bool(asked.use_dora) + bool(asked.lora_bias))
-        scale = alpha / (math.sqrt(rank) if asked.use_rslora else rank)
-        modules.append(Target(name, kind, wide, out, rank, scale, rank * (wide + out) + extra))
+        extra = outside * (bool(asked.use_dora) + bool(asked.lora_bias))
+        scale = scaling_of(asked, name)
+        modules.append(Target(name, kind, inside, outside, rank, scale, rank * (inside + outside) + extra))
     kinds = {module.kind for module in modules}
     if kinds == {"Embedding"}:
         raise BadInput(
@@ -178,7 +187,7 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
         )
     if kinds & FEW_BITS and str(asked.init_lora_weights).startswith("pissa"):
         raise BadInput(
-            f"PiSSA takes the weights of {names[0]} apart, and they are quantized; use 'lora', or a base in full "
+            f"PiSSA decomposes the weights of {names[0]}, and they are quantized; use 'lora', or a base in full "
             "precision"
         )
     if few := [whole for whole in kept if any(_kind(m) in FEW_BITS for m in model.get_submodule(whole).modules())]:
@@ -189,7 +198,7 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
     if not config.inference_mode and (packed := quantized.packed(model)):
         raise BadInput(
             f"bitsandbytes has packed the 4-bit weights of {packed[0]} for inference, and no gradient passes through "
-            "them; load the model once more, and call `keep_trainable(model)` before it answers anything"
+            "them; load the model again, and call `keep_trainable(model)` before its first forward pass"
         )
     prepared = copy.deepcopy(config)
     prepared.fan_in_fan_out = "Conv1D" in kinds
@@ -203,27 +212,27 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
         biases=sum(
             model.get_parameter(name).numel()
             for name in biases[asked.bias]
-            if not any(name.startswith(f"{whole}.") for whole in kept)  # there the copy's bias trains, and is counted
+            if not any(name.startswith(f"{whole}.") for whole in kept)  # there the copy's bias trains; `kept` counts it
         ),
         config=prepared,
     )
 
 
 def require_unwrapped(model: torch.nn.Module) -> None:
-    """Raise BadInput when `model` has an adapter already: PEFT only warns, and forgets what that one has learned."""
+    """Raise BadInput if `model` has an adapter already: PEFT would only warn, and discard it."""
     from peft import PeftModel
     from peft.utils import AuxiliaryTrainingWrapper
 
     wrapped = any(isinstance(module, PeftModel | AuxiliaryTrainingWrapper) for module in model.modules())
     if wrapped or next(peft_internals.adapted_layers(model), None) is not None:
         raise BadInput(
-            f"this {type(model).__name__} has an adapter already, and a second wrap would start it anew from nothing; "
-            "load the base model once more, and wrap that"
+            f"this {type(model).__name__} has an adapter already, and a second wrap would discard it; load the base "
+            "model again, and wrap that"
         )
 
 
 def all_linear(model: torch.nn.Module, task_type: str | None = None) -> set[str]:
-    """The names of the modules that "all-linear" stands for in `model`, as PEFT finds them."""
+    """Return the names of the modules of `model` that PEFT finds for "all-linear", given the `task_type`."""
     from peft import LoraConfig
 
     asked = LoraConfig(target_modules=ALL_LINEAR, task_type=task_type)
@@ -231,16 +240,16 @@ def all_linear(model: torch.nn.Module, task_type: str | None = None) -> set[str]
 
 
 def linear_layers(model: torch.nn.Module) -> str:
-    """The last parts of the names of the linear layers, as a list to choose from in a sentence."""
+    """Return the last parts of the names of the linear layers of `model`, as a list to choose from in a message."""
     endings = sorted({name.rpartition(".")[2] for name in all_linear(model)})
     return ", ".join(endings[:12]) + (", ..." if len(endings) > 12 else "") or "none"
 
 
 def trained_in_full(model: torch.nn.Module, asked: LoraConfig) -> list[str]:
-    """The names of the modules that PEFT copies and trains in full: `modules_to_save`, and a classifier's head.
+    """Return the names of the modules of `model` that PEFT trains in full by the config `asked`.
 
-    PEFT goes by the ends of names: "classifier" stands for DistilBERT's pre_classifier too. Raises BadInput for an
-    entry of `modules_to_save` that is the end of no name.
+    These are its `modules_to_save`, and a classifier's head. PEFT compares the ends of names: "classifier" matches
+    DistilBERT's pre_classifier too. Raises BadInput for an entry of `modules_to_save` in which no name ends.
     """
     named = [name for name, _ in model.named_modules() if name]
     for entry in asked.modules_to_save or []:
@@ -254,12 +263,12 @@ def trained_in_full(model: torch.nn.Module, asked: LoraConfig) -> list[str]:
 
 
 def model_type(model: torch.nn.Module) -> str:
-    """The architecture by its name in transformers ("gpt2"); empty for a model that has none."""
+    """Return the architecture of `model` by its name in transformers ("gpt2"), or "" if it has none."""
     return getattr(getattr(model, "config", None), "model_type", "")
 
 
 def _matched(model: Any, asked: Any, shown: Any) -> list[str]:
-    """The names of the modules that PEFT would wrap; each entry of a list has to match one."""
+    """Return the names of the modules that PEFT would wrap; each entry of a list must match one."""
     named = [name for name, _ in model.named_modules() if name]
     shown = shown if isinstance(shown, str) else sorted(shown)
     there = f"the linear layers of {type(model).__name__} are {linear_layers(model)}: name some of these"
@@ -277,8 +286,8 @@ def _matched(model: Any, asked: Any, shown: Any) -> list[str]:
         )
     if isinstance(shown, str) and not names:
         raise BadInput(
-            f"target_modules {shown!r} match no module, for a string is a regular expression of a whole name; {there} "
-            f"in a list, or pass {ALL_LINEAR!r}"
+            f"target_modules {shown!r} match no module, because a string is a regular expression of a whole name; "
+            f"{there} in a list, or pass {ALL_LINEAR!r}"
         )
     idle = [] if isinstance(asked.target_modules, str) else [
         entry for entry in sorted(asked.target_modules) if not any(f".{name}".endswith(f".{entry}") for name in named)
@@ -292,18 +301,22 @@ def _to_keep(asked: Any) -> list[str]:
     return sorted({*(asked.modules_to_save or []), *HEADS.get(asked.task_type, [])})
 
 
-def _kind(module: Any) -> str | None:
+def layer_kind(module: torch.nn.Module) -> str | None:
+    """Return the kind of layer that `module` is for LoRA: Linear, Conv1D, Embedding, or None for any other."""
     import torch
     from transformers import Conv1D
 
-    for kind, its_class in (("Linear", torch.nn.Linear), ("Conv1D", Conv1D), ("Embedding", torch.nn.Embedding)):
-        if isinstance(module, its_class):
-            return QUANTIZED.get(type(module).__name__, kind)
-    return None
+    kinds = {torch.nn.Linear: "Linear", Conv1D: "Conv1D", torch.nn.Embedding: "Embedding"}
+    return next((name for kind, name in kinds.items() if isinstance(module, kind)), None)
+
+
+def _kind(module: torch.nn.Module) -> str | None:
+    """Return the kind of a layer, or its number of bits if it is quantized."""
+    return (kind := layer_kind(module)) and QUANTIZED.get(type(module).__name__, kind)
 
 
 def _widths(module: Any) -> tuple[int, int]:
-    """Return what a layer of a known kind takes and gives. The weight of a Conv1D is (in, out)."""
+    """Return the numbers of inputs and outputs of a layer of a known kind. The weight of a Conv1D is (in, out)."""
     import torch
 
     if isinstance(module, torch.nn.Linear):

@@ -1,1 +1,1 @@
-"""The commands that work on a saved model: each module adds its own to the command line."""
+"""The commands of the command line: each module adds its options with `add`, and runs with `run`."""

@@ -1,4 +1,4 @@
-"""ftlab generate: what a language model, with an adapter or without, answers to the prompts of a file."""
+"""ftlab generate: answer the prompts of a file with a language model, with or without an adapter."""
 
 from __future__ import annotations
 
@@ -14,47 +14,51 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to the command line's commands."""
-    generate = commands.add_parser("generate", help="let a language model answer the prompts of a file")
+    """Add the command and its options to `commands`, the subparsers of the command line."""
+    generate = commands.add_parser("generate", help="answer the prompts of a file with a language model")
     generate.add_argument("model", help="a folder that a lesson saved, a model of the course, or a hub id")
     generate.add_argument(
         "file", nargs="?", default="-", help="CSV, TSV, JSONL or .txt (default: one prompt a line on stdin)"
     )
     generate.add_argument("--adapter", type=Path, metavar="DIR", help="a LoRA adapter that was trained on this model")
     generate.add_argument(
-        "--record-base", action="store_true", help="write into the adapter's folder that this model is its base"
+        "--record-base", action="store_true", help="record this model as the base, in the adapter's folder"
     )
     generate.add_argument("--prompt", default="prompt", metavar="COL", help="the column of the prompts")
-    generate.add_argument("--instruct", action="store_true", help="put the course's instruction format around each")
-    generate.add_argument("--chat", action="store_true", help="put the chat template that the model brings around each")
-    generate.add_argument("--system", metavar="TEXT", help="with --chat: what the model is told before")
-    generate.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="the longest answer")
-    generate.add_argument("--temperature", type=float, metavar="T", help="draw tokens (default: the likeliest)")
-    generate.add_argument("--seed", type=int, metavar="S", help="of what is drawn (default: 0)")
-    generate.add_argument("--batch-size", type=int, metavar="N", help="the most prompts at a time")
+    generate.add_argument("--instruct", action="store_true", help="put each prompt into the course's instruction format")
+    generate.add_argument("--chat", action="store_true", help="put each prompt into the model's own chat template")
+    generate.add_argument("--system", metavar="TEXT", help="with --chat: the system message")
+    generate.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="the longest answer (default: 128)")
+    generate.add_argument("--temperature", type=float, metavar="T", help="draw tokens (default: the most likely)")
+    generate.add_argument("--seed", type=int, metavar="S", help="seed of the drawn tokens (default: 0)")
+    generate.add_argument("--batch-size", type=int, metavar="N", help="the most prompts in a batch")
     generate.add_argument("--json", action="store_true", help="one JSON object a line, with prompt, stopped and tokens")
     generate.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the answers to stdout, in the order of the prompts. Returns the exit code."""
+    """Write the answers to stdout, in the order of the prompts, as the `options` ask. Return the exit code.
+
+    Raises:
+        BadInput: options that do not go together, or prompts, a model or an adapter that cannot be used.
+    """
     import pandas as pd
 
     from ftlab.data import streams
     from ftlab.models.generation import Sampling
 
     if options.record_base and options.adapter is None:
-        raise BadInput("--record-base is for an adapter; name its folder with --adapter, or leave --record-base out")
+        raise BadInput("--record-base needs an adapter; name its folder with --adapter, or leave --record-base out")
     if options.seed is not None and options.temperature is None:
-        raise BadInput("--seed is for tokens that are drawn; add a --temperature, or leave --seed out")
+        raise BadInput("--seed needs tokens that are drawn; add a --temperature, or leave --seed out")
     sampling = None if options.temperature is None else Sampling(options.seed or 0, options.temperature)
     for name, value in (("--max-new-tokens", options.max_new_tokens), ("--batch-size", options.batch_size)):
         if value is not None and value < 1:
             raise BadInput(f"{name} is {value}; expected at least 1")
     if options.chat and options.instruct:
-        raise BadInput("--chat is the format of the model's maker and --instruct that of the course; give one of them")
+        raise BadInput("--chat is the model's own format and --instruct that of the course; give one of them")
     if options.system is not None and not options.chat:
-        raise BadInput("--system is for a chat; add --chat, or leave --system out")
+        raise BadInput("--system needs a chat; add --chat, or leave --system out")
     parts = list(streams.chunks(options.file, options.prompt, advice="name the column of the prompts with --prompt"))
     from ftlab.inference.generator import Generator, require_prompts
 
@@ -66,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
         lora.record_fitting_base(options.adapter, options.model)
     generator = Generator.load(options.model, options.adapter)
-    _say_what_is_left_aside(generator, options)
+    _report_unused(generator, options)
     prompts = [generator.prompt(text) for text in given] if options.instruct else given
     answers = generator.answer(
         prompts, chat=options.chat, system=options.system, max_new_tokens=options.max_new_tokens, sampling=sampling,
@@ -78,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
             write(pd.DataFrame(lines, columns=["prompt", "answer", "stopped", "tokens"]))
     else:
         several = sum("\n" in answer.text for answer in answers)
-        if several and len(answers) > 1:  # else nobody could tell which line belongs to which prompt
+        if several and len(answers) > 1:  # a reader could not assign the lines to the prompts
             print(
                 f"ftlab: {several:,} of {len(answers):,} answers have more than one line; --json keeps each on one",
                 file=sys.stderr,
@@ -88,26 +92,26 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _source(file: str) -> tuple[str, str]:
-    """What a message calls the file, and what it counts in it."""
+    """Return the name of the file in messages, and the unit in which they count."""
     if file == "-":
         return "stdin", "line"
     return file, "line" if file.lower().endswith(".txt") else "row"
 
 
-def _say_what_is_left_aside(generator: Generator, options: argparse.Namespace) -> None:
-    """Tell, on stderr, of what the model brings and what is not used."""
+def _report_unused(generator: Generator, options: argparse.Namespace) -> None:
+    """Report, on stderr, a chat template and a generation config of the model that are not used."""
     from ftlab.models.generation import own_rules
 
     if generator.chat_template and not (options.chat or options.instruct):
         print(
-            f"ftlab: {options.model} brings a chat template, and the prompts go in without it; --chat puts it around "
-            "each, --instruct the course's format",
+            f"ftlab: {options.model} has a chat template, and the prompts are used without it; --chat puts each into "
+            "it, --instruct into the course's format",
             file=sys.stderr,
         )
     if rules := own_rules(generator.model):
         said = ", ".join(f"{name} {value}" for name, value in rules.items())
         print(
-            f"ftlab: {options.model} has a generation config that says {said[:200]}; this is left aside, so that all "
-            "models answer by the same rules",
+            f"ftlab: {options.model} has a generation config with {said[:200]}; it is ignored, so that all models "
+            "answer by the same rules",
             file=sys.stderr,
         )

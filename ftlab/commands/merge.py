@@ -1,4 +1,4 @@
-"""ftlab merge: an adapter into its base, kept only with a certificate that it still does the same."""
+"""ftlab merge: merge an adapter into its base, and keep the result only if its certificate passes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ PASSAGES, WORDS = 12, 24  # of the course's general text, which no adapter of th
 
 
 def add(commands: Any) -> None:
-    """Add the command to the command line's commands."""
-    merge = commands.add_parser("merge", help="merge a LoRA adapter into its base, and prove that it does the same")
+    """Add the command and its options to `commands`, the subparsers of the command line."""
+    merge = commands.add_parser("merge", help="merge a LoRA adapter into its base, and certify the result")
     merge.add_argument("base", help="the model that the adapter was trained on: a folder, or a model of the course")
     merge.add_argument("adapter", type=Path, help="the folder of the adapter")
     merge.add_argument("out", type=Path, help="a new folder for the merged model")
@@ -23,14 +23,17 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     merge.add_argument("--prompt", default="prompt", metavar="COL", help="the column of these texts (default: prompt)")
     merge.add_argument(
-        "--record-base", action="store_true", help="write into the adapter's folder that this model is its base"
+        "--record-base", action="store_true", help="record this model as the base, in the adapter's folder"
     )
     merge.add_argument("--json", action="store_true", help="one JSON object on stdout")
     merge.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Merge, measure, and print the certificate. Returns the exit code; without a good certificate nothing is kept."""
+    """Merge, measure and print the certificate, as the `options` ask. Return the exit code.
+
+    If the certificate does not pass, nothing is kept.
+    """
     from ftlab.adapters import lora
     from ftlab.data import streams
     from ftlab.evaluation import forgetting

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to the command line's commands."""
+    """Add the command and its options to `commands`, the subparsers of the command line."""
     predict = commands.add_parser("predict", help="label the texts of a file with a saved classifier")
     predict.add_argument("model", help="a folder that lesson 02 saved, or a hub id")
     predict.add_argument(
@@ -27,29 +27,33 @@ def add(commands: Any) -> None:
     predict.add_argument("--out", type=Path, help="a CSV, TSV or JSONL file (default: JSONL on stdout)")
     predict.add_argument("--max-length", type=int, metavar="N", help="in tokens (default: as the model was trained)")
     predict.add_argument(
-        "--unsure-below", type=float, default=0.0, metavar="P", help="say unsure where no label has this probability"
+        "--unsure-below", type=float, default=0.0, metavar="P", help="print unsure where no label has this probability"
     )
     predict.add_argument(
         "--half",
         action="store_true",
-        help="half precision where this machine computes in it: faster, and a little less exact",
+        help="half precision where this machine computes in it: faster, and slightly less exact",
     )
-    predict.add_argument("--json", action="store_true", help="one JSON object on stdout, on what was written to OUT")
+    predict.add_argument("--json", action="store_true", help="one JSON object on stdout about what was written to OUT")
     predict.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write each row with its label beside it, to a file or to stdout. Returns the exit code."""
+    """Write each row with its label, to a file or to stdout, as the `options` ask. Return the exit code.
+
+    Raises:
+        BadInput: --json without --out, or a file or a model that cannot be used.
+    """
     from collections import Counter
 
     from ftlab.data import streams
 
     if options.json and not options.out:
-        raise BadInput("--json says what was written: name the file for the answers with --out")
+        raise BadInput("--json describes what was written to a file; name the file with --out")
     if options.out:
         streams.require_writable(options.out, options.file)
     parts = streams.chunks(options.file, options.text, advice="name the column of the texts with --text")
-    first = next(parts)  # a file that cannot be read is told before a model is loaded
+    first = next(parts)  # a file that cannot be read is reported before a model is loaded
     from ftlab.inference import UNSURE, Classifier
 
     classifier = Classifier(options.model, max_length=options.max_length, dtype=_half() if options.half else None)
@@ -65,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
             progress.update(len(answered))
             unlabelled += int(answered["prediction"].isna().sum())
     if unlabelled:
-        print(f"ftlab: {unlabelled:,} of {rows:,} rows have no text, and so no label", file=sys.stderr)
+        print(f"ftlab: {unlabelled:,} of {rows:,} rows have no text, so they get no label", file=sys.stderr)
     names = [*classifier.labels, *([UNSURE] if options.unsure_below else [])]
     if options.json:
         counts = {name: labels[name] for name in names}
@@ -77,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _half() -> torch.dtype | None:
-    """Half precision where this machine computes in it; None, with a word to the user, where it does not."""
+    """Return half precision if this machine computes in it, else None, with a message to the user."""
     import torch
 
     from ftlab.models import devices

@@ -33,7 +33,7 @@ class Step:
 
 
 class StepCounter(TorchDispatchMode):
-    """A context that counts FLOPs and the bytes of tensors, now and at the peak, without the tensors of `model`."""
+    """A context that counts FLOPs, and the bytes of all tensors, now and at the peak, except the tensors of `model`."""
 
     def __init__(self, model: nn.Module | None = None) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Kernels(TorchFunctionMode):
     """A context in which the meta device uses the kernels of `device`, "cuda" or "cpu".
 
     Fused attention keeps no matrix of attention weights. CUDA always uses it; a CPU does so without attention dropout.
-    The mask of dropout has one byte per value on CUDA; on a CPU an element has the size of a value.
+    A dropout mask takes one byte per value on CUDA, and as many bytes as the values on a CPU.
     """
 
     def __init__(self, device: str) -> None:

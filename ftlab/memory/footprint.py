@@ -266,7 +266,9 @@ def _check_sizes(config: Any, *, batch_size: int, length: int, rank: int, superv
         )
     width = config.hidden_size
     if rank > width:
-        raise BadInput(f"rank {rank} is above the model's width; expected at most {width}: 8 to 64 are usual")
+        raise BadInput(
+            f"rank {rank} is above the model's width; expected at most {width}: give a smaller rank (8 to 64 are usual)"
+        )
     positions = getattr(config, "max_position_embeddings", None)
     if positions and length > positions:
         raise BadInput(

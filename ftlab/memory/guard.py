@@ -12,7 +12,8 @@ from ftlab.memory import footprint
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Out of memory, in a RuntimeError: of the CPU's allocator (each system has its own message), of MPS or CUDA, of C++.
+# Parts of a RuntimeError that means out of memory: of the CPU's allocator (the rest differs by system), of MPS or CUDA,
+# and of C++.
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "std::bad_alloc")
 
 

@@ -1,7 +1,7 @@
-"""Models to train, built on PyTorch's meta device: from a config, with LoRA adapters and 4-bit layers, without weights.
+"""Models without weights, as they are trained: built from a config, with LoRA adapters and 4-bit layers.
 
-Each parameter has its shape and dtype, but no values. So a model of any size takes no memory, and its parameters are
-counted, not estimated. PEFT itself adds the adapters.
+On PyTorch's meta device each parameter has a shape and a dtype, but no values. So a model of any size takes no memory,
+and its parameters are counted, not estimated. PEFT itself adds the adapters.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 CONFIGS = Path(__file__).parent / "configs"  # of the hub models, as published: their weights are gigabytes
-# What LoRA adapts by default, by the names of the layers: other architectures use the same names. The last is Phi-3's,
-# which makes queries, keys and values in one matrix.
+# The layers that LoRA adapts by default. Architectures without a preset use the same names, so the names are searched
+# in the model. The last is Phi-3's, which makes queries, keys and values in one matrix.
 QUERY_AND_VALUE = (*PRESETS.values(), ["qkv_proj"])
 # NF4 in QLoRA (Dettmers et al. 2023, section 3): each block of 64 values has a scale. Double quantization stores the
 # scales in 8 bits, and each block of 256 scales has a scale of its own.
@@ -96,7 +96,7 @@ def adapt(model: Any, *, rank: int, target_modules: Sequence[str] | str | None =
         The model, wrapped by PEFT.
 
     Raises:
-        BadInput: no linear layer has one of these names; PEFT says so with a ValueError.
+        BadInput: no linear layer has one of these names, which is a ValueError in PEFT.
     """
     from peft import LoraConfig, TaskType, get_peft_model
     from transformers import Conv1D
@@ -141,8 +141,8 @@ def quantize(model: Any, *, double: bool = True) -> None:
     is_converted = transformers_internals.is_converted(model)
     for name, module in list(model.named_modules()):
         if type(module) in (nn.Linear, Conv1D) and is_converted(name):
-            shape = module.weight.shape if isinstance(module, Conv1D) else module.weight.shape[::-1]
-            model.set_submodule(name, FourBitLinear(*shape, module.bias, double))
+            in_features, out_features = module.weight.shape if isinstance(module, Conv1D) else module.weight.shape[::-1]
+            model.set_submodule(name, FourBitLinear(in_features, out_features, module.bias, double))
 
 
 def four_bit_bytes(values: int, *, double: bool = True) -> tuple[int, int]:
@@ -170,8 +170,8 @@ def four_bit_bytes(values: int, *, double: bool = True) -> tuple[int, int]:
 class FourBitLinear(nn.Linear):
     """A linear layer in NF4 on the meta device: each matrix product unpacks the weight and frees it at once.
 
-    It takes the memory of bitsandbytes' `Linear4bit`. The backward pass unpacks the weight again, so the layer keeps
-    neither its input nor an unpacked weight.
+    It takes as much memory as bitsandbytes' `Linear4bit`. The backward pass unpacks the weight again, so the layer
+    keeps neither its input nor an unpacked weight.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: nn.Parameter | None, double: bool) -> None:

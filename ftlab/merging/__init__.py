@@ -1,1 +1,1 @@
-"""A LoRA adapter merged into its base, file to file, with a certificate that the merged model answers the same."""
+"""Merge a LoRA adapter into its base, file to file, and certify that the merged model gives the same answers."""

@@ -1,8 +1,8 @@
-"""Proof that a merge kept what the adapter does.
+"""Certify a merge: compare the merged model's logits with those of the base with its unmerged adapter.
 
-The same texts go through the base with its adapter apart, through the merged model, and through the merged model as it
-lies on the disk. All are computed in fp32, whatever they are stored in. That is exact for their weights, so what
-differs is the merge: its rounding, or its mistake. In bf16 the arithmetic of 30 layers would hide either.
+The same texts go through the base with its adapter, the merged model in memory, and the merged model loaded from disk.
+All compute in fp32, whatever dtype they are stored in. This is exact for their weights, so a difference comes from the
+merge: from rounding, or from a mistake. In bf16 the rounding errors of 30 layers would hide both.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import pandas as pd
 
 from ftlab import files
 from ftlab.adapters import lora
-from ftlab.adapters.config import BASE
+from ftlab.adapters.config import BASE, WEIGHTS
 from ftlab.errors import BadInput, CheckFailed
 from ftlab.merging import merge as merging
-from ftlab.merging import plan as merge_plan
 from ftlab.merging.merge import Merged
 from ftlab.models import loading, loading_report
 from ftlab.models.logits import logits_of_rows, mean_loss
@@ -28,26 +27,26 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-# What rounding the merged weights to a dtype may do. Measured with random factors of several sizes on two-layer GPT-2,
-# Phi and Llama models and on SmolLM2 (30 layers), LoRA and DoRA. A right merge was off by at most 9e-7 (fp32), 3.4e-3
-# (fp16) and 9.5e-3 (bf16) of the largest logit, and one that was wrong in the two-layer models by 2.8e-2 and more. A
-# small adapter can be wrong and stay below that in a deep model; there the second bound holds: of what the adapter
-# does, a right merge kept all but 0.04 %, 8 % and 11 %, and one with a layer left out lost 30 %. In bf16 the smallest
-# adapter lost 51 % by rounding alone: then the merge is right, and still not what was trained.
+# Bounds of the effect of rounding merged weights to a dtype. Measured with random factors of several sizes on two-layer
+# GPT-2, Phi and Llama models and on SmolLM2 (30 layers), LoRA and DoRA. A correct merge was off by at most 9e-7 (fp32),
+# 3.4e-3 (fp16) and 9.5e-3 (bf16) of the largest logit, and a wrong one in the two-layer models by 2.8e-2 and more. In a
+# deep model a small adapter can be merged wrongly and stay below that; the second bound is for this case. A correct
+# merge lost at most 0.04 %, 8 % and 11 % of the adapter's effect, and one without one of the layers lost 30 %. In bf16
+# the smallest adapter lost 51 % by rounding alone: such a merge is correct, but the result is not what was trained.
 TOLERANCE = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}  # of the largest logit
 LOST = {"float32": 1e-2, "float16": 0.1, "bfloat16": 0.25}  # of the adapter's effect, in root mean squares
-ARITHMETIC = 1e-5  # of the largest logit: below it fp32 differs by itself, whatever the effect (at most 3e-6 measured)
+ARITHMETIC = 1e-5  # of the largest logit: smaller differences are fp32 arithmetic (at most 3e-6 measured)
 CARD, RECORD = "README.md", "certificate.json"
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a model is from the one with its adapter apart, over all positions of all prompts.
+    """The differences of a model from the one with the unmerged adapter, over all positions of all prompts.
 
-    `difference` is the largest one of a logit, `share` the same over the adapter model's largest logit; `lost` is the
-    root mean square of the differences over that of the adapter's own effect (None where that is not known); `kl` the
-    mean Kullback-Leibler divergence of the next-token distributions in nats; `same_next` the share of positions with
-    the same likeliest next token; `loss` the model's own loss of a token of the prompts, in nats.
+    `difference` is the largest absolute difference of a logit, and `share` its ratio to the largest logit. `lost` is
+    the root mean square of the differences, divided by that of the adapter's own effect (None if that is unknown).
+    `kl` is the mean Kullback-Leibler divergence of the next-token distributions in nats, `same_next` the share of
+    positions with the same most likely next token, and `loss` the model's own mean loss of a token in nats.
     """
 
     model: str
@@ -61,11 +60,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was measured for the merged model and the reloaded one, beside the adapter apart (its `loss`).
+    """The measurements of the merged model and the reloaded one, and the `loss` with the unmerged adapter.
 
-    `dtype` is what the merged model is stored in. `effect` says how far the adapter moves the base's logits, over the
-    largest logit; it is None where the adapter cannot be turned off. `notes` are what else one should know, in
-    sentences.
+    `dtype` is that of the stored merged model. `effect` is the largest change of a logit by the adapter, divided by
+    the largest logit; it is None if the adapter cannot be turned off. `notes` are further remarks, in sentences.
     """
 
     dtype: str
@@ -79,14 +77,14 @@ class Certificate:
 
     @property
     def ok(self) -> bool:
-        """Whether both models are within what rounding to the dtype explains. A NaN is not."""
+        """Whether both models are within the tolerance of rounding to the dtype. NaN is not."""
         return not self.failures()
 
     def failures(self) -> list[str]:
-        """What is beyond the tolerance, each in words."""
+        """Return a description of each difference beyond the tolerance."""
         told = []
         for one in (self.merged, self.reloaded):
-            if not one.share <= TOLERANCE[self.dtype]:  # so that a NaN fails
+            if not one.share <= TOLERANCE[self.dtype]:  # a NaN fails too
                 told.append(
                     f"the model {one.model} has a logit that is off by {one.share:.2g} of the largest one (rounding to "
                     f"{self.dtype} explains {TOLERANCE[self.dtype]:g})"
@@ -99,7 +97,7 @@ class Certificate:
         return told
 
     def table(self) -> pd.DataFrame:
-        """A line for the adapter apart, the merged model, and the merged model loaded again."""
+        """Return a row each for the unmerged adapter, the merged model, and the merged model loaded again."""
         apart = Agreement("adapter apart", 0.0, 0.0, None if self.effect is None else 0.0, 0.0, 1.0, self.loss)
         frame = pd.DataFrame([asdict(one) for one in (apart, self.merged, self.reloaded)]).set_index("model")
         return frame.rename(columns={
@@ -109,7 +107,7 @@ class Certificate:
         })  # fmt: skip
 
     def markdown(self) -> str:
-        """A section for a model card."""
+        """Return the section of a model card about this certificate."""
         table = self.table()
         lines = ["| " + " | ".join(["", *table.columns]) + " |", "|---" * (1 + len(table.columns)) + "|"]
         for name, line in table.iterrows():
@@ -128,7 +126,7 @@ class Certificate:
         ])  # fmt: skip
 
     def record(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Return all measurements and limits, for JSON."""
         limits = {"tolerance": TOLERANCE[self.dtype], "tolerance_lost": LOST[self.dtype]}
         return {"ok": self.ok, "failures": self.failures(), **limits, **asdict(self)}
 
@@ -140,64 +138,88 @@ def certificate(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
 ) -> Certificate:
-    """Hold a merged model, and the same loaded again from disk, against the base with its adapter apart.
+    """Compare a merged model, and the same loaded from disk, with the base with its unmerged adapter.
 
-    `prompts` are texts that the adapter was not trained on; they run one at a time. Raises BadInput for no prompts, one
-    of less than two tokens or more than the model's positions, and for models that share their weights.
+    Args:
+        adapter_model: the base, wrapped with the adapter.
+        merged_model: the merged model in memory.
+        reloaded_model: the merged model from disk.
+        tokenizer: of all three.
+        prompts: texts that the adapter was not trained on; they run one at a time.
+
+    Returns:
+        The certificate, passed or not.
+
+    Raises:
+        BadInput: the prompts do not suit (see `encode`), or the models share their weights.
     """
     own = {tensor.data_ptr() for tensor in adapter_model.parameters() if tensor.numel()}
     if any(tensor.data_ptr() in own for model in (merged_model, reloaded_model) for tensor in model.parameters()):
         raise BadInput(
-            "the adapter's model and the merged one are the same in memory, since `merge_and_unload` merges in place; "
-            "load the base and the adapter once more to compare with"
+            "the adapter's model and the merged one share their weights, because `merge_and_unload` merges in place; "
+            "load the base and the adapter again to compare with"
         )
-    apart = _Apart(adapter_model, encode(tokenizer, prompts, adapter_model.config))
-    merged, reloaded = apart.hold("merged", merged_model), apart.hold("merged, loaded again", reloaded_model)
-    return apart.certificate(merged, reloaded, str(reloaded_model.dtype).removeprefix("torch."))
+    unmerged = _Unmerged(adapter_model, encode(tokenizer, prompts, adapter_model.config))
+    merged, reloaded = (
+        unmerged.compare("merged", merged_model),
+        unmerged.compare("merged, loaded again", reloaded_model),
+    )
+    return unmerged.certificate(merged, reloaded, str(reloaded_model.dtype).removeprefix("torch."))
 
 
 def merge_with_certificate(base: Path, adapter: Path, out: Path, prompts: Sequence[str]) -> Certificate:
-    """Merge a causal language model as `merging.merge` does, and keep the result only if its certificate is good.
+    """Merge a causal language model as `merge` does, and keep the result only if its certificate passes.
 
-    The adapter on its base, PEFT's own merge of the two in memory, and the merged files answer in turn, so that memory
-    is that of one model in fp32. `out` gets certificate.json and README.md, a model card. Raises BadInput as `merge`
-    and `certificate` do, and CheckFailed above the tolerance; nothing is left at `out` then.
+    The adapter on its base, PEFT's own merge of the two in memory, and the merged files run one after the other, so
+    memory holds one model in fp32 at a time.
+
+    Args:
+        base, adapter: folders, as for `merge`.
+        out: a new folder. It also gets certificate.json and README.md, a model card.
+        prompts: as for `certificate`.
+
+    Returns:
+        The certificate, which has passed.
+
+    Raises:
+        BadInput: as `merge` and `certificate`; or the base is not a causal language model.
+        CheckFailed: the certificate does not pass; nothing is left at `out`.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     base, adapter = Path(base).expanduser().resolve(), Path(adapter).expanduser().resolve()
-    tokenizer = loading.tokenizer(str(base))  # absolute, and so a folder, whatever its name
+    tokenizer = loading.tokenizer(str(base))  # an absolute path is a folder, whatever its name
     config = loading.config(str(base))
     if not str((config.architectures or [""])[0]).endswith(("ForCausalLM", "LMHeadModel")):
-        raise BadInput(f"{base} is no causal language model ({config.architectures}); merge it with `merging.merge`")
+        raise BadInput(f"{base} is not a causal language model ({config.architectures}); merge it with `merging.merge`")
     rows = encode(tokenizer, prompts, config)
-    with merging.begun(base, adapter, out) as (folder, merged):
+    with merging.staged(base, adapter, out) as (folder, merged):
         options = {"dtype": merged.dtype}
         model: Any = loading.load(AutoModelForCausalLM, str(base), config=config, **options)
         model = lora.attach(model, lora.require_fit(model, adapter, str(base)))
-        apart = _Apart(model, rows)
-        in_memory = apart.hold("merged", model.merge_and_unload())
+        unmerged = _Unmerged(model, rows)
+        in_memory = unmerged.compare("merged", model.merge_and_unload())
         del model
         config = AutoConfig.from_pretrained(folder / merging.UNFINISHED)
         again, report = AutoModelForCausalLM.from_pretrained(
             folder, config=config, use_safetensors=True, **options, **loading_report.REPORTED
         )
         loading_report.require_whole(again, report, "the merged model")
-        reloaded = apart.hold("merged, loaded again", again)
-        found = replace(apart.certificate(in_memory, reloaded, merged.dtype), notes=_notes(merged, base, tokenizer))
+        reloaded = unmerged.compare("merged, loaded again", again)
+        found = replace(unmerged.certificate(in_memory, reloaded, merged.dtype), notes=_notes(merged, base, tokenizer))
         if not found.ok:
             raise CheckFailed(
                 f"the merge of {adapter} into {base} does not do what the adapter does: {found.failures()[0]}; nothing "
                 "was kept: merge into the base in float32, or use the adapter apart"
             )
-        hashes = {"base": loading.weights_sha256(base), "adapter": files.sha256(adapter / merge_plan.WEIGHTS)}
+        hashes = {"base": loading.weights_sha256(base), "adapter": files.sha256(adapter / WEIGHTS)}
         files.write_json(folder / RECORD, {**found.record(), "sha256": hashes})
         (folder / CARD).write_text(_card(base, adapter, merged, found, hashes), encoding="utf-8")
     return found
 
 
 def _notes(merged: Merged, base: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """What the numbers of a certificate do not say of a merge."""
+    """Return remarks on a merge that the numbers of its certificate do not show."""
     notes = []
     if not merged.recorded:
         notes.append(
@@ -219,7 +241,10 @@ def _notes(merged: Merged, base: Path, tokenizer: PreTrainedTokenizerBase) -> tu
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], config: Any) -> list[list[int]]:
-    """The token ids of each prompt. Raises BadInput for none, for a prompt too short to predict, and one too long."""
+    """Return the token ids of each of the `prompts` by `tokenizer`.
+
+    Raises BadInput without prompts, and for one of less than two tokens or of more than the positions in `config`.
+    """
     if isinstance(prompts, str) or not len(prompts):
         raise BadInput("a certificate needs texts to measure on; give a list of at least one")
     rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
@@ -227,7 +252,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], config: A
     for number, row in enumerate(rows):
         if len(row) < 2:
             raise BadInput(
-                f"prompt {number} is empty or a single token, which leaves nothing to predict; give more text"
+                f"prompt {number} is empty or a single token, so there is no token to predict; give more text"
             )
         if most is not None and len(row) > most:
             raise BadInput(
@@ -236,8 +261,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], config: A
     return rows
 
 
-class _Apart:
-    """The answers of the base with its adapter apart, kept to hold other models against."""
+class _Unmerged:
+    """The logits of the base with its unmerged adapter, to compare other models with."""
 
     def __init__(self, model: Any, rows: Sequence[Sequence[int]]) -> None:
         self.rows = rows
@@ -251,8 +276,8 @@ class _Apart:
             with model.disable_adapter():
                 self.effect, self.effect_square = self._distance(list(logits_of_rows(model, rows)))
 
-    def hold(self, name: str, model: Any) -> Agreement:
-        """How far another model is from this one."""
+    def compare(self, name: str, model: Any) -> Agreement:
+        """Return the differences of the model `name` from this one."""
         import torch
 
         others = list(logits_of_rows(model, self.rows))
@@ -272,7 +297,7 @@ class _Apart:
         )
 
     def certificate(self, merged: Agreement, reloaded: Agreement, dtype: str) -> Certificate:
-        """The certificate of two models that were held against this one."""
+        """Return the certificate of two models that were compared with this one."""
         if dtype not in TOLERANCE:
             raise BadInput(f"the merged model is stored in {dtype}; expected one of {', '.join(TOLERANCE)}")
         effect = None if self.effect is None else self.effect / self.largest
@@ -280,21 +305,21 @@ class _Apart:
         return Certificate(dtype, len(self.rows), positions, self.loss, effect, merged, reloaded)
 
     def _distance(self, others: Sequence[torch.Tensor]) -> tuple[float, float]:
-        """The largest difference of a logit, and the sum of the squares of all."""
+        """Return the largest difference of a logit, and the sum of the squares of all."""
         gaps = [other - own for own, other in zip(self.logits, others, strict=True)]
-        # A NaN is larger than all: max() of Python would lose it.
+        # NaN counts as the maximum; `max()` would ignore it.
         largest = max((float(gap.abs().max()) for gap in gaps), key=lambda gap: (gap != gap, gap))
         return largest, sum(float(gap.double().square().sum()) for gap in gaps)
 
 
 def _can_be_turned_off(model: Any) -> bool:
-    """Whether PEFT can give the base back: not where it trained the base's own biases."""
+    """Return whether PEFT can turn the adapter off: not if it trained the base's own biases."""
     configs = getattr(model, "peft_config", {}).values()
     return hasattr(model, "disable_adapter") and all(getattr(one, "bias", "none") == "none" for one in configs)
 
 
 def _card(base: Path, adapter: Path, merged: Merged, found: Certificate, hashes: dict[str, str]) -> str:
-    """The model card; of folders it tells the name and not the path, which names a person."""
+    """Return the model card. It names folders without their paths, which may contain a person's name."""
     from huggingface_hub import ModelCardData
 
     title = f"{base.name} with {adapter.name} merged in"

@@ -1,9 +1,9 @@
-"""A LoRA adapter merged into a checkpoint from file to file: no model is loaded, memory is that of one tensor.
+"""Merge a LoRA adapter into a checkpoint from file to file: no model is loaded, and memory holds one tensor at a time.
 
-A merged shard has exactly the layout of its base's shard, the same header and offsets. So the tensors that the adapter
-changes are written where they lie, what is around them is copied, and no byte is written twice. Only where the adapter
-brings a vocabulary of another size, its shards are laid out anew, in the same order. The formulas are those of PEFT's
-`merge_and_unload` (peft 0.21: tuners/lora/layer.py, variants.py, dora.py), in the same order and the same precision.
+A merged shard has the layout of its base's shard: the same header, the same offsets. So the changed tensors are written
+in their places, the bytes around them are copied, and no byte is written twice. Only for a vocabulary of another size,
+a shard gets a new layout, in the same order. The formulas are those of PEFT's `merge_and_unload` (peft 0.21:
+tuners/lora/layer.py, variants.py, dora.py), in the same order and the same precision.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab import files
+from ftlab.adapters.config import WEIGHTS
 from ftlab.errors import BadInput
 from ftlab.merging import plan as merge_plan
 from ftlab.merging.plan import TOKENIZER, Change, Plan
@@ -28,20 +29,20 @@ from ftlab.progress import Bar
 if TYPE_CHECKING:
     import torch
 
-# What stands beside the weights and belongs to the model whatever it has learned.
+# Files of the base that belong to the merged model too.
 BESIDE = ("generation_config.json", *TOKENIZER, "preprocessor_config.json", "LICENSE*", "NOTICE*")
-UNFINISHED = "config.json.unfinished"  # until all else is there: a folder without config.json loads as no model
-BLOCK = 2**18  # numbers that are computed at a time: 1 MB in fp32, which stays in a core's cache (8 times as fast)
-ROWS = 64  # of outputs, at least: a product of whole tiles has the bits that PEFT's product of the whole has
+UNFINISHED = "config.json.unfinished"  # the config until all else is written: no folder loads without config.json
+BLOCK = 2**18  # numbers in one computation: 1 MB in fp32, which stays in a core's cache (8 times as fast)
+ROWS = 64  # the fewest outputs in a block: then a product by blocks has the same bits as PEFT's single product
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did: the folder, the tensors that got a delta (`merged`) or another tensor's place (`replaced`).
+    """The result of a merge: the folder, and the names of the tensors with a delta (`merged`) or `replaced`.
 
-    `tensors` and `bytes` are those of all `shards`; `dtype` is the one that most of the weights are stored in.
-    `vocabulary` is the number of tokens where the adapter has brought another one than the base's, and `tokenizer` the
-    folder that the tokenizer came from. `recorded` says whether the adapter's base.json names this base.
+    `tensors`, `shards` and `bytes` are totals of the model; `dtype` is that of most of its bytes. `vocabulary` is the
+    number of tokens, if the adapter has another one than the base; then `tokenizer` is the folder of the tokenizer.
+    `recorded` tells whether the adapter's base.json names this base.
     """
 
     folder: Path
@@ -59,32 +60,44 @@ class Merged:
 def merge(base: Path, adapter: Path, out: Path) -> Merged:
     """Merge the adapter that PEFT saved in `adapter` into the model in `base`, as a new model in `out`.
 
-    `base` holds config.json and safetensors, in one file or in shards with an index; `out` gets the same files, the
-    tokenizer and the generation config. LoRA, rsLoRA and DoRA on Linear, Conv1D and Embedding layers, rank and alpha
-    patterns, modules_to_save and trained biases. The result is what PEFT's `merge_and_unload` gives with the base
-    loaded in its own dtype. Where the adapter brings its own embeddings for a larger vocabulary, the model gets that
-    vocabulary, and the tokenizer that lies beside the adapter, if there is one. Raises BadInput for anything else
-    before it writes, and for a full disk.
+    The result equals that of PEFT's `merge_and_unload` with the base loaded in its own dtype. Supported are LoRA,
+    rsLoRA and DoRA on Linear, Conv1D and Embedding layers, rank and alpha patterns, modules_to_save and trained
+    biases. If the adapter has embeddings for a larger vocabulary, the model gets that vocabulary, and the tokenizer in
+    the adapter's folder, if there is one.
 
-    The folder appears under its name only when it is whole: it is written under another one, its config last, and
-    renamed. What a killed process leaves beside `out` (`.partial-*`) goes with the next merge to that place.
+    The folder is written under another name, its config last, and then renamed, so `out` is complete or absent. The
+    next merge to the same place removes what a killed process left (`.partial-*`).
+
+    Args:
+        base: a folder with config.json and safetensors, in one file or in shards with an index.
+        adapter: a folder that PEFT saved.
+        out: a new or empty folder. It gets the same files as the base, the tokenizer and the generation config.
+
+    Returns:
+        What was merged.
+
+    Raises:
+        BadInput: the adapter cannot be merged exactly (nothing is written then), or the disk is full.
     """
-    with begun(base, adapter, out) as (_, merged):
+    with staged(base, adapter, out) as (_, merged):
         pass
     return merged
 
 
 @contextmanager
-def begun(base: Path, adapter: Path, out: Path) -> Iterator[tuple[Path, Merged]]:
-    """As `merge`, but gives the folder to look at before it becomes `out`; an error in the block removes it.
+def staged(base: Path, adapter: Path, out: Path) -> Iterator[tuple[Path, Merged]]:
+    """Merge `adapter` into `base` as `merge` does, but yield the folder to check before it becomes `out`.
 
-    The folder in the block has its config under another name, UNFINISHED: load it with that.
+    An error in the block removes it. In the block its config has the name UNFINISHED; load the model with that.
+
+    Yields:
+        The unfinished folder, and what was merged.
     """
     base, adapter = Path(base).expanduser(), Path(adapter).expanduser()
     place = _place(base, adapter, out)
     plan = merge_plan.read(base, adapter)
     merged = _summary(plan, place)
-    _require_disk(place, merged.bytes + sum(file.stat().st_size for file in _beside(plan)))
+    _require_disk(place, merged.bytes + sum(file.stat().st_size for file in _files_beside(plan)))
     with files.atomic(place, folder=True, replace=False, error=BadInput) as partial:
         _write(plan, partial)
         yield partial, merged
@@ -92,7 +105,7 @@ def begun(base: Path, adapter: Path, out: Path) -> Iterator[tuple[Path, Merged]]
 
 
 def _place(base: Path, adapter: Path, out: Path) -> Path:
-    """Where to write, links resolved. Raises BadInput for a folder that is not empty, and for base and adapter."""
+    """Return the folder to write to, links resolved. Raises BadInput unless it is new or empty."""
     place, there = files.named_path(str(out), "another folder for the merged model")
     place = place.resolve()
     for what, folder in (("base", base), ("adapter", adapter)):
@@ -116,8 +129,8 @@ def _require_disk(place: Path, needed: int) -> None:
         )
 
 
-def _beside(plan: Plan) -> list[Path]:
-    """The files that go with the weights; the tokenizer is that of one folder, the base's or the adapter's."""
+def _files_beside(plan: Plan) -> list[Path]:
+    """Return the files to copy with the weights; the tokenizer's are all from the base or all from the adapter."""
     own = plan.tokenizer or plan.base.folder
     sources = {pattern: own if pattern in TOKENIZER else plan.base.folder for pattern in BESIDE}
     return sorted({file for pattern, folder in sources.items() for file in folder.glob(pattern) if file.is_file()})
@@ -140,14 +153,14 @@ def _summary(plan: Plan, place: Path) -> Merged:
 
 
 def _size(plan: Plan, shard: str) -> int:
-    """How many bytes a merged shard has."""
+    """Return the number of bytes of a merged shard."""
     return plan.layouts[shard].size if shard in plan.layouts else (plan.base.folder / shard).stat().st_size
 
 
 def _write(plan: Plan, folder: Path) -> None:
-    """Everything but config.json, which stays under a name that nothing loads.
+    """Write the merged model, with its config under the name UNFINISHED.
 
-    One thread copies, shard after shard, what stays, while this one computes and writes what changes.
+    One thread copies the unchanged bytes, shard after shard, while this one computes and writes the changed tensors.
     """
     from safetensors import safe_open
 
@@ -165,7 +178,7 @@ def _write(plan: Plan, folder: Path) -> None:
             if layout is not None:  # the header is written already
                 moves = _around_header(base / shard, len(layout.header), moves)
             copies[shard] = copying.submit(shards.copy_around, base / shard, folder / shard, moves)
-        with safe_open(plan.adapter / merge_plan.WEIGHTS, framework="pt") as adapter, _one_thread():
+        with safe_open(plan.adapter / WEIGHTS, framework="pt") as adapter, _one_thread():
             for shard in Bar(plan.base.shards, desc="merging", unit="shards"):
                 with (base / shard).open("rb") as old, (folder / shard).open("r+b") as new:
                     for change in changes[shard]:
@@ -173,28 +186,28 @@ def _write(plan: Plan, folder: Path) -> None:
                 copies[shard].result()
     finally:
         copying.shutdown(cancel_futures=True)
-    for path in [*_beside(plan), base / shards.INDEX]:
+    for path in [*_files_beside(plan), base / shards.INDEX]:
         if path.is_file():
             shutil.copyfile(path, folder / path.name)
     shutil.copyfile(base / "config.json", folder / UNFINISHED)
     if plan.vocabulary is not None:
-        _say_vocabulary(plan, folder)
+        _write_vocabulary(plan, folder)
 
 
 def _around_header(shard: Path, length: int, moves: list[tuple[Place, Place]]) -> list[tuple[Place, Place]]:
-    """The moves of a shard that is laid out anew, the first one from the end of the old header to that of the new."""
+    """Return the moves of a shard with a new layout; the first is from the end of the old header to that of the new."""
     old, new = (Place(shard.name, 0, end, (end,), "U8") for end in (shards.header_length(shard), length))
     return [(old, new), *moves]
 
 
-def _say_vocabulary(plan: Plan, folder: Path) -> None:
+def _write_vocabulary(plan: Plan, folder: Path) -> None:
     """Write the number of tokens into the config, and the number of bytes into the index."""
     config = {**plan.base.config, "vocab_size": plan.vocabulary}
     (folder / UNFINISHED).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if (index := folder / shards.INDEX).is_file():
         said = model_files.read_json(index)
         if isinstance(about := said.get("metadata"), dict) and "total_size" in about:
-            about.pop("total_parameters", None)  # optional, and no longer right
+            about.pop("total_parameters", None)  # optional, and now wrong
             grown = sum(change.target.end - change.target.start for change in plan.changes)
             grown -= sum(change.place.end - change.place.start for change in plan.changes)
             about["total_size"] = int(about["total_size"]) + grown
@@ -203,7 +216,7 @@ def _say_vocabulary(plan: Plan, folder: Path) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Blocks this small gain nothing from a second thread, and the copy needs one."""
+    """Compute with one thread: small blocks gain nothing from a second one, and the copy needs one."""
     import torch
 
     before = torch.get_num_threads()
@@ -215,7 +228,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _merged(change: Change, file: Any, adapter: Any) -> torch.Tensor:
-    """The tensor that takes the place of one in the base's open shard `file`: its shape and dtype."""
+    """Return the merged tensor of a change, from the base's open shard `file` and the open file of the adapter."""
     import torch
 
     dtype = getattr(torch, shards.DTYPES[change.target.dtype])
@@ -233,7 +246,7 @@ def _merged(change: Change, file: Any, adapter: Any) -> torch.Tensor:
 
 
 def _require_range(new: torch.Tensor, dtype: torch.dtype, change: Change) -> None:
-    """Raise BadInput if a number would be NaN or infinity in `dtype`. Rounding keeps order, so the extremes say it."""
+    """Raise BadInput if a number would be NaN or infinite in `dtype`. Rounding keeps order: the extremes suffice."""
     import torch
 
     if not torch.stack(torch.aminmax(new)).to(dtype).isfinite().all():
@@ -244,32 +257,48 @@ def _require_range(new: torch.Tensor, dtype: torch.dtype, change: Change) -> Non
 
 
 def add(weight: torch.Tensor, factors: dict[str, torch.Tensor], scaling: float, kind: str) -> Iterator[torch.Tensor]:
-    """Add scaling * B @ A to a weight in place, for DoRA with each output's norm set to its magnitude, as PEFT does.
+    """Add scaling * B @ A to a weight in place; for DoRA, then set the norm of each output to its magnitude M.
 
-    A is (r, in), B is (out, r), M is (out,), all fp32; the weight is (out, in) in a linear layer, and (in, out) in
-    conv1d and embedding. Half-precision weights are added to in fp32 and rounded once; an embedding's delta is rounded
-    before the addition, too. DoRA: Liu et al., arXiv 2402.09353, equation 5. Gives each block of outputs as it was
-    before it was rounded into the weight.
+    As PEFT does: the sum with a half-precision weight is computed in fp32 and rounded once; the delta of an Embedding
+    is rounded before the addition too. DoRA: Liu et al., arXiv 2402.09353, equation 5.
+
+    Args:
+        weight: (out, in) of a Linear layer, (in, out) of a Conv1D or an Embedding.
+        factors: float32 by part: A (r, in), B (out, r), and M (out,) for DoRA.
+        scaling: as of `tensors.scaling_of`.
+        kind: as of `targets.layer_kind`.
+
+    Yields:
+        Each block of outputs, before it is rounded to the dtype of the weight.
+
+    Rank 1 on a 2 x 2 weight, where B @ A is [[1, 2], [3, 6]]:
+
+    >>> import torch
+    >>> weight = torch.eye(2)
+    >>> factors = {"A": torch.tensor([[1.0, 2.0]]), "B": torch.tensor([[1.0], [3.0]])}
+    >>> blocks = list(add(weight, factors, scaling=2.0, kind="Linear"))
+    >>> weight.tolist()
+    [[3.0, 4.0], [6.0, 13.0]]
     """
     import torch
 
     a, b, magnitude = factors["A"], factors["B"], factors.get("M")
     for outs in _blocks(len(b), a.shape[1]):
-        old = weight[outs] if kind == "linear" else weight[:, outs].T
+        old = weight[outs] if kind == "Linear" else weight[:, outs].T
         delta = (b[outs] @ a).mul_(scaling)
-        if kind == "embedding" and magnitude is None:
+        if kind == "Embedding" and magnitude is None:
             new = old + delta.to(old.dtype)
         elif magnitude is None:
             new = delta.add_(old)
         else:
-            new = old + delta  # in the memory order of `old`: a norm depends on it in its last bit
+            new = old + delta  # in the memory order of `old`: the last bit of a norm depends on it
             new = (magnitude[outs] / torch.linalg.norm(new, dim=1)).view(-1, 1) * new
         old.copy_(new)
         yield new
 
 
 def _blocks(outs: int, ins: int) -> Iterator[slice]:
-    """The outputs of a layer in blocks of about BLOCK numbers, the last one larger rather than small."""
+    """Yield slices of a layer's outputs, of about BLOCK numbers each; a small rest joins the last one."""
     rows = max(ROWS, BLOCK // ins // ROWS * ROWS)
     starts = list(range(0, outs, rows))
     if len(starts) > 1 and outs - starts[-1] < ROWS:

@@ -1,8 +1,8 @@
-"""What merging a LoRA adapter into a checkpoint will change, worked out before anything is written.
+"""The plan of a merge: which stored tensors a LoRA adapter changes, found before anything is written.
 
-An adapter names modules of a model, a checkpoint stores tensors in files. `read` brings the two together from headers
-and configs alone: the model is built without weights (PyTorch's meta device), which says what kind of layer a module
-is and which tensors are one and the same. Whatever cannot be merged truly is refused here, by name.
+An adapter names modules of a model; a checkpoint stores tensors in files. `read` matches the two from headers and
+configs alone. The model is built without weights (on PyTorch's meta device): it shows the kind of each layer, and
+which tensors are tied. An adapter that cannot be merged exactly is refused here.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 from ftlab.adapters import config as adapter_config
 from ftlab.adapters import matching
 from ftlab.adapters import tensors as adapter_tensors
-from ftlab.adapters.config import APART, CONFIG, FOLLOWED, INITS_THAT_LEAVE_THE_BASE, SILENT, WEIGHTS, one_line, shown
+from ftlab.adapters.config import APART, CONFIG, INITS_THAT_LEAVE_THE_BASE, WEIGHTS
 from ftlab.adapters.matching import Fit
+from ftlab.adapters.targets import layer_kind
+from ftlab.adapters.tensors import with_or_without_body
 from ftlab.errors import BadInput
 from ftlab.internals import transformers as transformers_internals
 from ftlab.models import meta, shards
 from ftlab.models.shards import Checkpoint, Layout, Place
+from ftlab.wording import shown
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-__all__ = ["CONFIG", "FOLLOWED", "INITS_THAT_LEAVE_THE_BASE", "SILENT", "WEIGHTS", "Change", "Plan", "read"]
 
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -35,11 +37,11 @@ TOKENIZER = (
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of one stored tensor: another tensor in its place (`replacement`), then a LoRA delta (`factors`).
+    """The change of one stored tensor: its replacement, if there is one, then a LoRA delta, if there are factors.
 
     `replacement` and `factors` (A, B, and DoRA's M) are keys of the adapter's file. `kind` is that of the layer:
-    linear, conv1d (GPT-2's, stored as (in, out)) or embedding. `target` is where the tensor will lie, which is `place`
-    unless a shard is laid out anew for a larger vocabulary.
+    Linear, Conv1D (GPT-2's, stored as (in, out)) or Embedding. `target` is the new place of the tensor; it is `place`
+    unless the shard has a new layout for a larger vocabulary.
     """
 
     name: str
@@ -47,17 +49,17 @@ class Change:
     replacement: str | None = None
     factors: Mapping[str, str] | None = None
     scaling: float = 1.0
-    kind: str = "linear"
+    kind: str = "Linear"
     target: Place = field(kw_only=True)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A merge to be made: the base, the adapter's folder, and every change.
+    """A planned merge: the base, the adapter's folder, and all changes.
 
-    `vocabulary` is the number of tokens that the merged model has, where the base has another; then `layouts` are the
-    new headers of the shards that change in size, and `tokenizer` is the folder whose tokenizer goes with the model.
-    `recorded` says whether the adapter's `base.json` names this base.
+    `vocabulary` is the number of tokens of the merged model, if the base has another. Then `layouts` are the new
+    headers of the shards that change in size, and `tokenizer` is the folder of the merged model's tokenizer.
+    `recorded` tells whether the adapter's `base.json` names this base.
     """
 
     base: Checkpoint
@@ -70,10 +72,13 @@ class Plan:
 
 
 def read(base: Path, adapter: Path) -> Plan:
-    """The plan of merging `adapter` (a folder that PEFT saved) into `base` (config and safetensors). Writes nothing.
+    """Return the plan of merging `adapter` (a folder that PEFT saved) into `base` (config and safetensors).
 
-    Raises BadInput, in one sentence, for what is missing, damaged or of another base, and for what would not give
-    what PEFT's `merge_and_unload` gives, or not what the adapter gave.
+    Nothing is written.
+
+    Raises:
+        BadInput: a file is missing or damaged, the adapter belongs to another base, or the merged model would differ
+            from PEFT's `merge_and_unload` or from the unmerged adapter.
     """
     held = adapter_tensors.read(adapter)
     _require_mergeable(held.config, adapter)
@@ -86,7 +91,7 @@ def read(base: Path, adapter: Path) -> Plan:
     model = meta.from_checkpoint(checkpoint)
     tokenizer = adapter if adapter_config.brings_tokenizer(adapter) else base
     fitted = matching.fit(held, model, base, tokens=lambda: _tokens(tokenizer))
-    names = _Names(checkpoint, fitted, model)
+    names = _StoredNames(checkpoint, fitted, model)
     shapes: dict[str, tuple[int, ...]] = {}
     changes: dict[str, Change] = {}
     for name, key in fitted.whole.items():
@@ -96,13 +101,12 @@ def read(base: Path, adapter: Path) -> Plan:
             shapes[stored] = held.shapes[key]
     for module, keys in fitted.parts.items():
         stored = names.stored(f"{module}.weight", next(iter(keys.values())))
-        assert stored is not None  # only a whole tensor can turn out to change nothing
+        assert stored is not None  # it can only be None for a whole tensor
         place = checkpoint.tensors[stored]
         change = changes.get(stored, Change(stored, place, target=place))
-        kind = shards.layer_kind(model.get_submodule(module)) or ""
-        changes[stored] = replace(
-            change, factors=keys, scaling=adapter_tensors.scaling_of(held.config, module), kind=kind
-        )
+        kind = layer_kind(model.get_submodule(module)) or ""
+        scaling = adapter_tensors.scaling_of(held.config, module)
+        changes[stored] = replace(change, factors=keys, scaling=scaling, kind=kind)
     if fitted.vocabulary is None:
         return Plan(checkpoint, adapter, tuple(changes.values()), recorded=recorded)
     _require_vocabulary(checkpoint)
@@ -117,19 +121,14 @@ def read(base: Path, adapter: Path) -> Plan:
 
 
 def _tokens(folder: Path) -> int:
-    """How many tokens the tokenizer in a folder has; 0 where there is none, as beside a model of other things."""
+    """Return the number of tokens of the tokenizer in a folder, or 0 if there is none: the model may not need one."""
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
         return 0
-    from transformers import AutoTokenizer
-
-    try:
-        return len(AutoTokenizer.from_pretrained(folder))
-    except Exception as problem:  # each kind of tokenizer has errors of its own
-        raise BadInput(f"the tokenizer in {folder} cannot be loaded ({one_line(problem)}); save it again") from problem
+    return len(adapter_config.load_tokenizer(folder))
 
 
 def _require_mergeable(config: LoraConfig, adapter: Path) -> None:
-    """Raise BadInput for what can be used apart, and not be merged from file to file."""
+    """Raise BadInput for settings that work unmerged, and cannot be merged from file to file."""
     if strange := sorted(name for name in APART if getattr(config, name)):
         raise BadInput(
             f"{adapter / CONFIG} sets {', '.join(strange)}, which a merge from file to file does not support; use the "
@@ -144,7 +143,7 @@ def _require_mergeable(config: LoraConfig, adapter: Path) -> None:
 
 
 def _require_vocabulary(base: Checkpoint) -> None:
-    """Raise BadInput unless the base's config says in a known place how many tokens it has."""
+    """Raise BadInput unless the base's config has its number of tokens in a known place."""
     if type(base.config.get("vocab_size")) is not int:
         raise BadInput(
             f"the adapter has another vocabulary than the base {base.folder}, whose config.json has no vocab_size to "
@@ -152,25 +151,23 @@ def _require_vocabulary(base: Checkpoint) -> None:
         )
 
 
-class _Names:
-    """From the model's names to the base's: tensors of its files, and the one that stands for several."""
+class _StoredNames:
+    """Finds the stored tensor for each name in the model; of tied tensors one is stored."""
 
     def __init__(self, base: Checkpoint, fitted: Fit, model: Any) -> None:
         self.base, self.fitted, self.adapter = base, fitted, fitted.adapter
-        self.body = f"{model.base_model_prefix}."
-        ties = transformers_internals.tied_weights(model)
-        self.sources = ties
-        self.tied = set(ties) | set(ties.values())
-
-    def _variants(self, name: str) -> tuple[str, ...]:
-        """A checkpoint of the body alone leaves away the body's name: transformer.h.0 is h.0 there."""
-        return name, name.removeprefix(self.body), self.body + name
+        self.body = model.base_model_prefix
+        self.sources = transformers_internals.tied_weights(model)
+        self.tied = set(self.sources) | set(self.sources.values())
 
     def stored(self, own: str, key: str) -> str | None:
-        """The base's name of the tensor that the adapter's `key` changes; None for a tied one left as it is."""
-        # Of tied tensors the base stores one.
-        places = [each for alias in (own, self.sources.get(own, own)) for each in self._variants(alias)]
-        stored = next((each for each in places if each in self.base.tensors), None)
+        """Return the stored name of the model's tensor `own`, which the adapter's `key` changes.
+
+        None for a tied tensor that the adapter does not change. Raises BadInput for one that cannot be merged.
+        """
+        aliases = (own, self.sources.get(own, own))
+        spellings = [each for alias in aliases for each in with_or_without_body(alias, self.body)]
+        stored = next((each for each in spellings if each in self.base.tensors), None)
         if stored is None:
             raise BadInput(
                 f"{shown(key)} of {self.adapter.folder} belongs to {own}, which {self.base.folder} does not store; "
@@ -185,10 +182,10 @@ class _Names:
             )
         if own not in self.tied:
             return stored
-        # PEFT saves embeddings that nobody trained as well, to be safe: a tied tensor may be there, unchanged.
+        # PEFT may save embeddings that were not trained: then the tied tensor is unchanged.
         if own in self.fitted.whole and self._is_the_same(key, place):
             return None
-        # Of a resized vocabulary the adapter holds the tensor under each of its names.
+        # For a resized vocabulary the adapter contains the tensor under each of its names.
         if own in self.fitted.unasked and self.fitted.vocabulary is not None and self._is_one_tensor(own):
             return stored
         raise BadInput(
@@ -198,7 +195,7 @@ class _Names:
         )
 
     def _is_the_same(self, key: str, place: Place) -> bool:
-        """Whether the adapter's whole tensor equals the base's, in the base's dtype."""
+        """Return whether the adapter's whole tensor equals the base's, in the base's dtype."""
         import torch
 
         if self.adapter.shapes[key] != place.shape:
@@ -208,7 +205,7 @@ class _Names:
             return torch.equal(file.get_tensor(key).to(before.dtype), before)
 
     def _is_one_tensor(self, own: str) -> bool:
-        """Whether the adapter holds the same numbers for all names of a tied tensor."""
+        """Return whether the adapter has the same numbers under all names of a tied tensor."""
         import torch
 
         source = self.sources.get(own, own)

@@ -256,12 +256,3 @@ def _copy(old: FileIO, new: FileIO, start: int, end: int, at: int | None = None)
         written = new.write(piece)
         start += written
         old.seek(start)
-
-
-def layer_kind(module: torch.nn.Module) -> str | None:
-    """Return the kind of layer that `module` is for LoRA: linear, conv1d, embedding, or None for any other."""
-    import torch
-    from transformers import Conv1D
-
-    kinds = {torch.nn.Linear: "linear", Conv1D: "conv1d", torch.nn.Embedding: "embedding"}
-    return next((name for kind, name in kinds.items() if isinstance(module, kind)), None)

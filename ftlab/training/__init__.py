@@ -1,1 +1,1 @@
-"""Helpers for training with a Trainer: checkpoints, callbacks, losses, speed on a CPU, and whole trainings in one call."""
+"""Helpers for training with a Trainer: checkpoints, callbacks, losses, and speed on a CPU."""

@@ -49,7 +49,7 @@ class StopWhenNotFinite(TrainerCallback):
         TrainingFailed: the logits are NaN or infinite; the message names the step and a lower learning rate.
     """
 
-    hooks: ClassVar[WeakKeyDictionary[Any, Any]] = WeakKeyDictionary()  # by model, because an interrupted training leaves its hook
+    hooks: ClassVar[WeakKeyDictionary[Any, Any]] = WeakKeyDictionary()  # by model: an interrupted training leaves one
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **more: Any

@@ -70,8 +70,9 @@ def _require_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any
         if before.get(name) != now.get(name):
             one, other = (_shown(identity.get(name)) for identity in (before, now))
             raise BadInput(
-                f"the checkpoints in {folder} were made with {name} {_excerpt(one, other)}, and this training has {name} "
-                f"{_excerpt(other, one)}; use the settings of the first run, or train without resume to start anew"
+                f"the checkpoints in {folder} were made with {name} {_excerpt(one, other)}, and this training has "
+                f"{name} {_excerpt(other, one)}; use the settings of the first run, or train without resume to start "
+                "anew"
             )
 
 

@@ -1,12 +1,13 @@
-"""What surrounds the Trainer of a classifier: rows that fit the batch, and class weights."""
+"""Fine-tune a classifier in one call; class weights and a weighted loss for rare classes."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ftlab.errors import BadInput
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ftlab.freezing.features import Features
     from ftlab.freezing.plans import Plan
 
-LEAST_STEPS = 60  # fewer leave a fresh head where it began
+LEAST_STEPS = 60  # with fewer, a new head hardly learns
 
 
 def fine_tune(
@@ -38,24 +39,35 @@ def fine_tune(
     features: Features | None = None,
     precision: Mapping[str, bool] | None = None,
 ) -> Trainer:
-    """Lesson 02's training in one call, for when it is made many times: the Trainer, after training on `train`.
+    """Train as lesson 02 does, in one call, without validation rows and without a choice of epoch.
 
-    `train` has columns text and label (a ClassLabel). No validation rows and no choice of an epoch: the last counts. On
-    few rows the epochs grow until there are `least_steps` steps. `folder` is for Trainer's files; none is written.
-    `policy` and `frozen_layers` say what trains (`freezing.freeze`); `features` are those of the frozen layers for the
-    rows of `train`, in their order, and take their place. `precision` is `mixed_precision()` unless given.
+    Args:
+        train: with the columns text and label (a ClassLabel).
+        folder: for Trainer's files; none is written.
+        model: a name or a folder, as for `loading.encoder`.
+        max_length: tokens at which rows are cut.
+        epochs: passes over the rows, if these are at least `least_steps` steps.
+        batch_size: rows in an optimizer step.
+        learning_rate: at its peak, after the warm-up.
+        weight_decay: of AdamW.
+        seed: of the new head, the order of the rows and dropout.
+        least_steps: on few rows there are more epochs, until there are so many steps.
+        policy: what trains (`plans.freeze`).
+        frozen_layers: as for `plans.freeze`.
+        features: the output of the frozen layers for `train`, in the same order; used instead of running them.
+        precision: `devices.mixed_precision()` unless given.
+
+    Returns:
+        The Trainer after training. Its model has the last weights, and is not wrapped in mixed precision.
     """
     import torch
-    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments, set_seed
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
 
     from ftlab.freezing import plans
-    from ftlab.models import devices, loading
-    from ftlab.training import layerwise
-    from ftlab.training.callbacks import StopWhenNotFinite
-    from ftlab.training.cpu_speed import pieces, quick_attention, quick_dropout
+    from ftlab.models import loading
+    from ftlab.training import layerwise, machine
 
     batch_size = min(batch_size, len(train))
-    precision = devices.mixed_precision() if precision is None else precision
     set_seed(seed)
     encoder = loading.encoder(model, train.features["label"].names, **loading.without_attention_dropout(model))
     encoder.accepts_loss_kwargs = False  # see `invariants.accumulation`
@@ -68,17 +80,13 @@ def fine_tune(
         groups = layerwise.layerwise_groups(encoder, learning_rate=learning_rate, weight_decay=weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)  # as Trainer's own
     rows = tokenized(train, tokenizer, max_length) if features is None else features.rows
-    accumulation = 1  # features are small
-    if features is None:
-        accumulation = pieces(batch_size, length=max(map(len, rows["input_ids"])), precision=precision)
+    longest = max(map(len, rows["input_ids"])) if features is None else 1  # features are small: one piece
     with nullcontext() if features is None else features.in_place(encoder):
         trainer = Trainer(
             model=encoder,
             args=TrainingArguments(
                 output_dir=str(folder),
                 num_train_epochs=max(epochs, least_steps * batch_size / len(train)),
-                per_device_train_batch_size=batch_size // accumulation,
-                gradient_accumulation_steps=accumulation,
                 learning_rate=learning_rate,
                 lr_scheduler_type="cosine",
                 warmup_steps=0.1,
@@ -90,20 +98,16 @@ def fine_tune(
                 report_to="none",
                 disable_tqdm=True,
                 remove_unused_columns=features is None,
-                **precision,
+                **machine.arguments(batch_size=batch_size, longest=longest, precision=precision),
             ),
             train_dataset=rows,
             processing_class=tokenizer,
             data_collator=DataCollatorWithPadding(tokenizer) if features is None else features.collate,
-            callbacks=[StopWhenNotFinite(), *([layerwise.GradualUnfreezing()] if policy == "gradual" else [])],
+            callbacks=[layerwise.GradualUnfreezing()] if policy == "gradual" else None,
             optimizers=(optimizer, None),
         )
-        trainer.remove_callback(PrinterCallback)
         trains_attention = plan.frozen_layers < plan.depth
-        with (
-            quick_attention(encoder, max_length=max_length, precision=precision) if trains_attention else nullcontext(),
-            quick_dropout(encoder),
-        ):
+        with machine.prepared(trainer, max_length=max_length if trains_attention else None):
             trainer.train()
     return trainer
 
@@ -112,23 +116,23 @@ def _require_features_of(features: Features, plan: Plan, train: Dataset) -> None
     if plan.frozen_layers != features.frozen_layers:
         frozen = f"{plan.frozen_layers} layers" if plan.frozen_layers > 0 else "no layer"
         raise BadInput(
-            f"the features stand for {features.frozen_layers} frozen layers, and policy {plan.policy!r} freezes "
-            f"{frozen} here; compute them by the same plan, or train without features"
+            f"the features replace {features.frozen_layers} frozen layers, and policy {plan.policy!r} freezes "
+            f"{frozen} here; compute them with the same plan, or train without features"
         )
     if len(features) != len(train) or ("id" in features.rows.column_names and features.rows["id"][:] != train["id"][:]):
         raise BadInput(
-            f"the features are those of {len(features):,} other rows, and there are {len(train):,} to train on; "
-            "compute them of these rows, or take `features.part`"
+            f"the features belong to {len(features):,} other rows, and there are {len(train):,} to train on; "
+            "compute them for these rows, or use `features.part`"
         )
 
 
 def tokenized(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """`rows` with what the model takes beside them, cut at `max_length`, without padding."""
+    """Return `rows` with the outputs of `tokenizer` as new columns, cut at `max_length`, without padding."""
     return rows.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=max_length), batched=True)
 
 
 def require_batches(rows: int, batch_size: int) -> None:
-    """Raise BadInput when a batch is larger than the training rows: an epoch would be less than one step."""
+    """Raise BadInput if `batch_size` is larger than `rows`, the number of training rows: an epoch has no full batch."""
     if batch_size > rows:
         raise BadInput(
             f"batch_size is {batch_size}, and there are {rows:,} training rows; expected at most {rows:,}, and better "
@@ -137,25 +141,37 @@ def require_batches(rows: int, batch_size: int) -> None:
 
 
 def class_weights(labels: Sequence[int], classes: int) -> list[float]:
-    """A weight for each class, so that each counts alike however rare it is; their mean over the rows is 1.
+    """Return a weight for each class, so that rare and frequent classes count the same; their mean over the rows is 1.
 
-    rows / (classes x rows of the class), as scikit-learn's "balanced" (King and Zeng 2001). Raises BadInput when a
-    class has no row.
+    The weight is rows / (classes x rows of the class): scikit-learn's "balanced" (King and Zeng 2001).
+
+    >>> class_weights([0, 0, 0, 0, 0, 0, 1, 1], 2)  # 8 / (2 x 6) and 8 / (2 x 2)
+    [0.6666666666666666, 2.0]
+
+    Args:
+        labels: the class of each training row.
+        classes: the number of classes.
+
+    Raises:
+        BadInput: a class has no row.
     """
-    counts = Counter(labels)
-    missing = [label for label in range(classes) if not counts[label]]
-    if missing:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    if missing := sorted(set(range(classes)) - set(labels)):
         raise BadInput(
             f"the training rows hold none of class {missing[0]}, and a class without rows has no weight; expected at "
             f"least one row of each of the {classes} classes: add some, or train without class weights"
         )
-    return [len(labels) / (classes * counts[label]) for label in range(classes)]
+    return compute_class_weight("balanced", classes=np.arange(classes), y=np.asarray(labels)).tolist()
 
 
 def weighted_cross_entropy(weights: Sequence[float]) -> Callable[..., torch.Tensor]:
-    """A `compute_loss_func` for Trainer: cross-entropy in which each row counts by the weight of its class.
+    """Return a `compute_loss_func` for Trainer: cross-entropy, with each row multiplied by the weight of its class.
 
-    Divided by the rows of the whole optimizer step, so that gradient accumulation gives the same gradient.
+    The sum is divided by the rows of the whole optimizer step, so that gradient accumulation gives the same gradient.
+
+    Args:
+        weights: one for each class.
     """
     import torch
 

@@ -68,7 +68,7 @@ class GradualUnfreezing(TrainerCallback):
 
 
 def group_by_layer(model: PreTrainedModel) -> list[list[Any]]:
-    """Return the parameters of `model` in groups: the head with all parts behind the layers, each layer, the embeddings."""
+    """Return the parameters of `model` in groups: the head and all behind the layers, each layer, the embeddings."""
     parts = plans.structure(model).parts
     on_top = [p for name in (plans.BEHIND, plans.HEAD) for p in parts.get(name, {}).values()]
     below = [list(tensors.values()) for name, tensors in parts.items() if name not in (plans.BEHIND, plans.HEAD)]

@@ -1,13 +1,13 @@
-"""TRL's SFTTrainer with the LM head at supervised positions only, as `instruction` has it for Trainer.
+"""TRL's SFTTrainer with the LM head at supervised positions only; `instruction` has the same for Trainer.
 
-A module of its own: TRL takes seconds to import.
+It is a module of its own because TRL takes seconds to import.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transformers import PrinterCallback, Trainer, set_seed
+from transformers import Trainer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from ftlab.adapters.quantized import require_amp
@@ -15,8 +15,7 @@ from ftlab.data.prompts import IGNORED
 from ftlab.errors import BadInput
 from ftlab.internals import transformers as transformers_internals
 from ftlab.models import devices
-from ftlab.training.callbacks import StopWhenNotFinite
-from ftlab.training.cpu_speed import quick_attention
+from ftlab.training import machine
 from ftlab.training.instruction import supervised_only
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def require_whole(rows: Dataset, max_length: int | None) -> None:
-    """Raise BadInput for a row that is longer than `max_length`, or in which nothing is supervised."""
+    """Raise BadInput if one of `rows` is longer than `max_length`, or has no token that is supervised."""
     for number, (ids, labels) in enumerate(zip(rows["input_ids"], rows["labels"], strict=True)):
         if max_length is not None and len(ids) > max_length:
             raise BadInput(
@@ -43,13 +42,21 @@ def require_whole(rows: Dataset, max_length: int | None) -> None:
 
 
 class SupervisedSFTTrainer(SFTTrainer):
-    """SFTTrainer with the loss of `SupervisedTrainer`: TRL's own skips masked positions on a GPU, and not on a CPU.
+    """SFTTrainer with the loss of `SupervisedTrainer`: TRL's own skips masked positions on a GPU, but not on a CPU.
 
-    The same loss and gradients. What TRL measures beside the loss (entropy, token accuracy) is not there: it would need
-    the logits that are saved.
+    Loss and gradients are the same. TRL's other metrics (entropy, token accuracy) are missing, because they need the
+    logits at all positions.
 
-    The rows have input_ids and labels (`prompts.encode`). TRL by itself cuts a row at `max_length`, its EOS first, and
-    leaves out rows without a label that counts, until none may be left: here both raise BadInput.
+    Args:
+        model: a causal language model.
+        args: the training arguments.
+        train_dataset: with input_ids and labels (`prompts.encode`).
+        eval_dataset: the same.
+        more: other arguments of SFTTrainer.
+
+    Raises:
+        BadInput: a row is longer than `max_length` (TRL would cut off its end, with EOS), or has no token that is
+            supervised (TRL would leave it out).
     """
 
     def __init__(
@@ -66,14 +73,24 @@ class SupervisedSFTTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The loss of a batch with input_ids, attention_mask and labels; see the class."""
+        """Return the loss of a batch, with the outputs of `model` if `return_outputs` is true.
+
+        Args:
+            model: a causal language model.
+            inputs: input_ids, attention_mask and labels, each (rows, tokens).
+            return_outputs: whether to return (loss, outputs).
+            num_items_in_batch: labels of the whole optimizer step, by which the loss is divided.
+        """
         batch = {**supervised_only(inputs), "use_cache": False}
         return Trainer.compute_loss(self, model, batch, return_outputs, num_items_in_batch)
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> Any:
-        """Evaluation by the loss alone: (loss, None, None)."""
+        """Return (loss, None, None) for the batch `inputs`: evaluation of `model` needs no logits.
+
+        `prediction_loss_only` and `ignore_keys` are not used.
+        """
         import torch
 
         inputs = transformers_internals.prepared_inputs(self, inputs)
@@ -94,10 +111,22 @@ def fine_tune(
     accumulation: int = 1,
     seed: int = 0,
 ) -> SFTTrainer:
-    """Lesson 05's training in one call, for when it is made many times: the Trainer, after training on `rows`.
+    """Train as lesson 05 does, in one call, without validation rows and without a choice of checkpoint.
 
-    `model` is wrapped already, or trains in full; `rows` are those of `prompts.encode`. No validation rows and no
-    choice of a checkpoint: the last weights count. `folder` is for Trainer's files; none is written.
+    Args:
+        model: wrapped by peft already, or a plain model that trains in full.
+        tokenizer: of the model.
+        rows: those of `prompts.encode`.
+        folder: for Trainer's files; none is written.
+        max_length: tokens of the longest row.
+        epochs: passes over the rows.
+        batch_size: rows at a time.
+        learning_rate: at its peak, after the warm-up.
+        accumulation: batches in an optimizer step.
+        seed: of the order of the rows and of dropout.
+
+    Returns:
+        The Trainer after training. Its model has the last weights, and is not wrapped in mixed precision.
     """
     precision: dict[str, Any] = dict(devices.mixed_precision())
     require_amp(model, precision["fp16"])
@@ -112,11 +141,7 @@ def fine_tune(
         ),
         train_dataset=rows.select_columns(["input_ids", "labels"]),
         processing_class=tokenizer,
-        callbacks=[StopWhenNotFinite()],
     )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    with quick_attention(plain, max_length=max_length, precision=precision):
+    with machine.prepared(trainer, max_length=max_length, quick_dropout=False):
         trainer.train()
-    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # Trainer leaves its mixed precision around it
     return trainer

@@ -167,7 +167,7 @@ REFUSED = {
     "a tensor of the base's": (tensors(lambda held: {**held, f"{PREFIX}model.norm.weight": torch.zeros(32)}),
                                "trains no model.norm.weight"),
     "one place twice": (tensors(lambda held: {**held, f"{LAYER.replace('model.layers', 'layers', 1)}.lora_A.weight":
-                                torch.zeros(4, 32)}), "which are of one place in the model"),
+                                torch.zeros(4, 32)}), "which have the same place in the model"),
     "PEFT's name inside": (tensors(lambda held: {k.replace(".weight", ".default.weight"): v for k, v in held.items()}),
                            "has none"),
     "integers": (one(f"{LAYER}.lora_A.weight", lambda t: t.to(torch.int32)), "is stored as I32; expected floats"),

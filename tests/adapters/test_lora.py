@@ -369,7 +369,7 @@ def test_training_moves_the_adapter_and_nothing_else(name, variant):
         ("phi", {"target_modules": ["embed_tokens"]},
          ["only embeddings (model.embed_tokens)", "dense, fc1, fc2, k_proj, q_proj, v_proj", "'all-linear'"]),
         ("phi", {"target_modules": ["self_attn"]}, ["layers.0.self_attn is a PhiAttention", "dense, fc1, fc2"]),
-        ("phi", {"target_modules": ["final_layernorm"]}, ["is a LayerNorm", "no linear layer"]),
+        ("phi", {"target_modules": ["final_layernorm"]}, ["is a LayerNorm", "not a linear layer"]),
         ("phi", {"r": 0}, ["rank 0 does not fit model.layers.0.self_attn.q_proj (16 to 16)", "from 1 to 16"]),
         ("phi", {"r": -2}, ["rank -2", "from 1 to 16"]),
         ("phi", {"r": 17}, ["rank 17", "from 1 to 16, the smaller of its widths"]),
@@ -455,8 +455,8 @@ def test_a_count_that_is_not_the_formula_s_is_told_with_both_numbers(off_by):
     ("options", "shown"),
     [
         ({"variant": "adalora"}, ["no variant 'adalora'", "lora, rslora, dora, pissa"]),
-        ({"ranks": 4}, ["LoraConfig cannot be made so", "ranks"]),
-        ({"target_modules": "all-linear", "layers_to_transform": [0]}, ["LoraConfig cannot be made so"]),
+        ({"ranks": 4}, ["LoraConfig refuses its options", "ranks"]),
+        ({"target_modules": "all-linear", "layers_to_transform": [0]}, ["LoraConfig refuses its options"]),
         ({"rank": 0}, ["rank 0 does not fit"]),
         ({"alpha": 0}, ["alpha is 0"]),
         ({"dropout": -0.1}, ["lora_dropout is -0.1"]),
@@ -685,7 +685,7 @@ def test_an_older_adapter_is_replaced_and_nothing_else(tmp_path, saved):
     (tmp_path / "adapter" / "thesis.txt").write_text("years of work")
     with pytest.raises(BadInput) as raised:
         adapters.save(trained(), tmp_path / "adapter", BASE)
-    assert_one_sentence(raised, "holds other things than an adapter", "name a new folder")
+    assert_one_sentence(raised, "is not just an adapter", "name a new folder")
     assert (tmp_path / "adapter" / "thesis.txt").is_file()
 
 
@@ -769,7 +769,7 @@ def test_an_adapter_that_was_trained_in_full_precision_loads_onto_four_bits(four
 def test_pissa_and_modules_in_full_are_refused_on_quantized_weights(four_bits):
     with pytest.raises(BadInput) as raised:
         adapters.config(four_bits[BASE], rank=4, alpha=8, variant="pissa")
-    assert_one_sentence(raised, "PiSSA takes the weights of transformer.h.0.attn.c_attn apart", "full precision")
+    assert_one_sentence(raised, "PiSSA decomposes the weights of transformer.h.0.attn.c_attn", "full precision")
     with pytest.raises(BadInput) as raised:
         adapters.config(four_bits["tiny-phi"], rank=4, alpha=8, modules_to_save=["layers.1.mlp.fc1"])
     assert_one_sentence(raised, "would train in full", "llm_int8_skip_modules=['model.layers.1.mlp.fc1']")

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ftlab.adapters import lora
+from ftlab.adapters.config import WEIGHTS
 from ftlab.errors import BadInput
 from ftlab.inference import Generator
 from ftlab.merging import certificate
 from ftlab.merging import merge as merging
-from ftlab.merging import plan as merge_plan
 from ftlab.models import loading, shards
 from tests.merging import merge_cases
 from tests.merging.merge_cases import DTYPES, VOCABULARY, save_base, tensors, ulps
@@ -98,7 +98,7 @@ def test_a_tied_vocabulary_stays_tied(tmp_path):
     model = enlarged(base)
     model.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
     assert {"base_model.model.lm_head.weight", "base_model.model.transformer.wte.weight"} <= load_file(
-        tmp_path / "adapter" / merge_plan.WEIGHTS
+        tmp_path / "adapter" / WEIGHTS
     ).keys()
     found = certificate.merge_with_certificate(base, tmp_path / "adapter", tmp_path / "out", PROMPTS)
     assert found.ok
@@ -144,7 +144,7 @@ def test_a_vocabulary_that_is_half_there_or_too_small_is_refused(tmp_path):
     base = save_base(tmp_path / "base", "llama")
     for name, rows, lacking in (("half", MORE, "embed_tokens"), ("small", 300, None)):
         enlarged(base, rows=rows).save_pretrained(tmp_path / name)
-        path = tmp_path / name / merge_plan.WEIGHTS
+        path = tmp_path / name / WEIGHTS
         save_file({key: one for key, one in load_file(path).items() if not lacking or lacking not in key}, path)
         with pytest.raises(BadInput) as raised:
             merging.merge(base, tmp_path / name, tmp_path / "out")
@@ -155,11 +155,11 @@ def test_a_vocabulary_that_is_half_there_or_too_small_is_refused(tmp_path):
 def test_copies_of_an_embedding_that_differ_are_refused(tmp_path):
     base = save_base(tmp_path / "base", "llama")
     enlarged(base, **WAYS["trained"]).save_pretrained(tmp_path / "adapter")
-    path = tmp_path / "adapter" / merge_plan.WEIGHTS
+    path = tmp_path / "adapter" / WEIGHTS
     held = load_file(path)
     key = "base_model.model.lm_head.modules_to_save.weight"
     save_file({**held, key: held[key] + 1}, path)
-    with pytest.raises(BadInput, match="which should be one tensor and differ"):
+    with pytest.raises(BadInput, match="which should be equal, and differ"):
         merging.merge(base, tmp_path / "adapter", tmp_path / "out")
 
 

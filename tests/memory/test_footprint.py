@@ -172,29 +172,27 @@ def test_lora_is_counted_by_formula_and_by_model(no_network, model, pairs):
     assert sum(trained.values()) == 16 * pairs + head
 
 
+QUERY_AND_VALUE = {
+    "llama": ["q_proj", "v_proj"],
+    "phi": ["q_proj", "v_proj"],
+    "bert": ["query", "value"],
+    "roberta": ["query", "value"],
+    "distilbert": ["q_lin", "v_lin"],
+    "gpt2": ["c_attn"],
+}
+
+
+def test_the_presets_are_the_query_and_value_projections():
+    assert PRESETS == QUERY_AND_VALUE
+
+
 @pytest.mark.parametrize(
     ("architecture", "names"),
-    [
-        ("llama", {"q_proj", "v_proj"}),
-        ("phi", {"q_proj", "v_proj"}),
-        ("bert", {"query", "value"}),
-        ("roberta", {"query", "value"}),
-        ("distilbert", {"q_lin", "v_lin"}),
-        ("gpt2", {"c_attn"}),
-        ("phi3", {"qkv_proj"}),
-        ("qwen2", {"q_proj", "v_proj"}),
-        ("electra", {"query", "value"}),
-    ],
+    {**QUERY_AND_VALUE, "phi3": ["qkv_proj"], "qwen2": ["q_proj", "v_proj"], "electra": ["query", "value"]}.items(),
 )
-def test_by_default_lora_adapts_queries_and_values_as_the_presets_do(architecture, names):
+def test_by_default_lora_adapts_queries_and_values_with_or_without_a_preset(architecture, names):
     built = meta_models.build(AutoConfig.for_model(architecture, num_hidden_layers=1), "float32")
-    assert meta_models.adapt(built, rank=1).peft_config["default"].target_modules == names
-    if architecture in PRESETS:
-        assert set(PRESETS[architecture]) == names
-
-
-def test_every_preset_is_a_default_here():
-    assert all(preset in meta_models.QUERY_AND_VALUE for preset in PRESETS.values())
+    assert meta_models.adapt(built, rank=1).peft_config["default"].target_modules == set(names)
 
 
 def test_the_configs_of_all_hub_models_are_part_of_the_package(repository):

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2ForSequenceClassification
 
 from ftlab.adapters import lora
+from ftlab.adapters.config import CONFIG, FOLLOWED, SILENT, WEIGHTS
 from ftlab.errors import BadInput
 from ftlab.merging import merge as merging
-from ftlab.merging import plan as merge_plan
 from ftlab.models import loading, shards
 from tests.merging import merge_cases
 from tests.merging.merge_cases import DTYPES, NAMES, by_peft, save_adapter, save_base, tensors, ulps
@@ -27,7 +27,6 @@ PATTERNS = {
     "phi": {"rank_pattern": {"v_proj": 2, "fc1": 7}, "alpha_pattern": {"v_proj": 3}},
     "llama": {"rank_pattern": {r"layers\.1\.self_attn\.q_proj": 2}, "alpha_pattern": {"q_proj": 3}},
 }
-CONFIG, WEIGHTS = merge_plan.CONFIG, merge_plan.WEIGHTS
 
 
 def assert_one_sentence(raised, *parts):
@@ -146,11 +145,11 @@ def test_a_tensor_worked_through_in_small_blocks_comes_out_the_same(name, varian
 @pytest.mark.parametrize(
     ("kind", "outs", "ins"),
     [
-        ("linear", 1536, 576),
-        ("linear", 900, 576),
-        ("conv1d", 2304, 768),
-        ("conv1d", 768, 3072),
-        ("embedding", 576, 2000),
+        ("Linear", 1536, 576),
+        ("Linear", 900, 576),
+        ("Conv1D", 2304, 768),
+        ("Conv1D", 768, 3072),
+        ("Embedding", 576, 2000),
     ],
 )
 def test_real_sizes_go_through_in_blocks_and_are_pefts(kind, outs, ins, dora, dtype):
@@ -159,14 +158,14 @@ def test_real_sizes_go_through_in_blocks_and_are_pefts(kind, outs, ins, dora, dt
     from transformers.pytorch_utils import Conv1D
 
     torch.manual_seed(0)
-    layers = {"linear": torch.nn.Linear, "conv1d": lambda i, o: Conv1D(o, i), "embedding": torch.nn.Embedding}
+    layers = {"Linear": torch.nn.Linear, "Conv1D": lambda i, o: Conv1D(o, i), "Embedding": torch.nn.Embedding}
     layer = layers[kind](ins, outs).to(dtype)
-    config = LoraConfig(r=16, use_dora=dora, fan_in_fan_out=kind == "conv1d")
+    config = LoraConfig(r=16, use_dora=dora, fan_in_fan_out=kind == "Conv1D")
     weight = layer.weight.data.clone()
-    wrapped = (Embedding if kind == "embedding" else Linear)(layer, "x", config=config, r=16, lora_alpha=32)
+    wrapped = (Embedding if kind == "Embedding" else Linear)(layer, "x", config=config, r=16, lora_alpha=32)
     factors = {"A": torch.randn(16, ins) / ins**0.5, "B": torch.randn(outs, 16) * 0.02}
     for part, factor in factors.items():
-        if kind == "embedding":
+        if kind == "Embedding":
             getattr(wrapped, f"lora_embedding_{part}")["x"] = torch.nn.Parameter(factor)
         else:
             getattr(wrapped, f"lora_{part}")["x"].weight = torch.nn.Parameter(factor)
@@ -669,7 +668,5 @@ def test_numbers_of_peft_that_the_merge_builds_on():
     """What a later PEFT adds to LoRA's config is refused until somebody has looked at it."""
     from peft import LoraConfig
 
-    unknown = (
-        {name for name, value in LoraConfig().to_dict().items() if value} - merge_plan.FOLLOWED - merge_plan.SILENT
-    )
+    unknown = {name for name, value in LoraConfig().to_dict().items() if value} - FOLLOWED - SILENT
     assert unknown == set()

@@ -1,0 +1,98 @@
+"""ftlab audit: find what is wrong with the rows of a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ftlab import files
+from ftlab.errors import BadInput
+
+
+def add(commands: Any) -> None:
+    """Add the command and its options to `commands`, the subparsers of the command line."""
+    audit = commands.add_parser("audit", help="find what is wrong with the rows of a file")
+    audit.add_argument("file", help="training rows: a CSV, TSV, JSONL or Parquet file, or a data set of the course")
+    audit.add_argument("--validation", metavar="FILE", help="validation rows, to find texts that are in both files")
+    audit.add_argument("--test", metavar="FILE", help="test rows, to find texts that are in both files")
+    audit.add_argument("--text", default="text", metavar="COL", help="the column of the texts (default: text)")
+    audit.add_argument("--label", default="label", metavar="COL", help="the column of the labels (default: label)")
+    audit.add_argument(
+        "--prompt",
+        nargs="+",
+        metavar="COL",
+        help=(
+            "instruction data: the columns of the prompt; tokens are counted in the course's template, with the column "
+            "called instruction (or else the first) as the instruction, and the others as its input"
+        ),
+    )
+    audit.add_argument("--completion", metavar="COL", help="instruction data: the column of the answer")
+    audit.add_argument(
+        "--tokenizer", metavar="NAME",
+        help="to count tokens: a model of the course, a folder, or a hub id (no weights are downloaded)",
+    )  # fmt: skip
+    audit.add_argument("--max-length", type=int, metavar="N", help="in tokens; reports what is truncated, and its cost")
+    audit.add_argument("--json", action="store_true", help="one JSON object on stdout, with the ids of all rows")
+    audit.add_argument("--html", type=Path, metavar="OUT", help="write the report as a web page")
+    audit.add_argument("--fail-on", choices=("error", "warning"), help="exit with 1 on a finding of this severity or worse")
+    audit.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Audit the rows as the `options` ask, and print the report.
+
+    Returns:
+        The exit code: 1 if there is a finding as severe as --fail-on.
+
+    Raises:
+        BadInput: options that do not go together, or a file that cannot be read.
+    """
+    from functools import partial
+
+    from ftlab.data import sources
+    from ftlab.data.audit import audit, audit_instructions
+    from ftlab.models import loading
+
+    if bool(options.prompt) != bool(options.completion):
+        raise BadInput("instruction data needs both --prompt and --completion; rows with labels need neither")
+    if options.max_length is not None and options.max_length < 8:
+        raise BadInput(f"--max-length is {options.max_length}; expected at least 8 tokens")
+    if options.max_length is not None and not options.tokenizer:
+        raise BadInput("--max-length counts tokens: name the tokenizer that counts them with --tokenizer")
+    if options.tokenizer:
+        loading.check_tokenizer(options.tokenizer)
+    if options.file in sources.SOURCES and (options.text, options.label) != ("text", "label"):
+        raise BadInput(
+            f"{options.file} is a data set of the course, and its columns are text and label; leave --text and --label "
+            "out"
+        )
+    examine: Any = audit
+    columns = {"text_column": options.text, "label_column": options.label}
+    read: Any = partial(
+        sources.read,
+        **columns,
+        advice="name the right ones with --text and --label, or with --prompt and --completion for instruction data",
+    )
+    if options.prompt:
+        examine = audit_instructions
+        columns = {"prompt_columns": options.prompt, "completion_column": options.completion}
+        read = partial(sources.read_pairs, **columns, advice="name the right ones with --prompt and --completion")
+    rows = read(options.file)
+    if note := rows.attrs["provenance"].note:
+        print(f"ftlab: {note}", file=sys.stderr)
+    others = {name: read(file) for name in ("validation", "test") if (file := getattr(options, name))}
+    lengths: dict[str, Any] = {}
+    if options.tokenizer:
+        lengths = {"tokenizer": loading.bare_tokenizer(options.tokenizer), "max_length": options.max_length}
+        if (loading.tokenizer_folder(options.tokenizer) / "config.json").is_file():
+            lengths["hidden_size"] = loading.hidden_size(options.tokenizer)
+    report = examine(rows, **others, **lengths)
+    if options.html:
+        with files.atomic(options.html) as temporary:
+            temporary.write_text(report.html(f"Audit of {options.file}"), encoding="utf-8")
+    print(files.to_json(report.to_dict(), ascii_only=True) if options.json else report)
+    if options.html and not options.json:
+        print(f"\nthe report as a page: {options.html}")
+    return 1 if options.fail_on and report.at_least(options.fail_on) else 0

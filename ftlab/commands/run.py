@@ -1,0 +1,106 @@
+"""ftlab run: run lessons from start to end, without Jupyter."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ftlab import files
+from ftlab.errors import BadInput
+
+
+def add(commands: Any) -> None:
+    """Add the command and its options to `commands`, the subparsers of the command line."""
+    parser = commands.add_parser("run", help="run lessons from start to end, without Jupyter")
+    parser.add_argument("lesson", nargs="*", help="number or name of a lesson (default: all lessons)")
+    parser.add_argument("--profile", default="cpu", help="smoke, cpu (default) or gpu")
+    parser.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="set a parameter of the notebook; the value is read as YAML",
+    )  # fmt: skip
+    parser.add_argument("-y", "--yaml", action="append", default=[], help="set parameters by YAML: 'rows: 400'")
+    parser.add_argument("-f", "--file", action="append", default=[], type=Path, help="set parameters from a YAML file")
+    parser.add_argument("--out", type=Path, help="folder of the results (default: runs/<time>-<profile>)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the lessons that `options` name, and print their results. Return the exit code."""
+    from ftlab.course import runner
+
+    given = read_parameters(options)
+    profile = str(given.pop("profile", options.profile))
+    folder, results = runner.run(
+        options.lesson, profile=profile, parameters=given, out=options.out, watch=not options.json
+    )
+    if options.json:
+        lessons = [
+            {
+                "lesson": result.lesson,
+                "seconds": round(result.seconds, 1),
+                "peak_memory_mb": result.peak_memory_mb,
+                "headline": result.headline,
+                "metrics": result.metrics["metrics"],
+                "claims": result.metrics["claims"],
+                "notebook": str(result.notebook),
+            }
+            for result in results
+        ]
+        print(files.to_json({"folder": str(folder), "profile": profile, "lessons": lessons}, ascii_only=True))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("lesson", "minutes", "memory", "result", title=f"profile {profile}")
+    for result in results:
+        memory = f"{result.peak_memory_mb / 1000:.1f} GB"
+        table.add_row(result.lesson, f"{result.seconds / 60:.1f}", memory, result.headline)
+    Console().print(table)
+    print(f"notebooks, metrics and records: {folder}")
+    return 0
+
+
+def read_parameters(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the parameters of -f, -y and -p in `options`, in this order; the last one wins.
+
+    A parameter of type str keeps its text, even if YAML reads it as another type: a column may have the name 1 or yes.
+
+    Raises:
+        BadInput: a file cannot be read, or is not YAML of names and values.
+    """
+    import yaml
+
+    from ftlab.course.profiles import PARAMETERS
+
+    def typed(name: str, value: Any, written: Any) -> Any:
+        is_text = name in PARAMETERS and PARAMETERS[name].kind is str
+        return written if is_text and isinstance(written, str) and value is not None else value
+
+    def mapping(text: str, where: str) -> dict[str, Any]:
+        try:
+            loaded, written = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)
+        except (yaml.YAMLError, ValueError) as problem:  # a ValueError for 2024-13-45, which is not a date
+            raise BadInput(
+                f"{where} is not YAML ({' '.join(str(problem).split())}); expected 'name: value'"
+            ) from problem
+        if not isinstance(loaded, dict):
+            raise BadInput(f"{where} is {text.strip()[:60]!r}; expected 'name: value'")
+        return {name: typed(name, value, written.get(name)) for name, value in loaded.items()}
+
+    parameters: dict[str, Any] = {}
+    for path in options.file:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as problem:
+            raise BadInput(f"the parameter file {path} cannot be read ({problem}); expected a YAML file") from problem
+        parameters |= mapping(text, f"the parameter file {path}")
+    for text in options.yaml:
+        parameters |= mapping(text, "--yaml")
+    for name, value in options.parameter:
+        try:
+            parameters[name] = typed(name, yaml.safe_load(value), yaml.load(value, yaml.BaseLoader))
+        except (yaml.YAMLError, ValueError):
+            parameters[name] = value  # a path such as "[draft] reviews.csv" is text
+    return parameters

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from ftlab import cli
+from ftlab.commands.run import read_parameters
 from ftlab.data import sources, streams
 
 
@@ -88,7 +89,7 @@ def test_parameters_come_from_a_file_yaml_and_pairs_and_the_later_wins(tmp_path)
             "imdb",
         ]
     )
-    assert cli._parameters(options) == {"rows": 300, "learning_rate": "2e-5", "epochs": 1, "dataset": "imdb"}
+    assert read_parameters(options) == {"rows": 300, "learning_rate": "2e-5", "epochs": 1, "dataset": "imdb"}
 
 
 def test_doctor_speaks_json_and_nothing_else_on_request(capsys):
@@ -321,7 +322,7 @@ MESSAGES = [
     {"id": "4", "text": "a film", "note": "again"},
     {"id": "6", "text": "a very long film " * 60, "note": "None"},
 ]
-TOLD = "ftlab: 2 of 7 rows have no text, and so no label"
+TOLD = "ftlab: 2 of 7 rows have no text, so they get no label"
 
 
 @pytest.fixture
@@ -514,7 +515,7 @@ PREDICT_FILES = {
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rows.csv", "--json"], "--json says what was written: name the file for the answers with --out"),
+        (["rows.csv", "--json"], "--json describes what was written to a file; name the file with --out"),
         (
             ["rows.csv", "--text", "body"],
             "rows.csv has no column 'body'; it has text, n; name the column of the texts with --text",

@@ -70,7 +70,7 @@ def test_a_record_is_not_written_for_a_model_that_the_adapter_does_not_fit(capsy
     code, _, err = ftlab(capsys, "generate", base, prompts, "--record-base")
     assert (code, err) == (
         2,
-        ["ftlab: --record-base is for an adapter; name its folder with --adapter, or leave --record-base out"],
+        ["ftlab: --record-base needs an adapter; name its folder with --adapter, or leave --record-base out"],
     )
 
 

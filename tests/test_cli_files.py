@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 import ftlab as package
-from ftlab import cli, files
+from ftlab import files
+from ftlab.commands.run import read_parameters
 from ftlab.course import profiles, runner
 from ftlab.course.notebooks import lessons
 from ftlab.data import streams, tables
@@ -67,7 +68,7 @@ def test_the_blank_rows_of_one_column_are_rows(capsys, tmp_path, classifier_fold
     assert code == 0
     assert [row["text"] for row in rows] == ["a film", None, "another", None, None, "the last", None]
     assert [row["prediction"] is None for row in rows] == [row["text"] is None for row in rows]
-    assert err == ["ftlab: 4 of 7 rows have no text, and so no label"]
+    assert err == ["ftlab: 4 of 7 rows have no text, so they get no label"]
 
 
 def test_a_tsv_with_stray_quotes_keeps_its_rows(capsys, tmp_path, classifier_folder):
@@ -127,7 +128,7 @@ def test_a_missing_column_is_told_in_the_words_of_the_command(capsys, tmp_path, 
 
 # --- parameters that are text --------------------------------------------------------------------------------------
 def parameters(*pairs, text="", file=None) -> dict:
-    return cli._parameters(Namespace(file=[file] if file else [], yaml=[text] if text else [], parameter=list(pairs)))
+    return read_parameters(Namespace(file=[file] if file else [], yaml=[text] if text else [], parameter=list(pairs)))
 
 
 NOT_TEXT_IN_YAML = ["1", "007", "0x10", "1_000", "1.0", "1e3", "yes", "No", "true", "2024-01-02", "12:30", ".nan"]

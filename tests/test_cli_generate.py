@@ -140,7 +140,7 @@ def test_a_template_that_is_not_used_is_told_of_and_stdout_stays_clean(capsys, c
         piped(*PROMPTS)
         code, out, err = ftlab(capsys, "generate", chat_model, "--max-new-tokens", NEW, *arguments)
         assert (code, len(err)) == (0, 1)
-        assert f"{chat_model} brings a chat template, and the prompts go in without it; --chat puts it" in err[0]
+        assert f"{chat_model} has a chat template, and the prompts are used without it; --chat puts each" in err[0]
         assert "template" not in out
     assert lines_of(out) == expected(chat_model)
     piped(*PROMPTS)
@@ -158,7 +158,7 @@ def test_the_model_s_own_end_tokens_end_and_its_other_rules_are_told_of(capsys, 
     code, out, err = ftlab(capsys, "generate", folder, "--max-new-tokens", NEW, "--json")
     found = lines_of(out)
     assert (code, len(err)) == (0, 1)
-    assert "says repetition_penalty 1.3; this is left aside" in err[0]
+    assert "with repetition_penalty 1.3; it is ignored" in err[0]
     assert found[0]["stopped"]
     assert found[0]["tokens"] <= 3
     assert all(plain[place]["answer"].startswith(line["answer"]) for place, line in enumerate(found))
@@ -199,8 +199,8 @@ def test_what_is_drawn_depends_on_the_seed_alone(capsys, base, piped):
         (["base", "blank.csv", "--prompt", "text"], "blank.csv, row 3: prompt 2 is ''; expected a text"),
         (["base", "blank.jsonl"], "blank.jsonl, row 2: prompt 1 is ' '; expected a text"),
         (["base", "short.txt", "--chat"], "the model brings no chat template"),
-        (["base", "short.txt", "--chat", "--instruct"], "--chat is the format of the model's maker and --instruct"),
-        (["base", "short.txt", "--system", "Be kind."], "--system is for a chat; add --chat"),
+        (["base", "short.txt", "--chat", "--instruct"], "--chat is the model's own format and --instruct"),
+        (["base", "short.txt", "--system", "Be kind."], "--system needs a chat; add --chat"),
         (["base", "long.txt"], "tokens, and with 8 new ones that makes"),
         (["base", "short.txt", "--max-new-tokens", "0"], "--max-new-tokens is 0; expected at least 1"),
         (

@@ -120,7 +120,7 @@ def test_what_is_no_classifier_is_refused(model, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architectures": None}, "it names no architecture"),
+        ({"architectures": None}, "names no architecture"),
         ({"model_type": "hopfield9"}, "cannot be loaded"),
         ({"problem_type": "multi_label_classification"}, "predicts several labels at once"),
         ({"id2label": {"0": "stars"}, "label2id": {"stars": 0}}, "predicts one number"),

@@ -36,7 +36,9 @@ def add(commands: Any) -> None:
     audit.add_argument("--max-length", type=int, metavar="N", help="in tokens; reports what is truncated, and its cost")
     audit.add_argument("--json", action="store_true", help="one JSON object on stdout, with the ids of all rows")
     audit.add_argument("--html", type=Path, metavar="OUT", help="write the report as a web page")
-    audit.add_argument("--fail-on", choices=("error", "warning"), help="exit with 1 on a finding of this severity or worse")
+    audit.add_argument(
+        "--fail-on", choices=("error", "warning"), help="exit with 1 on a finding of this severity or worse"
+    )
     audit.set_defaults(command=run)
 
 

@@ -25,10 +25,14 @@ def add(commands: Any) -> None:
         "--record-base", action="store_true", help="record this model as the base, in the adapter's folder"
     )
     generate.add_argument("--prompt", default="prompt", metavar="COL", help="the column of the prompts")
-    generate.add_argument("--instruct", action="store_true", help="put each prompt into the course's instruction format")
+    generate.add_argument(
+        "--instruct", action="store_true", help="put each prompt into the course's instruction format"
+    )
     generate.add_argument("--chat", action="store_true", help="put each prompt into the model's own chat template")
     generate.add_argument("--system", metavar="TEXT", help="with --chat: the system message")
-    generate.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="the longest answer (default: 128)")
+    generate.add_argument(
+        "--max-new-tokens", type=int, default=128, metavar="N", help="the longest answer (default: 128)"
+    )
     generate.add_argument("--temperature", type=float, metavar="T", help="draw tokens (default: the most likely)")
     generate.add_argument("--seed", type=int, metavar="S", help="seed of the drawn tokens (default: 0)")
     generate.add_argument("--batch-size", type=int, metavar="N", help="the most prompts in a batch")

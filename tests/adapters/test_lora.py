@@ -381,7 +381,7 @@ def test_training_moves_the_adapter_and_nothing_else(name, variant):
         ("phi", {"alpha_pattern": {"v_proj": 0}}, ["alpha is 0 for model.layers.0.self_attn.v_proj"]),
         ("phi", {"lora_dropout": 1.0}, ["lora_dropout is 1.0", "less than 1"]),
         ("phi", {"bias": "some"}, ["no bias 'some'", "none, all or lora_only"]),
-        ("phi", {"target_parameters": ["q_proj.weight"]}, ["sets target_parameters", "does not count"]),
+        ("phi", {"target_parameters": ["q_proj.weight"]}, ["sets target_parameters", "are not counted here"]),
         ("phi", {"trainable_token_indices": [1]}, ["sets trainable_token_indices"]),
         ("phi", {"init_lora_weights": "mica"}, ["sets init_lora_weights='mica'"]),
         ("phi", {"modules_to_save": ["classifier"]}, ["modules_to_save names 'classifier'", "correct or drop"]),
@@ -417,7 +417,7 @@ def test_a_model_is_never_wrapped_twice(inner):
     ):
         with pytest.raises(BadInput) as raised:
             attempt()
-        assert_one_sentence(raised, "has an adapter already", "load the base model once more")
+        assert_one_sentence(raised, "has an adapter already", "load the base model again")
 
 
 def test_a_second_wrap_would_forget_what_was_learned():
@@ -637,7 +637,7 @@ def test_a_folder_that_lacks_a_file_is_told(saved, name, shown):
         ("base.json", '{"name": "gpt2"}', ["base.json cannot be read", "weights_sha256"]),
         ("adapter_config.json", "{", ["is no LoRA config"]),
         ("adapter_config.json", '{"peft_type": "PREFIX_TUNING"}', ["is no LoRA config"]),
-        ("adapter_model.safetensors", "no", ["is not whole", "copy or save it again"]),
+        ("adapter_model.safetensors", "no", ["is not a whole safetensors file", "copy or save it again"]),
     ],
 )
 def test_a_file_that_is_not_whole_is_told(saved, name, content, shown):

@@ -279,9 +279,9 @@ BAD_ADAPTERS = {
         lambda folder: (folder / WEIGHTS).rename(folder / "adapter_model.bin"),
         [f"has no {WEIGHTS}", "pickle adapter_model.bin"],
     ),
-    "no folder": (shutil.rmtree, ["is no adapter", "is no folder"]),
+    "no folder": (shutil.rmtree, ["is no adapter", "is not a folder"]),
     "a config that is no JSON": (lambda folder: (folder / CONFIG).write_text("{"), [CONFIG, "cannot be read as JSON"]),
-    "a config that is a list": (lambda folder: (folder / CONFIG).write_text("[]"), [CONFIG, "no JSON object"]),
+    "a config that is a list": (lambda folder: (folder / CONFIG).write_text("[]"), [CONFIG, "not a JSON object"]),
     "half a file": (lambda folder: truncate(folder / WEIGHTS, 0.5), [WEIGHTS, "not a whole safetensors file"]),
     "an empty file": (lambda folder: save_file({}, folder / WEIGHTS), [WEIGHTS, "holds no tensors"]),
     "NaN": (lambda folder: poison(folder, float("nan")), ["mlp.c_proj.lora_B.weight", "NaN", "train again"]),
@@ -654,7 +654,7 @@ def test_a_kill_at_any_moment_leaves_no_folder_that_loads(tmp_path):
 
 def test_what_a_living_process_merges_is_not_swept(base, adapter, tmp_path):
     """Two merges side by side: the second one leaves the first one's unfinished folder alone."""
-    with merging.begun(base, adapter, tmp_path / "first") as (partial, _):
+    with merging.staged(base, adapter, tmp_path / "first") as (partial, _):
         code = "import sys, pathlib, ftlab.merging.merge as m; m.merge(*map(pathlib.Path, sys.argv[1:]))"
         command = [sys.executable, "-c", code, str(base), str(adapter), str(tmp_path / "second")]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

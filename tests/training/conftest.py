@@ -3,4 +3,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def as_one(one_thread):
-    """Every training here."""
+    """Run every training of this folder on one thread."""

@@ -1,4 +1,4 @@
-"""A training as lesson 02 has it, in a process of its own that can be killed: python -m tests.training.resumable."""
+"""Train as lesson 02 does, in a separate process that can be killed: python -m tests.training.resumable."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ IDENTITY = {"model": "tiny-distilbert", "labels": ["negative", "positive"], "row
 
 
 def train(folder, *, resume=False, scores=SCORES, patience=3, callbacks=()):
-    """The trainer after training; `scores`, one for each epoch, take the place of a metric."""
+    """Return the trainer after training; `scores`, one for each epoch, replace the metric."""
     rows = sources.load("mini_reviews")["train"]
     tokenizer = loading.tokenizer("tiny-distilbert")
     tokenized = rows.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=MAX_LENGTH), batched=True)

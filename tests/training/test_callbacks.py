@@ -58,7 +58,7 @@ def test_live_progress_says_where_training_is_and_then_nothing(tmp_path):
 
 
 class Plant(TrainerCallback):
-    """A NaN in the head's weights after a step."""
+    """Write a NaN into the head's weights after a step."""
 
     def __init__(self, step):
         self.step = step

@@ -96,7 +96,7 @@ def bert():
 
 
 def one_step(model, folder, batch_size, times, **options):
-    """The model's weights, the loss and the gradient norm of one step over the same 8 rows."""
+    """Return the model's weights, the loss and the gradient norm of one step over the same 8 rows."""
     tokenizer = loading.tokenizer("tiny-distilbert")
     rows = sources.load("mini_reviews")["train"].select(range(8))
     rows = rows.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=32), batched=True)
@@ -170,7 +170,7 @@ def fine_tuned(model, folder, **options):
 
 
 def left_padded_gpt2(folder):
-    """A decoder whose tokenizer pads on the left, as one that was used for writing does."""
+    """Save a decoder whose tokenizer pads on the left, as for generation."""
     model = loading.causal_lm("tiny-gpt2")
     with torch.no_grad():
         model.transformer.wpe.weight.mul_(20)  # so that a token's position counts

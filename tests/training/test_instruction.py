@@ -86,7 +86,7 @@ def test_losses_gradients_and_weights_are_those_of_the_plain_masked_loss(model, 
 
 
 def test_accumulated_batches_make_the_step_of_one(model, rows, tokenizer, tmp_path):
-    """Rows of unlike length in unlike batches: only division by the labels of the whole step makes them agree."""
+    """Rows differ in length and batches in size: they agree only if the labels of the whole step divide the loss."""
     steps = [
         trained(SupervisedTrainer, model, rows, tokenizer, tmp_path, size, times, steps=1)
         for size, times in ((16, 1), (8, 2), (4, 4))

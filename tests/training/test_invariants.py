@@ -65,7 +65,7 @@ def test_as_shipped_the_step_still_grows_with_the_batches_accumulated(name, rows
     ratios = table.iloc[1] / table.iloc[0]
     assert invariants.spread(table) == pytest.approx(3.0, rel=1e-3), (
         f"{name} as shipped no longer scales its loss and gradient by the 4 accumulated batches (spread "
-        f"{invariants.spread(table):.2g}): this version of transformers mended huggingface/transformers#47688, so "
+        f"{invariants.spread(table):.2g}): this version of transformers fixed huggingface/transformers#47688, so "
         "`model.accepts_loss_kwargs = False` in lesson 02 and in ftlab.training.classification can go"
     )
     assert ratios["gradient norm"] == pytest.approx(4, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Layers that thaw one after another, a rate for each layer, and both in one call."""
+"""Gradual unfreezing, a learning rate for each layer, and both in one call."""
 
 import gc
 import json
@@ -26,7 +26,7 @@ FROM_THE_HEAD = ["head", "layer 3", "layer 2", "layer 1", "embeddings"]
 
 @pytest.fixture(scope="module", autouse=True)
 def settled():
-    """Trainer collects garbage behind each training; what the libraries hold by now need not be looked through."""
+    """Exclude the objects of the libraries from garbage collection, which Trainer runs after each training."""
     gc.freeze()
     yield
     gc.unfreeze()

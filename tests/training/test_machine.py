@@ -24,7 +24,7 @@ STEPS = 3
 
 
 class Spy(TrainerCallback):
-    """Calls `look` with the model after each step."""
+    """Call `look` with the model after each step."""
 
     def __init__(self, look):
         self.look = look
@@ -61,9 +61,7 @@ def trainer_of(model, folder, *, look=None, precision=FP32, **settings):
 
 
 def watchers(trainer):
-    return [
-        one for one in trainer.callback_handler.callbacks if isinstance(one, (StopWhenNotFinite, LiveProgress))
-    ]  # fmt: skip
+    return [one for one in trainer.callback_handler.callbacks if isinstance(one, (StopWhenNotFinite, LiveProgress))]
 
 
 def adapted():

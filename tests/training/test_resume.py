@@ -1,4 +1,4 @@
-"""A training that was killed goes on to the weights that it would have had."""
+"""A training that was killed and resumed ends with the same weights as an uninterrupted one."""
 
 import json
 import signal
@@ -118,7 +118,7 @@ def test_a_training_that_patience_had_ended_does_not_go_on_to_another_end(tmp_pa
 
 
 def written(folder, step, *, max_steps=100, stopped=False):
-    """A checkpoint as Trainer writes it, with nothing in it."""
+    """Write the files of one of Trainer's checkpoints, without content."""
     from safetensors.torch import save_file
 
     path = folder / f"checkpoint-{step}"
@@ -134,7 +134,7 @@ def written(folder, step, *, max_steps=100, stopped=False):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder that a training of IDENTITY was begun in."""
+    """Return a folder in which a training of IDENTITY began."""
     assert checkpoint(tmp_path / "checkpoints", IDENTITY, resume=False) is None
     return tmp_path / "checkpoints"
 
@@ -165,7 +165,7 @@ def test_with_no_whole_checkpoint_training_starts_anew(folder):
     (written(folder, 9) / "optimizer.pt").unlink()
     assert checkpoint(folder, IDENTITY, resume=True) is None
     assert checkpoints(folder) == []
-    assert checkpoint(folder, IDENTITY, resume=True) is None  # begun, and nothing saved yet
+    assert checkpoint(folder, IDENTITY, resume=True) is None  # it began, but saved nothing
 
 
 def test_a_training_that_came_to_its_last_step_needs_no_step_more(folder):
@@ -218,7 +218,7 @@ def test_checkpoints_of_another_training_are_refused_with_both_values(folder, wh
     assert str(folder) in message
     assert "without resume" in message
     assert "\n" not in message
-    assert checkpoints(folder) == ["checkpoint-9"]  # nothing is lost by asking
+    assert checkpoints(folder) == ["checkpoint-9"]  # a refusal removes nothing
 
 
 def test_a_setting_that_is_new_or_gone_is_another_training(folder):

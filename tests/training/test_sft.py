@@ -1,4 +1,4 @@
-"""SFTTrainer with the head at supervised positions: TRL's loss, its reading of rows, and trainings cut off."""
+"""SFTTrainer with the head at supervised positions: the loss equals TRL's, rows are checked, and trainings resume."""
 
 import copy
 
@@ -148,7 +148,7 @@ def test_an_adapter_s_training_that_was_cut_off_ends_with_the_same_weights_bit_f
 
 
 def test_a_row_that_teaches_nothing_or_would_be_cut_is_refused(base, rows, tokenizer, tmp_path):
-    """TRL drops the one without a word, and takes the EOS of the other."""
+    """TRL by itself would drop the first row and cut off the EOS of the other, both without a warning."""
 
     def masked(row, number):
         return {"labels": [prompts.IGNORED] * len(row["labels"])} if number == 3 else {}

@@ -131,7 +131,7 @@ def _policy(name: str) -> dict[str, Any]:
     """Choose a policy's learning rate on validation rows, then run it, with the largest number of rows first."""
     from ftlab.data import splits
     from ftlab.evaluation import comparison
-    from ftlab.evaluation.seeds import Contest, Recipe
+    from ftlab.evaluation.seed_comparison import Contest, Recipe
 
     policy, frozen_layers, epochs, rates = POLICIES[name]
     drawn = draw()
@@ -156,7 +156,7 @@ def _policy(name: str) -> dict[str, Any]:
 def _memory(name: str) -> dict[str, int]:
     """The peak memory of an epoch on the largest number of rows, and the memory before it, in MB."""
     from ftlab.data import splits
-    from ftlab.evaluation.seeds import Contest, Recipe
+    from ftlab.evaluation.seed_comparison import Contest, Recipe
 
     policy, frozen_layers, _, rates = POLICIES[name]
     training = draw().training[0]

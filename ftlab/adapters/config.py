@@ -82,7 +82,7 @@ def read(folder: Path) -> LoraConfig:
         )
     if strange := sorted(name for name, value in settings.items() if value and name not in FOLLOWED | APART | SILENT):
         raise BadInput(
-            f"{path} sets {some(strange)}, which ftlab does not support, neither apart nor merged; use PEFT itself "
+            f"{path} sets {some(strange)}, which ftlab does not support, neither merged nor unmerged; use PEFT itself "
             "(`PeftModel.from_pretrained`, `merge_and_unload`), in the release that wrote the adapter"
         )
     asked = _typed(path, settings, get_type_hints(LoraConfig) | TYPES)

@@ -400,8 +400,8 @@ def score_by_seconds(table: pd.DataFrame, score: str = "macro F1", *, highlight:
     The Pareto front joins the models that no other model beats in both score and time.
 
     Args:
-        table: a `seeds.summary`, with columns model, rows, score, low, high and seconds. A model without seconds, such
-            as a baseline, is a dashed level.
+        table: a `seed_comparison.summary`, with columns model, rows, score, low, high and seconds. A model without
+            seconds, such as a baseline, is a dashed level.
         score: the name of the score.
         highlight: the models in colour and in the legend; None for `main_models`. The others are grey.
 
@@ -452,7 +452,7 @@ def score_by_rows(
     """Draw the mean score against training rows, a line for each model, and the means of this run as crosses.
 
     Args:
-        table: a `seeds.summary`, with columns model, rows and score.
+        table: a `seed_comparison.summary`, with columns model, rows and score.
         live: the same for this run.
         score: the name of the score.
         highlight: the models in colour and in the legend; None for `main_models`, first of `live`, then of `table`. The

@@ -98,7 +98,7 @@ class Certificate:
 
     def table(self) -> pd.DataFrame:
         """Return a row each for the unmerged adapter, the merged model, and the merged model loaded again."""
-        apart = Agreement("adapter apart", 0.0, 0.0, None if self.effect is None else 0.0, 0.0, 1.0, self.loss)
+        apart = Agreement("unmerged adapter", 0.0, 0.0, None if self.effect is None else 0.0, 0.0, 1.0, self.loss)
         frame = pd.DataFrame([asdict(one) for one in (apart, self.merged, self.reloaded)]).set_index("model")
         return frame.rename(columns={
             "difference": "largest logit difference", "share": "of the largest logit",
@@ -119,7 +119,7 @@ class Certificate:
         return "\n".join([
             "## Merge certificate", "",
             f"{verdict}. The same {self.prompts:,} texts ({self.positions:,} positions) went through the base with its "
-            f"adapter apart, through the merged model, stored in {self.dtype}, and through that model loaded again, "
+            f"unmerged adapter, through the merged model, stored in {self.dtype}, and through that model loaded again, "
             f"all computed in float32. Tolerated is a difference of {TOLERANCE[self.dtype]:g} of the largest logit, "
             f"and of {LOST[self.dtype]:.0%} of the adapter's effect (root mean square).{effect}", "", *lines, "",
             *(line for note in self.notes for line in (note, "")),
@@ -210,7 +210,7 @@ def merge_with_certificate(base: Path, adapter: Path, out: Path, prompts: Sequen
         if not found.ok:
             raise CheckFailed(
                 f"the merge of {adapter} into {base} does not do what the adapter does: {found.failures()[0]}; nothing "
-                "was kept: merge into the base in float32, or use the adapter apart"
+                "was kept: merge into the base in float32, or use the unmerged adapter"
             )
         hashes = {"base": loading.weights_sha256(base), "adapter": files.sha256(adapter / WEIGHTS)}
         files.write_json(folder / RECORD, {**found.record(), "sha256": hashes})
@@ -269,7 +269,7 @@ class _Unmerged:
         self.logits = list(logits_of_rows(model, rows))
         self.largest = max(float(logits.abs().max()) for logits in self.logits)
         for logits in self.logits:
-            lora.require_answers(logits, "with the adapter apart")
+            lora.require_answers(logits, "with the unmerged adapter")
         self.loss = mean_loss(self.logits, rows)
         self.effect, self.effect_square = None, None
         if _can_be_turned_off(model):

@@ -132,7 +132,7 @@ def _require_mergeable(config: LoraConfig, adapter: Path) -> None:
     if strange := sorted(name for name in APART if getattr(config, name)):
         raise BadInput(
             f"{adapter / CONFIG} sets {', '.join(strange)}, which a merge from file to file does not support; use the "
-            "adapter apart, or PEFT's `merge_and_unload`"
+            "unmerged adapter, or PEFT's `merge_and_unload`"
         )
     if (init := str(config.init_lora_weights)) not in INITS_THAT_LEAVE_THE_BASE:
         raise BadInput(
@@ -191,7 +191,7 @@ class _StoredNames:
         raise BadInput(
             f"{self.adapter.folder} changes {own}, which is tied: one tensor is the input embedding and the output "
             "layer, and a merge would change both; save the base untied (tie_word_embeddings=False), or use the "
-            "adapter apart"
+            "unmerged adapter"
         )
 
     def _is_the_same(self, key: str, place: Place) -> bool:

@@ -62,7 +62,7 @@ def start_fresh_head(model: PreTrainedModel, report: Mapping[str, Any], name: st
     """Check a model as `require_whole` does, but let its head start at random, and a pooler that was not pretrained.
 
     The head is everything outside the pretrained body. The head of a trained classifier is drawn anew, whatever its
-    size, because it was trained for other labels. All of these tensors must be trained, as `freezing.freeze` does.
+    size, because it was trained for other labels. All of these tensors must be trained, as `plans.freeze` does.
 
     Args:
         model: as loaded; its head may be drawn anew.

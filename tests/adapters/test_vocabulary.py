@@ -172,7 +172,7 @@ def test_what_cannot_be_merged_since_it_is_tied_can_be_used_apart(options, tmp_p
     base = save_base(tmp_path / "base", "llama", tie_word_embeddings=True, vocab_size=640)
     model = merge_cases.adapted(base, **options)
     model.save_pretrained(tmp_path / "adapter")
-    with pytest.raises(BadInput, match="use the adapter apart"):
+    with pytest.raises(BadInput, match="use the unmerged adapter"):
         merging.merge(base, tmp_path / "adapter", tmp_path / "out")
     by_peft = PeftModel.from_pretrained(merge_cases.load(base), tmp_path / "adapter")
     lora.record_fitting_base(tmp_path / "adapter", str(base))

@@ -41,7 +41,7 @@ def test_wrappers_put_these_names_before_a_tensor_s():
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"),
     ],
 )  # fmt: skip
-def test_what_the_ledger_is_made_of_is_there(module, name):
+def test_the_counter_of_steps_finds_what_it_needs(module, name):
     assert hasattr(module, name), (
         f"torch no longer has {module.__name__}.{name}: ftlab.internals.torch_dispatch needs another way to it"
     )

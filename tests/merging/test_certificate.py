@@ -141,7 +141,7 @@ def test_the_table_and_the_card_say_the_same(base, tmp_path):
     merging.merge(base, adapter, tmp_path / "out")
     found = certify(base, adapter, load(tmp_path / "out"), tmp_path / "out")
     table = found.table()
-    assert table.index.tolist() == ["adapter apart", "merged", "merged, loaded again"]
+    assert table.index.tolist() == ["unmerged adapter", "merged", "merged, loaded again"]
     assert table["held-out loss"].tolist() == [found.loss, found.merged.loss, found.reloaded.loss]
     assert table["largest logit difference"].tolist()[0] == 0
     lines = found.markdown().splitlines()

@@ -7,8 +7,8 @@ from scipy import stats
 
 from ftlab.data import sources
 from ftlab.errors import BadInput
-from ftlab.evaluation import figures, seeds
-from ftlab.evaluation.seeds import Contest, Recipe
+from ftlab.evaluation import figures, seed_comparison
+from ftlab.evaluation.seed_comparison import Contest, Recipe
 from ftlab.intervals import another_run, over_seeds
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,7 +37,7 @@ def test_one_seed_has_no_interval_and_equal_seeds_have_a_point():
 
 
 def test_a_summary_has_a_line_for_each_model_and_size_with_its_means():
-    found = seeds.summary(runs(a=[0.6, 0.8], b=[0.5, 0.5]))
+    found = seed_comparison.summary(runs(a=[0.6, 0.8], b=[0.5, 0.5]))
     assert found["model"].tolist() == ["a", "b"]
     assert found["score"].tolist() == pytest.approx([0.7, 0.5])
     assert found["seconds"].tolist() == pytest.approx([1.5, 1.5])
@@ -47,21 +47,21 @@ def test_a_summary_has_a_line_for_each_model_and_size_with_its_means():
 def test_gaps_are_paired_by_seed():
     """Seeds differ a lot, and `b` is above `a` by the same in each: clear, though the models' own intervals overlap."""
     table = runs(a=[0.5, 0.6, 0.7], b=[0.55, 0.651, 0.749])
-    found = seeds.gaps(table, against="a").iloc[0]
+    found = seed_comparison.gaps(table, against="a").iloc[0]
     assert found["model"] == "b"
     assert found["gap"] == pytest.approx(0.05)
     assert found["clear"]
-    own = seeds.summary(table).set_index("model")
+    own = seed_comparison.summary(table).set_index("model")
     assert own.loc["a", "high"] > own.loc["b", "low"]
 
 
 def test_a_gap_that_changes_sides_from_seed_to_seed_is_not_clear():
-    assert not seeds.gaps(runs(a=[0.5, 0.6, 0.7], b=[0.6, 0.59, 0.71]), against="a")["clear"].any()
+    assert not seed_comparison.gaps(runs(a=[0.5, 0.6, 0.7], b=[0.6, 0.59, 0.71]), against="a")["clear"].any()
 
 
 def test_gaps_against_a_model_that_is_not_there_are_refused_with_those_that_are():
     with pytest.raises(BadInput, match=r"no model 'c'.*a, b"):
-        seeds.gaps(runs(a=[0.5, 0.6], b=[0.5, 0.6]), against="c")
+        seed_comparison.gaps(runs(a=[0.5, 0.6], b=[0.5, 0.6]), against="c")
 
 
 def test_the_names_of_recipes_say_what_is_frozen():
@@ -104,7 +104,7 @@ def test_features_of_the_test_rows_serve_every_run_of_a_contest(rows, monkeypatc
 def test_the_figures_draw_every_model_and_size():
     table = pd.concat([runs(a=[0.6, 0.8], b=[0.5, 0.5]), runs(a=[0.7, 0.8], b=[0.6, 0.5]).assign(rows=100)])
     baseline = pd.DataFrame([{"model": "TF-IDF", "rows": 10, "seed": seed, "f1_macro": 0.4} for seed in (0, 1)])
-    summary = seeds.summary(pd.concat([table, baseline]))
+    summary = seed_comparison.summary(pd.concat([table, baseline]))
     figure = figures.score_by_seconds(summary)
     assert [axis.get_title() for axis in figure.axes] == ["10 training rows", "100 training rows"]
     names = {text.get_text() for text in figure.legends[0].get_texts()}
@@ -115,7 +115,7 @@ def test_the_figures_draw_every_model_and_size():
 
 def test_a_summary_has_the_interval_of_the_mean_and_the_wider_one_of_another_run():
     values = np.array([0.6, 0.65, 0.7, 0.72])
-    line = seeds.summary(runs(a=values)).iloc[0]
+    line = seed_comparison.summary(runs(a=values)).iloc[0]
     assert (line["low"], line["high"]) == pytest.approx((over_seeds(values).low, over_seeds(values).high))
     assert (line["run_low"], line["run_high"]) == pytest.approx((another_run(values).low, another_run(values).high))
     assert line["run_low"] < line["low"] < line["high"] < line["run_high"]
@@ -125,8 +125,8 @@ def test_gaps_are_clear_only_among_all_lines_of_their_table():
     """Each line by itself has an interval without zero; among so many lines that is weak evidence."""
     one = {f"m{number}": [0.52, 0.53, 0.54 + number / 1e4] for number in range(12)}
     table = runs(a=[0.5, 0.505, 0.5], **one)
-    alone = seeds.gaps(table[table["model"].isin(["a", "m0"])], against="a").iloc[0]
-    among = seeds.gaps(table, against="a")
+    alone = seed_comparison.gaps(table[table["model"].isin(["a", "m0"])], against="a").iloc[0]
+    among = seed_comparison.gaps(table, against="a")
     assert alone["clear"]
     assert alone["p_holm"] == alone["p"]
     assert (among["low"] > 0).all()
@@ -137,18 +137,18 @@ def test_gaps_are_clear_only_among_all_lines_of_their_table():
 def test_of_tables_in_which_nothing_differs_few_have_a_line_that_is_called_clear():
     rng = np.random.default_rng(0)
     names = ["a", *(f"m{number}" for number in range(9))]
-    found = [seeds.gaps(runs(**dict(zip(names, rng.normal(0.7, 0.02, (10, 5)), strict=True))), against="a")
+    found = [seed_comparison.gaps(runs(**dict(zip(names, rng.normal(0.7, 0.02, (10, 5)), strict=True))), against="a")
              for _ in range(60)]  # fmt: skip
     assert sum(table["clear"].any() for table in found) <= 6
     assert sum(((table["low"] > 0) | (table["high"] < 0)).any() for table in found) >= 10
 
 
 def test_one_seed_makes_nothing_clear():
-    found = seeds.gaps(runs(a=[0.5], b=[0.9]), against="a").iloc[0]
+    found = seed_comparison.gaps(runs(a=[0.5], b=[0.9]), against="a").iloc[0]
     assert not found["clear"]
     assert np.isnan([found["low"], found["p"], found["p_holm"]]).all()
 
 
 def test_a_model_alone_has_nothing_to_be_compared_with():
     with pytest.raises(BadInput, match="no model but 'a'"):
-        seeds.gaps(runs(a=[0.5, 0.6]), against="a")
+        seed_comparison.gaps(runs(a=[0.5, 0.6]), against="a")

@@ -12,7 +12,7 @@ from ftlab.adapters import config as adapter_config
 from ftlab.adapters.config import WEIGHTS
 from ftlab.errors import BadInput
 from ftlab.internals.peft import value_of
-from ftlab.models.shards import DTYPES
+from ftlab.models.model_files import FLOATS
 from ftlab.wording import one_line, shown, some
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 FP32_MAX = 3.4e38
-FLOATS = {"F64", *DTYPES}  # as safetensors names them
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ftlab.internals import bitsandbytes as bitsandbytes_internals
 from ftlab.internals import peft as peft_internals
 from ftlab.internals import transformers as transformers_internals
 from ftlab.models import model_files
-from ftlab.models.model_files import WRAPPERS
+from ftlab.models.model_files import FLOATS, WRAPPERS
 from ftlab.wording import some
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ POOLER = "pooler"  # after the layers of BERT and similar models; pretraining by
 NO_WEIGHTS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias|attention\.bias)$")
 MEND_CONFIG = "give it the config that it was trained with, or save it again"
 SAVE = "save the whole model again with `save_pretrained`"
-FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
 
 
 def require_whole(model: PreTrainedModel, report: Mapping[str, Any], name: str | Path) -> None:

@@ -17,6 +17,7 @@ from ftlab.internals.torch import COMPILED, FSDP
 from ftlab.wording import some
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model", "spiece.model", "vocab.json")
 # A wrapper puts its own prefix before the name of each tensor: prefix -> the wrapper, and the model inside.

@@ -78,3 +78,34 @@ def test_the_examples_in_docstrings_are_true(path):
     outcome = doctest.testmod(importlib.import_module(name))
     assert outcome.attempted > 0
     assert outcome.failed == 0
+
+
+def defined(path: Path) -> set[str]:
+    """The names of a module: defined there, or imported."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
+
+
+def test_what_a_docstring_a_comment_or_a_message_points_to_is_there():
+    """`module.name` in backticks, where the module is ours; modules of libraries are in internals."""
+    ours = [path for path in FOLDER.rglob("*.py") if "internals" not in path.parts]
+    names = {path.stem: defined(path) for path in ours}
+    names |= {
+        path.parent.name: {other.stem for other in path.parent.glob("*.py")} for path in ours if path.stem == "__init__"
+    }
+    names["ftlab"] |= {path.name for path in FOLDER.iterdir()}
+    del names["config"]  # more often that of a model, in transformers
+    lost = [
+        f"{path.relative_to(FOLDER)}: {module}.{name}"
+        for path in ours
+        for module, name in re.findall(r"`([a-z_]+)\.([A-Za-z_]+)[`(]", path.read_text(encoding="utf-8"))
+        if module in names and name not in names[module]
+    ]
+    assert lost == []

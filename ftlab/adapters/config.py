@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 from ftlab.adapters.json_values import fits, read_object, words
 from ftlab.errors import BadInput
 from ftlab.internals import peft as peft_internals
+from ftlab.models import model_files
 from ftlab.wording import one_line, quoted, shown, some
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     It has name, revision, weights_sha256 and architecture.
 
     Raises:
-        BadInput: the file cannot be read, or has values of other types than `adapters.record_base` writes.
+        BadInput: the file cannot be read, or has values of other types than `base_record.record_base` writes.
     """
     path = Path(folder) / BASE
     if not path.exists() and not path.is_symlink():
@@ -256,10 +257,9 @@ def _require_files(folder: Path) -> None:
             told += ", because it is not a folder"
         elif path.exists() or path.is_symlink():
             told += " that is a file (a folder, a pipe, a device or a broken link has that name)"
-        pickles = sorted(each.name for each in folder.glob("adapter_model.*") if each.suffix != ".safetensors")
-        if name == WEIGHTS and pickles:
-            told += f" (only the pickle {pickles[0]}, which can run any code when it is opened)"
-        redo = "give a folder that `adapters.save` or PEFT's `save_pretrained` wrote"
+        if name == WEIGHTS and (pickles := model_files.pickles(folder, "adapter_model")):
+            told += f" (only the pickle {pickles[0]}, {model_files.RISK})"
+        redo = "give a folder that `lora.save` or PEFT's `save_pretrained` wrote"
         raise BadInput(f"{told}; {redo}" if name == CONFIG else f"{told}; save the adapter again, or {redo}")
 
 

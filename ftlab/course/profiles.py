@@ -180,7 +180,7 @@ class Budget:
     seed: int
     settings: dict[str, Any]
     overrides: dict[str, Any] = field(default_factory=dict)
-    fitted: tuple[str, ...] = ()  # the names of what the rows or the model asked for (see `fitting`)
+    fitted: tuple[str, ...] = ()  # the names of what the rows or the model asked for (see `auto_budget`)
     left_out: tuple[str, ...] = ()  # the ids of rows that are too long
 
     def __getattr__(self, name: str) -> Any:

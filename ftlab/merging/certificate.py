@@ -191,7 +191,9 @@ def merge_with_certificate(base: Path, adapter: Path, out: Path, prompts: Sequen
     tokenizer = loading.tokenizer(str(base))  # an absolute path is a folder, whatever its name
     config = loading.config(str(base))
     if not str((config.architectures or [""])[0]).endswith(("ForCausalLM", "LMHeadModel")):
-        raise BadInput(f"{base} is not a causal language model ({config.architectures}); merge it with `merging.merge`")
+        raise BadInput(
+            f"{base} is not a causal language model ({config.architectures}); merge it with `ftlab.merging.merge.merge`"
+        )
     rows = encode(tokenizer, prompts, config)
     with merging.staged(base, adapter, out) as (folder, merged):
         options = {"dtype": merged.dtype}

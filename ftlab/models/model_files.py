@@ -18,7 +18,8 @@ from ftlab.wording import some
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+RISK = "which can run any code when it is opened"  # a pickle
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model", "spiece.model", "vocab.json")
 # A wrapper puts its own prefix before the name of each tensor: prefix -> the wrapper, and the model inside.
 WRAPPERS = {
@@ -137,12 +138,17 @@ def _shards(path: Path, shown: str) -> dict[str, str]:
     return names
 
 
+def pickles(folder: Path, stem: str = "*") -> list[str]:
+    """Return the names of the pickle files in `folder` whose name without its ending matches `stem`."""
+    return sorted(file.name for ending in PICKLES for file in folder.glob(f"{stem}{ending}"))
+
+
 def _without_weights(path: Path, shown: str) -> str:
     """Return why a folder with neither the single file nor an index cannot be loaded."""
-    if pickles := sorted(file.name for pattern in PICKLES for file in path.glob(pattern)):
+    if found := pickles(path):
         return (
-            f"{shown} holds a pickle checkpoint ({pickles[0]}), which can run any code when it is opened; convert "
-            "it to safetensors where you trust it (`model.save_pretrained`), then load that"
+            f"{shown} holds a pickle checkpoint ({found[0]}), {RISK}; convert it to safetensors where you trust it "
+            "(`model.save_pretrained`), then load that"
         )
     if others := sorted(file.name for file in path.glob("*.safetensors")):
         return (

@@ -104,8 +104,8 @@ def read(folder: Path) -> Checkpoint:
         ]:  # a merge would write outside its folder, too
             raise BadInput(f"{folder / INDEX} names {some(outside)}, which is no file of its folder; fetch it again")
     else:
-        pickles = sorted(file.name for pattern in model_files.PICKLES for file in folder.glob(pattern))
-        there = f"only a pickle ({pickles[0]}), which can run any code when it is opened" if pickles else "no weights"
+        pickles = model_files.pickles(folder)
+        there = f"only a pickle ({pickles[0]}), {model_files.RISK}" if pickles else "no weights"
         raise BadInput(
             f"the base {folder} holds {there}; expected {SINGLE}, or shards with {INDEX}: load it where you trust it, "
             "and save it again with `save_pretrained`"

@@ -80,7 +80,7 @@ def fine_tune(
         groups = layerwise.layerwise_groups(encoder, learning_rate=learning_rate, weight_decay=weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=learning_rate, fused=True)  # as Trainer's own
     rows = tokenized(train, tokenizer, max_length) if features is None else features.rows
-    longest = max(map(len, rows["input_ids"])) if features is None else 1  # features are small: one piece
+    longest = max(map(len, rows["input_ids"])) if features is None else None  # features are small
     with nullcontext() if features is None else features.in_place(encoder):
         trainer = Trainer(
             model=encoder,

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 
-def arguments(*, batch_size: int, longest: int, precision: Mapping[str, bool] | None = None) -> dict[str, Any]:
+def arguments(*, batch_size: int, longest: int | None, precision: Mapping[str, bool] | None = None) -> dict[str, Any]:
     """Return the arguments of TrainingArguments that depend on the machine: the precision, and the pieces of a batch.
 
     Args:
         batch_size: rows in an optimizer step.
-        longest: tokens of the longest row.
+        longest: tokens of the longest row; None to take a batch whole.
         precision: `devices.mixed_precision()` unless given.
 
     Returns:
@@ -34,7 +34,7 @@ def arguments(*, batch_size: int, longest: int, precision: Mapping[str, bool] | 
         `accepts_loss_kwargs = False` (see `invariants.accumulation`).
     """
     precision = devices.mixed_precision() if precision is None else precision
-    accumulation = cpu_speed.pieces(batch_size, length=longest, precision=precision)
+    accumulation = 1 if longest is None else cpu_speed.pieces(batch_size, length=longest, precision=precision)
     return {
         "per_device_train_batch_size": batch_size // accumulation,
         "gradient_accumulation_steps": accumulation,

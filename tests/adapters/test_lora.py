@@ -617,8 +617,8 @@ def test_an_adapter_is_not_recorded_with_a_base_that_its_model_is_not(tmp_path):
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("base.json", ["has no base.json", "cannot be proven", f"trained on {BASE}", "adapters.record_base"]),
-        ("adapter_config.json", ["is no adapter: it has no adapter_config.json", "adapters.save"]),
+        ("base.json", ["has no base.json", "cannot be proven", f"trained on {BASE}", "lora.record_base"]),
+        ("adapter_config.json", ["is no adapter: it has no adapter_config.json", "lora.save"]),
         ("adapter_model.safetensors", ["is no adapter: it has no adapter_model.safetensors"]),
     ],
 )

@@ -78,6 +78,13 @@ def test_the_arguments_have_the_precision_of_the_machine_and_trainer_takes_them(
         TrainingArguments(output_dir=str(tmp_path), **found)
 
 
+def test_a_batch_of_features_is_taken_whole_however_many_rows_it_has(monkeypatch):
+    monkeypatch.setattr(devices, "best_device", lambda: "cpu")
+    monkeypatch.setattr(devices, "mixed_precision", lambda: dict(FP32))
+    found = machine.arguments(batch_size=4096, longest=None)
+    assert (found["per_device_train_batch_size"], found["gradient_accumulation_steps"]) == (4096, 1)
+
+
 @pytest.mark.parametrize(
     ("device", "precision", "rows", "pieces"),
     [("cpu", FP32, 4, 4), ("cpu", BF16_ON_CPU, 8, 2), ("cuda", {"fp16": False, "bf16": True}, 16, 1)],

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: run test lint lab notebooks bench doctor clean help
+.PHONY: run test lint lab notebooks exercises bench doctor clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test       unit tests, and every stored notebook output verified"
 	@echo "make lint       style, types, and the order of the rooms"
 	@echo "make notebooks  run the lessons and store their outputs in notebooks/"
+	@echo "make exercises  write the exercises from their solutions, and run and check the solutions"
 	@echo "make bench      measure a newcomer's first run"
 	@echo "make doctor     look at this machine and say what to do"
 
@@ -38,6 +39,9 @@ lint: $(READY)
 
 notebooks: $(READY)
 	@$(BIN)/python -m ftlab.course.refresh
+
+exercises: $(READY)
+	@$(BIN)/python -m ftlab.exercises.authoring
 
 bench: $(READY)
 	@$(BIN)/ftlab bench first_run --save

@@ -1,6 +1,6 @@
 """The command line: it parses the options, runs a command of `ftlab.commands`, and prints an error in one sentence.
 
-Exit code 0: success. 1: a check did not pass. 2: wrong input.
+Exit code 0: success. 1: a check did not pass. 2: wrong input. 3: an exercise was not started.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ftlab import __version__
-from ftlab.commands import audit, bench, doctor, fetch, generate, merge, predict, run
+from ftlab.commands import audit, bench, check, doctor, fetch, generate, merge, predict, run
 from ftlab.errors import CourseError
 from ftlab.progress import quiet
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ftlab", description="A course on fine-tuning language models.")
     parser.add_argument("--version", action="version", version=f"ftlab {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for command in (doctor, fetch, audit, predict, generate, merge, run, bench):
+    for command in (doctor, fetch, audit, predict, generate, merge, run, check, bench):
         command.add(commands)
     return parser
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import nbformat
 
+from ftlab.course import execution, notebooks, runner
 from ftlab.course import lesson as lesson_module
-from ftlab.course import notebooks, runner
+from ftlab.progress import HEADLESS
 
 NOTEBOOKS = notebooks.lessons()[0].path.parent
 
@@ -37,8 +38,8 @@ def run(lesson: str, out: Path, parameters: Mapping[str, Any], *, profile: str =
     given = {**parameters, "profile": profile, "seed": budget.seed}
     space: dict[str, Any] = {"__name__": "__main__", "display": _display}
     said = io.StringIO()
-    settings = {runner.RUN_FOLDER: str(folder), runner.HEADLESS: "1"}
-    with _as_it_was(), runner._environment(settings), contextlib.chdir(NOTEBOOKS), contextlib.redirect_stdout(said):
+    settings = {runner.RUN_FOLDER: str(folder), HEADLESS: "1"}
+    with _as_it_was(), execution.environment(settings), contextlib.chdir(NOTEBOOKS), contextlib.redirect_stdout(said):
         for number, source in enumerate(source_of(chosen.path, given)):
             try:
                 _execute(source, f"<{chosen.name}, cell {number}>", space)

@@ -1,6 +1,7 @@
 """A stand-in for the model hub: serves folders on this machine over the hub's own routes.
 
-It answers just what `snapshot_download` asks: the files of a revision, and each file with its ETag and commit.
+It answers just what `snapshot_download` and `list_repo_tree` ask: the commit of a revision, its files, and each file
+with its ETag and commit.
 """
 
 import hashlib
@@ -8,12 +9,13 @@ import http.server
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+MAIN = "a" * 40
 
 
 class Hub:
@@ -21,11 +23,30 @@ class Hub:
 
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Path] = {}
+        self.revisions: dict[tuple[str, str], dict[str, str]] = {}
+        self.gated: set[tuple[str, str]] = set()
+        self.claimed: dict[str, int] = {}
         self.requests: list[str] = []
         self.endpoint = ""
 
-    def add(self, repo_id: str, folder: Path, kind: str = "model") -> None:
+    def add(
+        self,
+        repo_id: str,
+        folder: Path,
+        kind: str = "model",
+        *,
+        revisions: Mapping[str, str] | None = None,
+        gated: bool = False,
+    ) -> None:
+        """`revisions`: {branch or tag: commit}, beside main. What is gated is listed, and its files are refused."""
         self.repositories[kind, repo_id] = folder
+        self.revisions[kind, repo_id] = {"main": MAIN, **(revisions or {})}
+        if gated:
+            self.gated.add((kind, repo_id))
+
+    def commit(self, kind: str, repo_id: str, revision: str) -> str | None:
+        """The commit of a revision. As there are no others, every commit that is asked for by its hash is there."""
+        return revision if COMMIT.fullmatch(revision) else self.revisions[kind, repo_id].get(revision)
 
 
 def _handler(hub: Hub) -> type[http.server.BaseHTTPRequestHandler]:
@@ -39,25 +60,32 @@ def _handler(hub: Hub) -> type[http.server.BaseHTTPRequestHandler]:
             self.answer(body=True)
 
         def answer(self, body: bool) -> None:
-            path = unquote(urlsplit(self.path).path)
-            hub.requests.append(path)
+            path = urlsplit(self.path).path
+            hub.requests.append(unquote(path))
+            # A slash in a revision is quoted: refs%2Fconvert%2Fparquet.
             if found := re.fullmatch(r"/api/(model|dataset)s/(.+?)/(?:revision|tree)/([^/]+)(/.*)?", path):
-                kind, repo_id, revision = found[1], found[2], found[3]
+                kind, repo_id, revision = found[1], unquote(found[2]), unquote(found[3])
                 folder = hub.repositories.get((kind, repo_id))
                 if folder is None:
                     return self.refuse("RepoNotFound")
-                if not (COMMIT.fullmatch(revision) or revision == "main"):
+                commit = hub.commit(kind, repo_id, revision)
+                if commit is None:
                     return self.refuse("RevisionNotFound")
                 names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
                 if "/tree/" in path:
                     listing = [
-                        {"type": "file", "path": name, "size": (folder / name).stat().st_size, "oid": "0" * 40}
+                        {
+                            "type": "file",
+                            "path": name,
+                            "size": hub.claimed.get(f"{repo_id}/{name}", (folder / name).stat().st_size),
+                            "oid": "0" * 40,
+                        }
                         for name in names
                     ]
                     return self.send(json.dumps(listing).encode(), body)
                 info = {
                     "id": repo_id,
-                    "sha": revision if COMMIT.fullmatch(revision) else "a" * 40,
+                    "sha": commit,
                     "siblings": [{"rfilename": name} for name in names],
                     "private": False,
                     "downloads": 0,
@@ -66,11 +94,14 @@ def _handler(hub: Hub) -> type[http.server.BaseHTTPRequestHandler]:
                 }
                 return self.send(json.dumps(info).encode(), body)
             if found := re.fullmatch(r"/(datasets/)?(.+?)/resolve/([^/]+)/(.+)", path):
-                folder = hub.repositories.get(("dataset" if found[1] else "model", found[2]))
-                if folder is None or not (folder / found[4]).is_file():
+                kind, repo_id, revision = "dataset" if found[1] else "model", unquote(found[2]), unquote(found[3])
+                folder, name = hub.repositories.get((kind, repo_id)), unquote(found[4])
+                if folder is None or not (folder / name).is_file():
                     return self.refuse("EntryNotFound")
-                content = (folder / found[4]).read_bytes()
-                commit = found[3] if COMMIT.fullmatch(found[3]) else "a" * 40
+                if (kind, repo_id) in hub.gated and name != "README.md":
+                    return self.refuse("GatedRepo", status=403)
+                content = (folder / name).read_bytes()
+                commit = hub.commit(kind, repo_id, revision) or MAIN
                 return self.send(
                     content, body, {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
                 )
@@ -84,8 +115,8 @@ def _handler(hub: Hub) -> type[http.server.BaseHTTPRequestHandler]:
             if body:
                 self.wfile.write(content)
 
-        def refuse(self, code: str) -> None:
-            self.send_response(404)
+        def refuse(self, code: str, status: int = 404) -> None:
+            self.send_response(status)
             self.send_header("X-Error-Code", code)
             self.send_header("Content-Length", "0")
             self.end_headers()

@@ -14,11 +14,19 @@ from ftlab.errors import BadInput
 def add(commands: Any) -> None:
     """Add the command and its options to `commands`, the subparsers of the command line."""
     audit = commands.add_parser("audit", help="find what is wrong with the rows of a file")
-    audit.add_argument("file", help="training rows: a CSV, TSV, JSONL or Parquet file, or a data set of the course")
-    audit.add_argument("--validation", metavar="FILE", help="validation rows, to find texts that are in both files")
-    audit.add_argument("--test", metavar="FILE", help="test rows, to find texts that are in both files")
-    audit.add_argument("--text", default="text", metavar="COL", help="the column of the texts (default: text)")
-    audit.add_argument("--label", default="label", metavar="COL", help="the column of the labels (default: label)")
+    audit.add_argument(
+        "file",
+        help=(
+            "training rows: a CSV, TSV, JSONL or Parquet file, a data set of the course, or one of the model hub "
+            "(owner/name, owner/name:configuration, owner/name@revision)"
+        ),
+    )
+    both = "rows, to find texts that are in both files; of a data set of the hub its split of this name is read"
+    audit.add_argument("--validation", metavar="FILE", help=f"validation {both}")
+    audit.add_argument("--test", metavar="FILE", help=f"test {both}")
+    found = "; of a data set of the hub: the one that is found"
+    audit.add_argument("--text", metavar="COL", help=f"the column of the texts (default: text{found})")
+    audit.add_argument("--label", metavar="COL", help=f"the column of the labels (default: label{found})")
     audit.add_argument(
         "--prompt",
         nargs="+",
@@ -65,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput("--max-length counts tokens: name the tokenizer that counts them with --tokenizer")
     if options.tokenizer:
         loading.check_tokenizer(options.tokenizer)
-    if options.file in sources.SOURCES and (options.text, options.label) != ("text", "label"):
+    if options.file in sources.SOURCES and (options.text or "text", options.label or "label") != ("text", "label"):
         raise BadInput(
             f"{options.file} is a data set of the course, and its columns are text and label; leave --text and --label "
             "out"
@@ -84,7 +92,11 @@ def run(options: argparse.Namespace) -> int:
     rows = read(options.file)
     if note := rows.attrs["provenance"].note:
         print(f"ftlab: {note}", file=sys.stderr)
-    others = {name: read(file) for name in ("validation", "test") if (file := getattr(options, name))}
+    others = {}
+    for name in ("validation", "test"):
+        if file := getattr(options, name):
+            of_hub = not options.prompt and sources.comes_from_hub(file)
+            others[name] = read(file, split=name) if of_hub else read(file)
     lengths: dict[str, Any] = {}
     if options.tokenizer:
         lengths = {"tokenizer": loading.bare_tokenizer(options.tokenizer), "max_length": options.max_length}

@@ -32,8 +32,9 @@ def fitted(budget: profiles.Budget, *, rows: bool = True) -> profiles.Budget:
 
     max_length shrinks to the model's positions, and grows where another task or model than the profile's own has longer
     rows. max_new_tokens grows with the answers. frozen_layers shrinks to two thirds of a model with fewer layers. The
-    sizes of the splits grow if a file of your own has more classes than they hold. For a task of the course, `left_out`
-    names the rows that are still too long. The model is fetched if it is not in the cache.
+    sizes of the splits grow if a file of your own, or a data set of the hub, has more classes than they hold. For a
+    task of the course, `left_out` names the rows that are still too long. The model is fetched if it is not in the
+    cache, and so is a data set of the hub.
 
     Args:
         budget: as `profiles.resolve` returns it.
@@ -69,7 +70,7 @@ def _within_depth(budget: profiles.Budget) -> profiles.Budget:
 
 
 def _holding_its_classes(budget: profiles.Budget) -> profiles.Budget:
-    """Return the budget with splits large enough to hold each class of a file of your own."""
+    """Return the budget with splits large enough to hold each class of your own file or of a data set of the hub."""
     if budget.dataset in sources.SOURCES:
         return budget
     columns: dict[str, Any] = budget.columns()

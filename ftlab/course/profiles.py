@@ -85,7 +85,9 @@ class Parameter:
 
 PARAMETERS: dict[str, Parameter] = {
     "seed": Parameter(int, "the seed of every draw", low=0, high=2**32 - 1),
-    "dataset": Parameter(str, f"one of {', '.join(sources.SOURCES)}, or the path of a file"),
+    "dataset": Parameter(
+        str, f"one of {', '.join(sources.SOURCES)}, the path of a file, or a data set of the model hub (owner/name)"
+    ),
     "text_column": Parameter(str, "the column of your own file that holds the texts"),
     "label_column": Parameter(str, "the column of your own file that holds the labels"),
     "test_dataset": Parameter(str, "the path of a file with the rows that judge; empty: they are drawn from dataset"),
@@ -213,8 +215,8 @@ class Budget:
         return not SIZES & self.overrides.keys()
 
     def columns(self) -> dict[str, str]:
-        """Return the column names of your own file, as keyword arguments of `sources.load`."""
-        return {name: self.settings[name] for name in COLUMNS}
+        """Return the column names that were set by hand, as keyword arguments of `sources.load`."""
+        return {name: self.overrides[name] for name in COLUMNS if name in self.overrides}
 
     def _repr_html_(self) -> str:
         def row(tag: str, *cells: str) -> str:
@@ -306,10 +308,14 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
     values.update(given)
     if given.get("dataset") in sources.SOURCES and not sources.SOURCES[given["dataset"]].hub_id:
         values["from_hub"] = False
+    if "dataset" in values and sources.comes_from_hub(values["dataset"]):
+        values["from_hub"] = True
     if rows == "task":
         tasks.check(values["task"])
     for dataset in filter(None, (values.get("dataset"), values.get("test_dataset"))):
         sources.check(dataset, **{name: values[name] for name in COLUMNS})
+    if values.get("test_dataset"):
+        sources.check_test(values["test_dataset"])
     for model in ("model", "classifier_model", "classifier"):
         if values.get(model):
             loading.check(values[model])

@@ -5,10 +5,16 @@ from __future__ import annotations
 import html
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ftlab.evaluation.rating import SCALE, Sheet
+from ftlab.data import tables
+from ftlab.errors import BadInput
+from ftlab.evaluation.rating import COLUMNS, SCALE, Sheet, rating
 from ftlab.progress import HEADLESS
+from ftlab.wording import some
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WORDS = {1: "useless", 2: "poor", 3: "middling", 4: "good", 5: "just right"}
 
@@ -16,16 +22,17 @@ WORDS = {1: "useless", 2: "poor", 3: "middling", 4: "good", 5: "just right"}
 class Rater:
     """Ratings of the answers of a sheet, from a person at the widgets or from a filled-in form.
 
-    With `form` (a path) the ratings are read from it. A headless run has no widgets. `ratings` holds the ratings so
-    far, None for an answer without one.
+    With `form` (a path) the ratings are read from it. With `keep` (a path) each click saves all ratings there. A
+    headless run has no widgets. `ratings` holds the ratings so far, None for an answer without one.
     """
 
-    def __init__(self, sheet: Sheet, *, form: str | Path | None = None) -> None:
+    def __init__(self, sheet: Sheet, *, form: str | Path | None = None, keep: Path | None = None) -> None:
         self.sheet = sheet
         self.ratings: list[int | None] = [None] * len(sheet.items)
         self._at = 0
         self._box: Any = None
         self._form = form
+        self._keep = keep
         if form:
             self.ratings = list(sheet.read_form(form))
 
@@ -38,13 +45,57 @@ class Rater:
         """Write the ratings to the form `path`, which a headless run can read."""
         self.sheet.write_form(path, self.ratings)
 
+    def recall(self, path: Path) -> int:
+        """Take over ratings from the form `path`, and return how many: those of answers that have no rating yet.
+
+        A form of other answers, or with some without a rating, is no mistake: only a line with the same prompt and
+        answer at the same place counts.
+
+        Raises:
+            BadInput: the file is no form, or a rating in it is not a whole number from 1 to 5.
+        """
+        frame = tables.read_table(path, []).dropna(how="all").fillna("")  # spreadsheets add empty lines
+        tables.require_columns(
+            path, frame, list(COLUMNS), "give a form that was written for these answers, or delete it"
+        )
+        taken = 0
+        for place in range(min(len(frame), len(self.ratings))):
+            given = frame["rating"].iloc[place]
+            if self.ratings[place] is None and str(given).strip() and self._is_same(frame.iloc[[place]], place):
+                self.ratings[place] = rating(given, f"line {place + 1} of {path}")
+                taken += 1
+        self._at = self._next(0)
+        return taken
+
     def show(self) -> Any:
         """Return the widgets, or print a sentence if the ratings are from a form or the run is headless."""
         if self._form:
             return print(f"{len(self.ratings)} ratings were read from the form")
         if HEADLESS in os.environ:
-            return print(f"{len(self.ratings)} answers wait for a rating: run this cell in Jupyter, or give a form")
+            return print(self._waiting())
         return self.widget()
+
+    def _is_same(self, line: pd.DataFrame, place: int) -> bool:
+        """Return whether a line of a form, a table of one row, has the answer at `place`."""
+        try:
+            Sheet(self.sheet.items[place : place + 1], self.sheet.models).require_form(line, "")
+        except BadInput:
+            return False
+        return True
+
+    def _waiting(self) -> str:
+        """Return a sentence on the answers without a rating, which are named if some have one."""
+        if not self.missing:
+            return f"all {len(self.ratings)} answers have a rating from an earlier run"
+        told = "1 answer waits for a rating" if self.missing == 1 else f"{self.missing} answers wait for a rating"
+        if self.missing < len(self.ratings):
+            told += f" (number {some(str(place + 1) for place, value in enumerate(self.ratings) if value is None)})"
+        return f"{told}: run this cell in Jupyter, or give a form"
+
+    def _next(self, place: int) -> int:
+        """Return the index of the next answer without a rating, from `place` on and then from the first."""
+        order = [*range(place, len(self.ratings)), *range(place)]
+        return next((one for one in order if self.ratings[one] is None), len(self.ratings))
 
     def widget(self) -> Any:
         """Return the widgets. Tab moves between the buttons, Enter or the space bar presses one.
@@ -93,7 +144,9 @@ class Rater:
         def rate(value: int) -> None:
             if self._at < len(self.ratings):
                 self.ratings[self._at] = value
-                self._at += 1
+                if self._keep:
+                    self.save(self._keep)
+                self._at = self._next(self._at + 1)
                 draw()
 
         def go_back(_: Any) -> None:

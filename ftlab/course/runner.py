@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import re
-import sys
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,14 +14,14 @@ from typing import Any
 
 from ftlab import files
 from ftlab.course import auto_budget, profiles
+from ftlab.course.execution import execute
 from ftlab.course.lesson import RUN_FOLDER, checkpoints_folder, lock_of
 from ftlab.course.live_status import Display, display
 from ftlab.course.notebooks import LessonFile, lessons
 from ftlab.data import assets, sources, tasks
-from ftlab.errors import BadInput, ClaimFailed, LessonFailed
-from ftlab.internals import papermill as papermill_internals
+from ftlab.errors import BadInput, LessonFailed
 from ftlab.models import loading
-from ftlab.progress import HEADLESS, LIVE
+from ftlab.progress import LIVE
 
 LOCK = ".lock"  # in a run's folder, while it runs
 
@@ -164,7 +159,16 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live:
         live.begin(lesson.name, partial / LIVE)
         notebook = partial / f"{lesson.name}.ipynb"
         try:
-            _papermill(lesson, notebook, parameters, live)
+            execute(
+                lesson.path,
+                notebook,
+                parameters,
+                settings={RUN_FOLDER: str(partial)},
+                results=folder,
+                failed=f"the notebook up to there is {lesson.name}.failed.ipynb",
+                less="-p rows, -p batch_size, -p max_length",
+                before_cell=live.cell,
+            )
         except LessonFailed:
             _keep(notebook, folder / f"{lesson.name}.failed.ipynb")
             raise
@@ -185,88 +189,7 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live:
     return Result(lesson.name, seconds, record["peak_memory_mb"], metrics["headline"], metrics, done)
 
 
-def _papermill(lesson: LessonFile, notebook: Path, parameters: dict[str, Any], live: Display) -> None:
-    """Execute a lesson into `notebook`; raise what goes wrong in one sentence."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    papermill_internals.register_engine("ftlab", live.cell)
-    # The lesson runs in another folder, where a relative cache would be another cache.
-    settings = {RUN_FOLDER: str(notebook.parent), HEADLESS: "1", "FTLAB_HOME": str(assets.home())}
-    failed = f"the notebook up to there is {lesson.name}.failed.ipynb"
-    try:
-        with _environment(settings), _kernel_options() as kernel_options:
-            # papermill formats paths with the parameters, so a brace in one would be read as a field.
-            papermill.execute_notebook(
-                str(lesson.path).replace("{", "{{").replace("}", "}}"),
-                str(notebook).replace("{", "{{").replace("}", "}}"),
-                parameters=parameters,
-                engine_name="ftlab",
-                kernel_name="python3",
-                progress_bar=False,
-                coalesce_streams=True,  # else what is printed bit by bit stands on lines of its own
-                **kernel_options,
-                cwd=str(lesson.path.parent),
-            )
-    except papermill.PapermillExecutionError as problem:
-        said = _ANSI.sub("", f"{problem.evalue}").strip().splitlines() or [problem.ename]
-        if files.says_disk_is_full(f"{problem.evalue}"):
-            raise BadInput(files.explain(OSError(errno.ENOSPC, files.NO_SPACE), notebook.parent.parent)) from problem
-        if problem.ename == ClaimFailed.__name__:
-            raise ClaimFailed(f"{lesson.name}: {said[0]}; {failed}") from problem
-        if problem.ename in ("CourseError", "BadInput", "AssetError"):
-            raise BadInput(f"{lesson.name}: {said[0]}") from problem
-        raise LessonFailed(f"{lesson.name} stopped with {problem.ename}: {said[0][:300]}; {failed}") from problem
-    except RuntimeError as problem:
-        if not isinstance(problem, DeadKernelError):
-            raise LessonFailed(f"{lesson.name} could not start ({problem}); run ftlab doctor") from problem
-        raise LessonFailed(
-            f"{lesson.name}: its Python was killed, most likely for want of memory; close something, or ask for less "
-            f"(-p rows, -p batch_size, -p max_length); {failed}"
-        ) from problem
-
-
-@contextmanager
-def _kernel_options() -> Iterator[dict[str, Any]]:
-    """Yield papermill options for a kernel that is reached through sockets in a private folder: it needs no network.
-
-    The default is the loopback interface, which is down where the network is cut off, and open to everyone on the
-    machine. Windows has no such sockets.
-    """
-    options: dict[str, Any] = {"extra_arguments": ["--log-level=ERROR"]}  # else it warns that nothing is encrypted
-    if sys.platform == "win32":
-        yield options
-        return
-    from jupyter_client import AsyncKernelManager
-
-    with tempfile.TemporaryDirectory(prefix="ftlab-", ignore_cleanup_errors=True) as folder:
-
-        class SocketKernelManager(AsyncKernelManager):
-            def __init__(self, **more: Any) -> None:
-                super().__init__(**{**more, "transport": "ipc", "ip": f"{folder}/kernel"})
-
-        yield {**options, "kernel_manager_class": SocketKernelManager}
-
-
-@contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a block, and restore them afterwards."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def _keep(notebook: Path, target: Path) -> None:
     """Keep what a failed lesson has written so far; an earlier run's result is never overwritten."""
     if notebook.is_file():
         notebook.replace(target)
-
-
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")

@@ -1,8 +1,12 @@
-"""Named data sets and your own files, as rows with an id, a text and a label.
+"""Named data sets, your own files and data sets of the model hub, as rows with an id, a text and a label.
 
 `read` returns a table in the order of the file, for an audit; `load` returns a shuffled `DatasetDict` with label names,
 for training. The id of a row is its position in its source ("imdb-00042"), and stays the same when rows are shuffled,
 dropped or split.
+
+A data set is told by its name: one of SOURCES is the course's; a path that exists, or that ends like a file (.csv) or
+begins with ".", "/" or "~", is your own; and owner/name is a data set of the hub (see `hub_datasets`), perhaps with a
+configuration and a revision: owner/name:configuration@revision.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from ftlab import files
-from ftlab.data import assets, hub, values
+from ftlab.data import assets, hub, hub_datasets, values
 from ftlab.data.course_datasets import SOURCES
 from ftlab.data.subsets import spread
 from ftlab.data.tables import COLUMNS_ADVICE, FILE_TYPES, read_table
@@ -44,8 +48,30 @@ def required_assets(dataset: str, *, from_hub: bool = False) -> list[str]:
     return [source.asset] if source and source.asset and not from_hub else []
 
 
-def splits_of(dataset: str, *, from_hub: bool = False) -> tuple[str, ...]:
-    """Return the splits of `dataset`: "train", and "test" if it is read `from_hub`; packages and files have no test."""
+def comes_from_hub(dataset: str) -> bool:
+    """Return whether `dataset` is the id of a data set on the model hub: no name of the course, and no path."""
+    return dataset not in SOURCES and hub_datasets.is_id(dataset)
+
+
+def splits_of(
+    dataset: str, *, from_hub: bool = False, text_column: str | None = None, label_column: str | None = None
+) -> tuple[str, ...]:
+    """Return the splits of `dataset`: "train", and "test" if it has one with labels. Packages and files have no test.
+
+    Args:
+        dataset: as for `read`.
+        from_hub: as for `read`.
+        text_column: as for `read`.
+        label_column: as for `read`.
+
+    Raises:
+        AssetError, BadInput: as `read`, for a data set by its id on the hub.
+    """
+    if comes_from_hub(dataset):
+        split, _ = hub_datasets.judging_split(
+            dataset, text_column=text_column, label_column=label_column, advice=COLUMNS_ADVICE
+        )
+        return ("train", "test") if split else ("train",)
     source = SOURCES.get(dataset)
     return ("train", "test") if from_hub and source and source.hub_id else ("train",)
 
@@ -53,8 +79,8 @@ def splits_of(dataset: str, *, from_hub: bool = False) -> tuple[str, ...]:
 def read(
     dataset: str,
     *,
-    text_column: str = "text",
-    label_column: str = "label",
+    text_column: str | None = None,
+    label_column: str | None = None,
     split: str = "train",
     from_hub: bool = False,
     most: int = 0,
@@ -63,10 +89,12 @@ def read(
     """Read the rows of a data set in the order of its file: columns id, text and label, labels as names.
 
     Args:
-        dataset: one of SOURCES, or the path of a CSV, TSV, JSONL or Parquet file.
-        text_column: of your file.
-        label_column: of your file.
-        split: "train", or "test" of a data set on the hub.
+        dataset: one of SOURCES, the path of a CSV, TSV, JSONL or Parquet file, or the id of a data set on the hub
+            (owner/name, owner/name:configuration, owner/name@revision, owner/name:configuration@revision). A path that
+            exists is a path, and so is what ends like a file or begins with ".", "/" or "~".
+        text_column: of your file (None: "text"), or of the data set on the hub (None: it is found).
+        label_column: of your file (None: "label"), or of the data set on the hub (None: it is found).
+        split: "train", or "test" of a data set on the hub; its "validation", if only that has labels.
         from_hub: whether to read the data set on the hub instead of the pinned package.
         most: about how many rows to return, spread over the source (see `spread`); 0 means all.
         advice: the next step, for the message on a column that is missing.
@@ -75,12 +103,15 @@ def read(
         The rows; `attrs["provenance"]` says where they came from.
 
     Raises:
-        BadInput: the name is unknown, the file is missing, empty, binary or lacks a column, or a text or a label is a
-            list or an object.
+        BadInput: the name is unknown, the file is missing, empty, binary or lacks a column, a text or a label is a
+            list or an object, or as `hub_datasets.read`.
+        AssetError: the data set cannot be fetched.
     """
     source = SOURCES.get(dataset)
+    if comes_from_hub(dataset):
+        return _part(_read_hub(dataset, text_column, label_column, split, advice), most)
     if source is None:
-        return _part(_read_file(_as_path(dataset), text_column, label_column, advice), most)
+        return _part(_read_file(_as_path(dataset), text_column or "text", label_column or "label", advice), most)
     if from_hub and source.hub_id and source.revision:
         folder = hub.folder(source.hub_id, source.revision, kind="dataset", patterns=["*.parquet"])
         parts = sorted(folder.rglob(f"{split}*.parquet"))
@@ -125,6 +156,11 @@ def read_pairs(
     """
     if file in SOURCES:
         raise BadInput(f"{file} holds texts with labels, and no prompts with completions; give a file of your own")
+    if comes_from_hub(file):
+        raise BadInput(
+            f"there is no file {file}; instruction data is read from files, so download one from the hub and give its "
+            "path"
+        )
     path = _as_path(file)
     frame = read_table(path, [*prompt_columns, completion_column], advice=advice)
     named = sorted(dict.fromkeys(prompt_columns), key=lambda name: name != "instruction")
@@ -145,8 +181,8 @@ def joined(columns: Sequence[pd.Series], index: pd.Index) -> pd.Series:
 def load(
     dataset: str,
     *,
-    text_column: str = "text",
-    label_column: str = "label",
+    text_column: str | None = None,
+    label_column: str | None = None,
     from_hub: bool = False,
     seed: int = 0,
     most: int = 0,
@@ -159,25 +195,31 @@ def load(
 
     Args:
         dataset: as for `read`.
-        text_column: of your file.
-        label_column: of your file.
+        text_column: as for `read`.
+        label_column: as for `read`.
         from_hub: whether to read the data set on the hub instead of the pinned package.
         seed: of the shuffle.
         most: about how many rows of each split to take, spread over it; 0 means all.
         drop_incomplete: whether to leave out rows without a text or a label; otherwise they are refused.
-        test_dataset: the test rows, with the same column names, instead of the source's own.
+        test_dataset: a file or a data set of the course with the test rows, instead of the source's own; the columns
+            have the same names, which are not found.
 
     Returns:
-        The splits: "train" of packages and files, "train" and "test" of the hub or with a `test_dataset`.
+        The splits: "train" of packages and files, "train" and "test" (if it has labels) of the hub or with a
+        `test_dataset`.
 
     Raises:
         BadInput: as `read`; also a row without a text or a label, or a test row with a label that no training row has.
+        AssetError: as `read`.
     """
     from datasets import DatasetDict
 
-    how: dict[str, Any] = {"text_column": text_column, "label_column": label_column, "from_hub": from_hub, "most": most}
-    frames = {split: read(dataset, split=split, **how) for split in splits_of(dataset, from_hub=from_hub)}
+    columns: dict[str, Any] = {"text_column": text_column, "label_column": label_column}
+    how: dict[str, Any] = {**columns, "from_hub": from_hub, "most": most}
+    splits = ("train",) if test_dataset else splits_of(dataset, from_hub=from_hub, **columns)
+    frames = {split: read(dataset, split=split, **how) for split in splits}
     if test_dataset:
+        check_test(test_dataset)
         frames["test"] = read(test_dataset, **how)
         if not set(frames["test"]["id"]).isdisjoint(frames["train"]["id"]):  # two files of one name
             frames["test"]["id"] = "test-" + frames["test"]["id"]
@@ -262,14 +304,24 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def check(dataset: str, *, text_column: str = "text", label_column: str = "label") -> None:
+def check(dataset: str, *, text_column: str | None = None, label_column: str | None = None) -> None:
     """Raise BadInput unless `dataset` is a known name or a file that can be read and used for training.
 
-    `text_column` and `label_column` are those of the file. Nothing is downloaded, so a command can check first.
+    `text_column` and `label_column` are as for `read`. Nothing is downloaded, so a command can check first; of a data
+    set on the hub only the form of the id is checked, and `read` does the rest.
     """
-    if dataset not in SOURCES:
-        frame = _read_file(_as_path(dataset), text_column, label_column)
+    if dataset not in SOURCES and not hub_datasets.is_id(dataset):
+        frame = _read_file(_as_path(dataset), text_column or "text", label_column or "label")
         _label_names(dataset, frame["label"].dropna())
+
+
+def check_test(dataset: str) -> None:
+    """Raise BadInput if `dataset`, which is to judge, is the id of a data set on the hub: which split is not clear."""
+    if comes_from_hub(dataset):
+        raise BadInput(
+            f"test_dataset is {dataset!r}, and there is no such file; expected the path of a file with the rows that "
+            "judge (a data set on the hub is judged by its own test split)"
+        )
 
 
 def _as_path(dataset: str) -> Path:
@@ -278,7 +330,7 @@ def _as_path(dataset: str) -> Path:
         return path
     raise BadInput(
         f"there is no data set {dataset!r}; there are {', '.join(SOURCES)}, or give the path of a file "
-        f"({', '.join(FILE_TYPES)})"
+        f"({', '.join(FILE_TYPES)}) or a data set of the hub ({hub_datasets.FORM})"
     )
 
 
@@ -290,6 +342,14 @@ def _read_file(path: Path, text_column: str, label_column: str, advice: str = CO
     frame["text"] = values.as_texts(frame["text"], f"{path}, column {text_column!r}")
     origin = Provenance(path.name, str(path), "your own", files.sha256(path))
     return values.with_label_names(_with_ids(frame, path.name, origin))
+
+
+def _read_hub(dataset: str, text_column: str | None, label_column: str | None, split: str, advice: str) -> pd.DataFrame:
+    table = hub_datasets.read(dataset, split, text_column=text_column, label_column=label_column, advice=advice)
+    configuration, frame = table.configuration, table.rows
+    origin = Provenance(configuration.id, configuration.origin, configuration.licence, table.sha256, table.note)
+    prefix = configuration.short_name if split == "train" else f"{configuration.short_name}-{split}"
+    return values.with_label_names(_with_ids(frame, prefix, origin))
 
 
 def _part(frame: pd.DataFrame, most: int) -> pd.DataFrame:

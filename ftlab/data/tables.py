@@ -225,7 +225,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     for name in columns.keys() & classes.keys():
         if pa.types.is_integer(table.schema.field(name).type):
-            columns[name] = _named(columns[name], classes[name], f"{path}, column {name!r}")
+            columns[name] = label_names(columns[name], classes[name], f"{path}, column {name!r}")
     return pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()})
 
 
@@ -242,8 +242,17 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
         return {}
 
 
-def _named(ids: list[int | None], names: list[str], where: str) -> list[str | None]:
-    """The names of label ids; `datasets` writes -1 for a missing label."""
+def label_names(ids: Sequence[int | None], names: Sequence[str], where: str) -> list[str | None]:
+    """Return the names of label ids, and None for a missing label, for which `datasets` writes -1.
+
+    Args:
+        ids: one a row.
+        names: of the labels, in the order of their ids.
+        where: the file and the column, for the message.
+
+    Raises:
+        BadInput: an id has no name.
+    """
     for number, label in enumerate(ids, start=1):
         if label is not None and not -1 <= label < len(names):
             raise BadInput(

@@ -77,6 +77,11 @@ class Sheet:
                 f"{path} has no column {lacking[0]!r}; it has {', '.join(map(str, frame))}; fill in the form that was "
                 "written for these answers, and save it with commas between the columns"
             )
+        self.require_form(frame, path)
+        return [rating(value, f"line {number} of {path}") for number, value in enumerate(frame["rating"], start=1)]
+
+    def require_form(self, frame: pd.DataFrame, path: Path | str) -> None:
+        """Raise BadInput unless `frame`, the form read from `path`, has the answers of this sheet in their order."""
         if len(frame) != len(self.items):
             raise BadInput(
                 f"{path} has {len(frame)} ratings, and there are {len(self.items)} answers to rate; write a new form "
@@ -89,7 +94,6 @@ class Sheet:
                     f"line {number} of {path} rates an answer to {line.id}, and here it is another answer, or one to "
                     f"{item.id}: the form is of other prompts or answers; write a new one, and fill it in"
                 )
-        return [rating(value, f"line {number} of {path}") for number, value in enumerate(frame["rating"], start=1)]
 
 
 def sheet(

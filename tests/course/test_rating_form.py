@@ -149,3 +149,65 @@ def test_saving_again_takes_the_place_of_the_older_form(rater, sheet, tmp_path):
     rater.save(tmp_path / "form.csv")
     assert Rater(sheet, form=tmp_path / "form.csv").ratings == [4, 1, 5, 3]
     assert [path.name for path in tmp_path.iterdir()] == ["form.csv"]
+
+
+def test_each_press_is_saved_at_once(sheet, tmp_path):
+    parts = Parts(Rater(sheet, keep=tmp_path / "form.csv"))
+    assert not (tmp_path / "form.csv").exists()
+    parts.rate(4)
+    assert pd.read_csv(tmp_path / "form.csv")["rating"].tolist()[0] == 4
+    parts.rate(1)
+    parts.back.click()
+    parts.rate(3)
+    assert pd.read_csv(tmp_path / "form.csv")["rating"].tolist()[:2] == [4, 3]
+
+
+def test_a_form_saved_half_way_is_taken_up_where_it_was_left(rater, sheet, tmp_path):
+    Parts(rater).rate(4, 1)
+    rater.save(tmp_path / "form.csv")
+    again = Rater(sheet)
+    assert again.recall(tmp_path / "form.csv") == 2
+    assert again.ratings == [4, 1, None, None]
+    assert "answer 3 of 4" in Parts(again).place.value
+
+
+def test_ratings_of_answers_that_have_changed_are_not_taken_over(rater, sheet, tmp_path):
+    Parts(rater).rate(4, 1, 5, 2)
+    rater.save(tmp_path / "form.csv")
+    items = list(sheet.items)
+    items[1] = Item("r1", "Do 1.", "another answer", "b")
+    items[2] = Item("r2", "Do 2, please.", "", "a")
+    again = Rater(Sheet(tuple(items), sheet.models))
+    assert again.recall(tmp_path / "form.csv") == 2
+    parts = Parts(again)
+    assert "answer 2 of 4" in parts.place.value
+    parts.rate(2)
+    assert "answer 3 of 4" in parts.place.value
+    parts.rate(3)
+    assert again.ratings == [4, 2, 3, 2]
+    assert "All answers are rated" in parts.place.value
+
+
+def test_a_rating_that_was_given_here_is_not_replaced_by_an_older_one(rater, sheet, tmp_path):
+    Parts(rater).rate(4, 1, 5, 2)
+    rater.save(tmp_path / "form.csv")
+    again = Rater(sheet)
+    Parts(again).rate(3)
+    assert again.recall(tmp_path / "form.csv") == 3
+    assert again.ratings == [3, 1, 5, 2]
+
+
+def test_a_file_that_is_no_form_is_not_taken_over(rater, tmp_path):
+    (tmp_path / "other.csv").write_text("id,text\n1,a\n")
+    with pytest.raises(BadInput, match="has no column 'item'"):
+        rater.recall(tmp_path / "other.csv")
+
+
+def test_where_nobody_watches_the_answers_that_wait_are_named(rater, tmp_path, sheet, monkeypatch, capsys):
+    monkeypatch.setenv(HEADLESS, "1")
+    Parts(rater).rate(4, 1, 5)
+    rater.show()
+    assert capsys.readouterr().out.startswith("1 answer waits for a rating (number 4): run this cell")
+    Parts(rater).rate(2)
+    rater.show()
+    assert capsys.readouterr().out == "all 4 answers have a rating from an earlier run\n"

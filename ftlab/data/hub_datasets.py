@@ -1,0 +1,521 @@
+"""Any data set of a model hub by its id: the CSV, TSV, JSON, JSONL and Parquet files of one commit, and never code.
+
+`datasets` decides which files a configuration has and reads them, from a folder that holds a card and no script. The
+files themselves are in the hub's cache, so a commit that was read once is read again without a hub.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ftlab import files, wording
+from ftlab.data import hub, tables, values
+from ftlab.errors import AssetError, BadInput
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORM = "owner/name, owner/name:configuration or owner/name@revision"
+LARGEST = 2_000_000_000  # bytes of the files of a configuration; more is a download that has to be meant
+DATA_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+CARD, MORE_CARD, OLD_CARD = "README.md", ".huggingface.yaml", "dataset_infos.json"
+NO_ROWS = (OLD_CARD, "dataset_info.json", "dataset_dict.json", "config.json")  # JSON, but no data
+CONVERTED = "refs/convert/parquet"  # the branch in which a hub keeps Parquet files that it made of a data set
+FEW = 200  # the most classes that a column of labels is found by
+JUDGED_BY_VALIDATION = "the test rows are its split 'validation', since it has no split 'test' with labels"
+TEXT_TYPES = ("string", "large_string", "string_view")
+WHOLE_TYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+_ID = re.compile(
+    r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(?P<configuration>[^:@]+))?(?:@(?P<revision>[^:@]+))?"
+)
+_PATH_TYPES = {*tables.FILE_TYPES, *tables.CONVERT, ".txt"}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One configuration of a data set at one commit: the files of each split, and how `datasets` is to read them."""
+
+    dataset: str
+    repo_id: str
+    commit: str
+    name: str
+    files: Mapping[str, Sequence[str]]
+    options: Mapping[str, Any]
+    features: Any
+    licence: str
+
+    @property
+    def train(self) -> str:
+        """The split of the training rows: "train", or the only one.
+
+        Raises:
+            BadInput: there are several splits, and none is called "train".
+        """
+        if "train" not in self.files and len(self.files) > 1:
+            raise BadInput(
+                f"{self.dataset} has no split 'train'; it has {', '.join(self.files)}; the rows to learn from are read "
+                "from 'train', so choose another configuration or data set"
+            )
+        return "train" if "train" in self.files else next(iter(self.files))
+
+    @property
+    def origin(self) -> str:
+        """The repository, the commit that was read, and the configuration."""
+        return f"{self.repo_id}@{self.commit}, configuration {self.name}"
+
+    @property
+    def id(self) -> str:
+        """The id without a revision, with the configuration unless it is called default."""
+        return self.repo_id if self.name == "default" else f"{self.repo_id}:{self.name}"
+
+    @property
+    def short_name(self) -> str:
+        """The name without owner and revision, as the ids of rows begin."""
+        name = self.repo_id.partition("/")[2]
+        return name if self.name == "default" else f"{name}-{self.name}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The texts and labels of a split, with the SHA-256 of its files and a sentence on what was chosen."""
+
+    configuration: Configuration
+    rows: pd.DataFrame
+    sha256: str
+    note: str
+
+
+def is_id(dataset: str) -> bool:
+    """Return whether `dataset` is the id of a data set on the hub, in one of the forms of FORM, and no path.
+
+    A file or folder that exists is a path, and so is a name that ends like a file (.csv, .txt) or begins with ".", "/"
+    or "~". An id has an owner: a name without a slash is a data set of the course.
+
+    >>> is_id("owner/name"), is_id("owner/name:part@v1.0"), is_id("folder/rows.csv"), is_id("imdb")
+    (True, True, False, False)
+    """
+    found = _ID.fullmatch(dataset)
+    if found is None or PurePosixPath(found["repo_id"]).suffix.lower() in _PATH_TYPES:
+        return False
+    try:
+        return not Path(dataset).exists()
+    except OSError:  # a name that is too long for a path
+        return True
+
+
+@cache  # for as long as a process runs, so that train and test come from one commit of a branch that moves
+def find(dataset: str) -> Configuration:
+    """Return the configuration that the id `dataset` names. Its data files are not downloaded yet.
+
+    Raises:
+        AssetError: the hub has no such data set or revision, it is gated, or it is neither in the hub's cache nor can
+            the hub be reached.
+        BadInput: there is no such configuration, several and none was chosen, no file that can be read, or too much.
+    """
+    found = _ID.fullmatch(dataset)
+    assert found is not None
+    repo_id, wanted, revision = found["repo_id"], found["configuration"], found["revision"]
+    snapshot = hub.folder(repo_id, revision, kind="dataset", patterns=[CARD, MORE_CARD, OLD_CARD])
+    sizes = hub.sizes(repo_id, snapshot)
+    data = [name for name in sorted(sizes) if _is_data(name)]
+    _require_data(dataset, sizes, data)
+    card = _read_card(dataset, snapshot)
+    described = (_converted(data) if revision == CONVERTED else []) or _described(dataset, card)
+    entry = _chosen(dataset, described, wanted)
+    name = entry.get("config_name", "default")
+    in_splits = _files_of(dataset, name, entry, data)
+    configuration = Configuration(
+        dataset=dataset,
+        repo_id=repo_id,
+        commit=snapshot.name,
+        name=name,
+        files=in_splits,
+        options={key: value for key, value in entry.items() if key not in ("config_name", "data_files", "data_dir")},
+        features=_features(card, snapshot, name),
+        licence=_licence(card),
+    )
+    _require_size(configuration, sizes)
+    return configuration
+
+
+def judging_split(dataset: str, *, text_column: str | None, label_column: str | None, advice: str) -> tuple[str, str]:
+    """Return the split with the rows that judge, and a sentence if it is not "test"; ("", "") if no split has labels.
+
+    Args:
+        dataset: an id.
+        text_column: as for `read`.
+        label_column: as for `read`.
+        advice: as for `read`.
+
+    Raises:
+        AssetError, BadInput: as `read`.
+    """
+    configuration = find(dataset)
+    _, label = _columns(configuration, text_column, label_column, advice)
+    for split in ("test", "validation"):
+        another = split in configuration.files and split != configuration.train
+        if another and _has_labels(_split(configuration, split), label):
+            return split, "" if split == "test" else JUDGED_BY_VALIDATION
+    return "", ""
+
+
+def read(
+    dataset: str, split: str, *, text_column: str | None, label_column: str | None, advice: str = tables.COLUMNS_ADVICE
+) -> Table:
+    """Read the texts and labels of a split of the data set with the id `dataset`; a missing label (-1) is None.
+
+    Without a name, a column is found: the texts are the column called text, or else the only one of strings; the labels
+    are the column called label, or else the only ClassLabel, or else the only one of whole numbers or few strings.
+
+    Args:
+        dataset: the id.
+        split: "train" (or the only split), "test" (or else "validation", if only that has labels), or another split.
+        text_column: its name; None finds it.
+        label_column: its name; None finds it.
+        advice: the next step, for the message on a column that is missing or not clear.
+
+    Raises:
+        AssetError: as `find`, for the files of the split.
+        BadInput: as `find`; also there is no such split, no such column, none or several that may be meant, no row, or
+            the files cannot be read, or a text is a list, an object or bytes.
+    """
+    configuration = find(dataset)
+    text, label = _columns(configuration, text_column, label_column, advice)
+    notes = [f"{dataset}: the texts are its column {text!r}, the labels {label!r}"]
+    if split == "train":
+        split = configuration.train
+        notes += [f"the rows are its only split {split!r}"] * (split != "train")
+    elif split == "test":
+        split, note = judging_split(dataset, text_column=text, label_column=label, advice=advice)
+        if not split:
+            raise BadInput(f"{dataset} has no test split with labels; its splits: {', '.join(configuration.files)}")
+        notes += [note] * bool(note)
+    rows = _split(configuration, split)
+    where = f"{dataset}, split {split!r}"
+    tables.require_columns(where, _names(rows), [text, label], advice)
+    texts = values.as_texts(_values(rows, text), f"{where}, column {text!r}")
+    frame = pd.DataFrame({"text": texts, "label": _labels(rows, label, f"{where}, column {label!r}")})
+    return Table(configuration, frame, _checksum(configuration, split), "; ".join(notes))
+
+
+# --- the files of a configuration -----------------------------------------------------------------------------------
+def _is_data(name: str) -> bool:
+    path = PurePosixPath(name)
+    inside = not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    return inside and path.suffix.lower() in DATA_TYPES and path.name not in NO_ROWS
+
+
+def _require_data(dataset: str, sizes: Mapping[str, int], data: Sequence[str]) -> None:
+    if data:
+        return
+    expected = f"expected {', '.join(DATA_TYPES)} files"
+    others = [name for name in sorted(sizes) if name not in (CARD, ".gitattributes", *NO_ROWS)]
+    if not others:
+        raise BadInput(f"{dataset} is empty: its repository has no data; {expected}, so choose another data set")
+    if scripts := [name for name in others if name.endswith(".py")]:
+        raise BadInput(
+            f"{dataset} has a loading script ({scripts[0]}) and no data files, and code of others is not run here; "
+            f"{expected}: many hubs keep them at the revision {CONVERTED}, so try {dataset.partition('@')[0]}"
+            f"@{CONVERTED}"
+        )
+    raise BadInput(
+        f"{dataset} has no files that are read here: it has {wording.some(others)}; {expected}, so choose another data "
+        "set, or convert it and give the path of your file"
+    )
+
+
+def _read_card(dataset: str, snapshot: Path) -> dict[str, Any]:
+    """The metadata at the head of the README and in the file that may complete it."""
+    import yaml
+    from huggingface_hub import metadata_load
+
+    try:
+        card = (metadata_load(snapshot / CARD) or {}) if (snapshot / CARD).is_file() else {}
+        if (snapshot / MORE_CARD).is_file():
+            card |= yaml.safe_load((snapshot / MORE_CARD).read_text(encoding="utf-8")) or {}
+    except (ValueError, TypeError, yaml.YAMLError) as problem:
+        raise BadInput(
+            f"the card of {dataset} is not YAML ({wording.one_line(problem)}); tell its owner, or download a file of "
+            "it and give its path"
+        ) from problem
+    return card
+
+
+def _described(dataset: str, card: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The configurations that the card describes; one without a description if it describes none."""
+    configs = card.get("configs") or [{"config_name": _only_info(card).get("config_name", "default")}]
+    if not isinstance(configs, list) or not all(isinstance(one, dict) and one.get("config_name") for one in configs):
+        raise BadInput(f"the card of {dataset} describes configurations without names; choose another data set")
+    for config in configs:
+        for pattern in _patterns(config):
+            if "://" in pattern or PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
+                raise BadInput(
+                    f"the configuration {config['config_name']} of {dataset} names data outside its repository "
+                    f"({wording.quoted(pattern)}), which is not read; choose another data set"
+                )
+    return [{**config, "config_name": str(config["config_name"])} for config in configs]
+
+
+def _patterns(config: Mapping[str, Any]) -> list[str]:
+    """All paths and patterns of files in a configuration of a card."""
+
+    def leaves(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            return [leaf for one in value.values() for leaf in leaves(one)]
+        if isinstance(value, (list, tuple)):
+            return [leaf for one in value for leaf in leaves(one)]
+        return [str(value)]
+
+    return [leaf for name in ("data_files", "data_dir") if config.get(name) for leaf in leaves(config[name])]
+
+
+def _converted(data: Sequence[str]) -> list[dict[str, Any]]:
+    """The configurations of the branch CONVERTED, where a file is configuration/split/number.parquet."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for name in data:
+        if len(parts := name.split("/")) == 3:
+            found.setdefault(parts[0], {}).setdefault(parts[1], []).append(name)
+    return [
+        {"config_name": config, "data_files": [{"split": split, "path": names} for split, names in splits.items()]}
+        for config, splits in found.items()
+    ]
+
+
+def _chosen(dataset: str, configs: Sequence[dict[str, Any]], wanted: str | None) -> dict[str, Any]:
+    """The configuration that is wanted, or else the only one, or the one that is marked as the default."""
+    named = {str(config["config_name"]): config for config in configs}
+    listed = ", ".join(list(named)[:20]) + (f", ... ({len(named)} in all)" if len(named) > 20 else "")
+    if wanted is not None:
+        if wanted not in named:
+            raise BadInput(f"{dataset} has no configuration {wanted!r}; it has {listed}; name one of them")
+        return named[wanted]
+    marked = [config for name, config in named.items() if len(named) == 1 or name == "default" or config.get("default")]
+    if len(marked) != 1:
+        repo_id, _, revision = dataset.partition("@")
+        example = f"{repo_id}:{next(iter(named), 'NAME')}" + (f"@{revision}" if revision else "")
+        raise BadInput(
+            f"{dataset} has several configurations ({listed}) and none was chosen; name one, for example {example}"
+        )
+    return marked[0]
+
+
+def _files_of(dataset: str, name: str, entry: Mapping[str, Any], data: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The data files of each split, as `datasets` finds them: it looks at a folder of empty files with their names."""
+    from datasets import load_dataset_builder
+    from huggingface_hub import metadata_save
+
+    with tempfile.TemporaryDirectory(prefix="ftlab-") as place:
+        folder = Path(place).resolve() / "repository"
+        for file in data:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).touch()
+        if any(_patterns(entry)):
+            metadata_save(folder / CARD, {"configs": [dict(entry)]})
+        try:
+            found = load_dataset_builder(str(folder), cache_dir=str(folder.parent / "cache")).config.data_files
+            return {
+                str(split): tuple(Path(file).relative_to(folder).as_posix() for file in some)
+                for split, some in found.items()
+            }
+        except Exception as problem:  # FileNotFoundError, ValueError, and classes that only `datasets` knows
+            reason = wording.one_line(problem).replace(f"{folder}/", "")
+            raise BadInput(
+                f"the configuration {name} of {dataset} has no files that are read here ({reason}); expected "
+                f"{', '.join(DATA_TYPES)} files, so choose another configuration or data set"
+            ) from problem
+
+
+def _only_info(card: Mapping[str, Any]) -> Mapping[str, Any]:
+    info = card.get("dataset_info")
+    info = info[0] if isinstance(info, list) and len(info) == 1 else info
+    return info if isinstance(info, dict) else {}
+
+
+def _features(card: Mapping[str, Any], snapshot: Path, name: str) -> Any:
+    """What the card says of the columns of a configuration, names of labels included; None if it says nothing."""
+    infos = card.get("dataset_info") or []
+    for info in infos if isinstance(infos, list) else [infos]:
+        if isinstance(info, dict) and str(info.get("config_name", "default")) == name and info.get("features"):
+            return {"card": info["features"]}
+    try:
+        old = json.loads((snapshot / OLD_CARD).read_text(encoding="utf-8"))
+        return {"old card": (old[name] if name in old else next(iter(old.values())))["features"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        return None
+
+
+def _licence(card: Mapping[str, Any]) -> str:
+    licence = card.get("license")
+    named = ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence or "")
+    return named or "see the data set's page"
+
+
+def _require_size(configuration: Configuration, sizes: Mapping[str, int]) -> None:
+    """Raise BadInput if the files of the splits that may be read are larger than LARGEST."""
+    splits = {configuration.train, "test", "validation"} & configuration.files.keys()
+    size = sum(sizes[file] for split in splits for file in configuration.files[split])
+    if size > LARGEST:
+        raise BadInput(
+            f"{configuration.dataset} has {size / 1e9:,.1f} GB of files (configuration {configuration.name}), and at "
+            f"most {LARGEST / 1e9:g} GB are downloaded; choose a smaller configuration, or save a part of it as a file "
+            "and give its path"
+        )
+
+
+# --- the rows of a split --------------------------------------------------------------------------------------------
+def _split(configuration: Configuration, split: str) -> Dataset:
+    """The rows of a split, downloaded if they are not in the hub's cache; `datasets` caches what it has parsed."""
+    from datasets import Dataset, config, load_dataset_builder
+    from huggingface_hub import metadata_save
+
+    if split not in configuration.files:
+        raise BadInput(
+            f"{configuration.dataset} has no split {split!r}; it has {', '.join(configuration.files)}; name one of them"
+        )
+    paths = _downloaded(configuration, split)
+    options = dict(configuration.options)
+    if all(path.suffix.lower() in (".csv", ".tsv") for path in paths):
+        options = {"keep_default_na": False, "na_values": [""], **options}  # "None" and "NA" are words
+    entry = {
+        **options,
+        "config_name": configuration.name,
+        "data_files": [{"split": split, "path": [glob.escape(str(path)) for path in paths]}],
+    }
+    with tempfile.TemporaryDirectory(prefix="ftlab-") as place:
+        folder = Path(place) / configuration.repo_id.replace("/", "--")  # the cache of `datasets` goes by this name
+        folder.mkdir()
+        card: dict[str, Any] = {"configs": [entry]}
+        for kind, features in (configuration.features or {}).items():
+            if kind == "card":
+                card["dataset_info"] = [{"config_name": configuration.name, "features": features}]
+            elif configuration.name == "default":
+                (folder / OLD_CARD).write_text(json.dumps({"default": {"features": features}}), encoding="utf-8")
+        metadata_save(folder / CARD, card)
+        try:
+            builder = load_dataset_builder(str(folder))
+            builder.download_and_prepare(verification_mode="no_checks")  # the card's numbers of rows may be outdated
+            empty = not builder.info.splits[split].num_examples  # which `datasets` refuses to read
+            rows = Dataset.from_dict({}) if empty else builder.as_dataset(split=split)
+        except Exception as problem:  # of `datasets`, pandas, pyarrow and the disk
+            cause = problem.__cause__ if isinstance(problem.__cause__, Exception) else problem
+            if any(map(files.says_disk_is_full, (problem, cause))) or isinstance(problem, PermissionError):
+                said = problem if isinstance(problem, PermissionError) else OSError(errno.ENOSPC, files.NO_SPACE)
+                raise AssetError(files.explain(said, Path(config.HF_DATASETS_CACHE))) from problem
+            raise BadInput(
+                f"{configuration.dataset}, split {split!r}, cannot be read ({wording.one_line(cause)}); choose another "
+                "configuration, revision or data set"
+            ) from problem
+    return rows
+
+
+def _downloaded(configuration: Configuration, split: str) -> list[Path]:
+    names = configuration.files[split]
+    patterns = [glob.escape(name) for name in names]
+    folder = hub.folder(configuration.repo_id, configuration.commit, kind="dataset", patterns=patterns)
+    return [folder / name for name in names]
+
+
+def _checksum(configuration: Configuration, split: str) -> str:
+    """The SHA-256 of the one file of a split, or of the lines "SHA-256 name" of several."""
+    hashes = [files.sha256(path) for path in _downloaded(configuration, split)]
+    if len(hashes) == 1:
+        return hashes[0]
+    lines = [f"{sha} {name}\n" for sha, name in zip(hashes, configuration.files[split], strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _values(rows: Dataset, column: str) -> pd.Series:
+    return pd.Series(list(rows[column]), dtype=object)
+
+
+def _labels(rows: Dataset, column: str, where: str) -> pd.Series:
+    from datasets import ClassLabel
+
+    feature = rows.features[column]
+    if not isinstance(feature, ClassLabel):
+        return _values(rows, column)
+    return pd.Series(tables.label_names(list(rows[column]), feature.names, where), dtype=object)
+
+
+def _has_labels(rows: Dataset, column: str) -> bool:
+    """Whether a row has a label. Test rows whose labels are kept secret have -1 or nothing."""
+    return column in rows.column_names and any(value not in (None, "", -1, "-1") for value in rows[column])
+
+
+# --- the columns of the texts and the labels ------------------------------------------------------------------------
+def _columns(
+    configuration: Configuration, text_column: str | None, label_column: str | None, advice: str
+) -> tuple[str, str]:
+    """The names of the columns of texts and labels, as given or found in the training rows."""
+    where, rows = configuration.dataset, _split(configuration, configuration.train)
+    if not len(rows):
+        raise BadInput(f"{where} is empty: its split {configuration.train!r} has no rows; choose another data set")
+    given = [name for name in (text_column, label_column) if name is not None]
+    if len(given) == 2 and text_column == label_column:
+        raise BadInput(f"text_column and label_column are both {text_column!r}; expected two columns of {where}")
+    tables.require_columns(where, _names(rows), given, advice)
+    label = label_column or ("label" if "label" in rows.column_names and text_column != "label" else None)
+    text = text_column or ("text" if "text" in rows.column_names and label != "text" else None)
+    if label is None:
+        label = _only_class_label(rows, text)
+    if text is None:
+        strings = [name for name in _of_type(rows, TEXT_TYPES) if name != label]
+        long = [name for name in strings if not _few(rows, name, 0.1)]
+        text = _the_one(where, rows, "texts", long if len(strings) > 1 and long else strings, advice)
+    if label is None:
+        whole = [name for name in _of_type(rows, WHOLE_TYPES) if name != text and _few(rows, name, 0.5)]
+        names = [name for name in _of_type(rows, TEXT_TYPES) if name != text and _few(rows, name, 0.1)]
+        label = _the_one(where, rows, "labels", [*whole, *names], advice)
+    return text, label
+
+
+def _only_class_label(rows: Dataset, text: str | None) -> str | None:
+    from datasets import ClassLabel
+
+    found = [name for name, feature in rows.features.items() if isinstance(feature, ClassLabel) and name != text]
+    return found[0] if len(found) == 1 else None
+
+
+def _of_type(rows: Dataset, types: Sequence[str]) -> list[str]:
+    from datasets import ClassLabel, Value
+
+    kinds = (Value, ClassLabel)  # and no list, no image, no sound
+    return [name for name, kind in rows.features.items() if isinstance(kind, kinds) and kind.dtype in types]
+
+
+def _few(rows: Dataset, column: str, most: float) -> bool:
+    """Whether a column has as few values as labels have: at most FEW, and at most the share `most` of the rows."""
+    return 2 <= len(set(rows.unique(column)) - {None}) <= min(FEW, max(2, int(most * len(rows))))
+
+
+def _the_one(where: str, rows: Dataset, what: str, found: Sequence[str], advice: str) -> str:
+    """The only column of `found`; BadInput if there is none, or if it may be one of several."""
+    if not found:
+        raise BadInput(
+            f"{where} has no column that is clearly its {what}; it has {_listed(rows.column_names)}; {advice}"
+        )
+    if len(found) > 1:
+        raise BadInput(f"{where} has several columns that may be its {what}: {_listed(found)}; {advice}")
+    return found[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(wording.shown, names[:20])) + (", ..." if len(names) > 20 else "")
+
+
+def _names(rows: Dataset) -> pd.DataFrame:
+    """The columns of a split, without its rows, for a message."""
+    return pd.DataFrame(columns=rows.column_names)

@@ -1,0 +1,143 @@
+"""The models of a work folder and their base: loaded once for a check, never from a pickle, and asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ftlab.errors import BadInput
+from ftlab.exercises.handed_in import HandedIn
+from ftlab.freezing import plans
+from ftlab.memory import footprint
+from ftlab.models import loading, model_files
+from ftlab.wording import shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel
+
+    from ftlab.inference import Classifier
+
+FREE = 1.5  # times the size of the weights that must be free to load them
+SAME_CONFIG = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+
+
+def folder(work: HandedIn, name: str = "model") -> Path:
+    """Return the folder of the saved model in `work`, checked: safetensors, whole, and not larger than the memory.
+
+    Raises:
+        BadInput: it holds a pickle instead, is incomplete, or does not fit into memory.
+    """
+    path = work.path(name)
+    model_files.checked(path)
+    model_files.tensors(path, str(path))
+    require_memory(path)
+    return path
+
+
+def require_memory(path: Path) -> None:
+    """Raise BadInput if the safetensors in the folder `path` do not fit into the free memory."""
+    import torch
+
+    needed = FREE * sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    free = footprint.free_memory(torch.device("cpu"))
+    if needed > free:
+        raise BadInput(
+            f"the weights in {path} need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; close something, or "
+            "check on a larger machine"
+        )
+
+
+def classifier(work: HandedIn) -> Classifier:
+    """Return the saved classifier of `work`, in float32. Raises BadInput if it cannot be loaded or is none."""
+    import torch
+
+    from ftlab.inference import Classifier
+
+    path = folder(work)
+    require_same_architecture(path, work.attempt["model"])
+    key = str(path)
+    if key not in work.loaded:
+        work.loaded[key] = Classifier(key, dtype=torch.float32)
+    return work.loaded[key]
+
+
+def base_classifier(work: HandedIn, labels: list[str]) -> PreTrainedModel:
+    """Return the base model of `work`, in float32, with a fresh head for `labels`. Raises CourseError if it is away."""
+    if "base" not in work.loaded:
+        work.loaded["base"] = loading.encoder(work.attempt["model"], labels)
+    return work.loaded["base"]
+
+
+def require_same_architecture(path: Path, base: str) -> None:
+    """Raise BadInput unless the model in the folder `path` has the architecture and the size of `base`."""
+    here, there = loading.config(str(path)), loading.config(base)
+    for name in SAME_CONFIG:
+        found, wanted = getattr(here, name, None), getattr(there, name, None)
+        if found != wanted and not (name == "vocab_size" and found is not None):
+            raise BadInput(
+                f"the model in {path} is of another architecture than {shown(base)}: its {name} is {found}, and that "
+                f"of {shown(base)} is {wanted}; hand in the model that you trained from {shown(base)}"
+            )
+
+
+def moved(work: HandedIn) -> dict[str, dict[str, bool]]:
+    """Return for each part of the saved classifier which of its tensors differ from the base: {part: {name: moved}}.
+
+    Parts are embeddings, layer 1 and so on (`plans.structure`); tensors are compared bit by bit, in float32.
+
+    Raises:
+        BadInput: the saved model cannot be loaded, has other tensors than the base, or holds NaN.
+        CourseError: the base cannot be loaded.
+    """
+    trained = classifier(work)
+    base = base_classifier(work, trained.labels)
+    ours = dict(trained.model.named_parameters())
+    return {
+        part: {name: _differs(name, ours, tensor) for name, tensor in tensors.items()}
+        for part, tensors in plans.structure(base).parts.items()
+    }
+
+
+def _differs(name: str, ours: Mapping[str, Any], base: Any) -> bool:
+    """Return whether a tensor of the saved model differs from the base's in a bit; a grown vocabulary's may."""
+    import torch
+
+    if name not in ours or ours[name].shape[1:] != base.shape[1:]:
+        raise BadInput(f"the saved model has no tensor {name} like the base's; save the whole model that you trained")
+    found = ours[name].detach().cpu()
+    if not torch.isfinite(found).all():
+        raise BadInput(
+            f"the tensor {name} of the saved model holds NaN; the training diverged: lower the learning rate"
+        )
+    rows = min(len(found), len(base)) if base.dim() else None
+    return not torch.equal(found[:rows], base.detach().cpu()[:rows]) if rows else not torch.equal(found, base)
+
+
+def roughly(arguments: Mapping[str, Any]) -> bool:
+    """Return whether a run with these Trainer `arguments` computed otherwise than a check does: half precision, GPU."""
+    return bool(arguments.get("bf16") or arguments.get("fp16") or arguments.get("device") not in (None, "cpu"))
+
+
+def row_losses(work: HandedIn, split: str, *, most_tokens: int) -> tuple[np.ndarray, bool]:
+    """Return the cross-entropy of the saved classifier for rows of `split`, and whether these are all rows of it.
+
+    If all rows have more than `most_tokens` tokens, the losses are those of a random part of them.
+    """
+    model, rows = classifier(work), work.part(split)
+    drawn = some_rows(work, rows, most_tokens)
+    probabilities = model.probabilities(list(drawn["text"]))
+    places = [model.labels.index(label) for label in drawn["label"]]
+    return -np.log(np.maximum(probabilities[np.arange(len(drawn)), places], 1e-12)), len(drawn) == len(rows)
+
+
+def some_rows(work: HandedIn, rows: pd.DataFrame, most_tokens: int, *, least: int = 16) -> pd.DataFrame:
+    """Return all `rows`, or as many of them, drawn at random, as `most_tokens` allow: at least `least`."""
+    model = classifier(work)
+    order = rows.sample(frac=1, random_state=0)
+    lengths = model.tokenizer(list(order["text"]), truncation=True, max_length=model.max_length)["input_ids"]
+    fit = int((np.cumsum([len(ids) for ids in lengths]) <= most_tokens).sum())
+    return order.head(max(least, fit))

@@ -1,0 +1,420 @@
+"""Data sets by their id on a hub, against a stand-in that serves tiny repositories."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+
+from ftlab import cli, files
+from ftlab.course import profiles
+from ftlab.data import hub_datasets, sources
+from ftlab.data.splits import split
+from ftlab.errors import AssetError, BadInput
+from tests import hub as stand_in
+
+TAGGED = "b" * 40
+URL = "/{repo_id}/resolve/{revision}/{filename}"
+ROWS = [{"text": f"film number {n}", "label": "bad" if n % 2 else "good"} for n in range(40)]
+NAMES = ["not_entailment", "entailment", "neutral"]
+
+
+def text_of(rows, suffix: str) -> str:
+    if suffix == ".jsonl":
+        return "\n".join(map(json.dumps, rows))
+    if suffix == ".json":
+        return json.dumps(rows)
+    return pd.DataFrame(rows).to_csv(index=False, sep="\t" if suffix == ".tsv" else ",")
+
+
+def written(path: Path, rows, features: Features | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        Dataset.from_list(rows, features=features).to_parquet(path)
+    else:
+        path.write_text(rows if isinstance(rows, str) else text_of(rows, path.suffix), encoding="utf-8")
+    return path
+
+
+def glue(path: Path, start: int, labels) -> None:
+    """Rows as GLUE has them: a sentence, a ClassLabel and a number."""
+    features = Features({"sentence": Value("string"), "label": ClassLabel(names=NAMES), "idx": Value("int32")})
+    rows = [{"sentence": f"claim number {start + n}", "label": label, "idx": n} for n, label in enumerate(labels)]
+    written(path, rows, features)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    root = tmp_path_factory.mktemp("hub")
+    with stand_in.serve() as hub:
+
+        def add(name: str, contents: dict[str, object], **options) -> None:
+            (root / name).mkdir()
+            for file, rows in contents.items():
+                written(root / name / file, rows)
+            hub.add(f"some/{name}", root / name, "dataset", **options)
+
+        for suffix in (".csv", ".tsv", ".json", ".jsonl", ".parquet"):
+            add(f"a{suffix[1:]}", {f"train{suffix}": ROWS, "README.md": "---\nlicense: mit\n---\nFilms."})
+        odd = [{"review": word or None, "verdict": n % 3, "idx": n} for n, word in enumerate(["None", "NA", ""] * 8)]
+        odd = [{**row, "review": f"{row['review']} {n}" if n > 5 else row["review"]} for n, row in enumerate(odd)]
+        add("found", {"train.csv": odd, "pickled.pkl": "no", "found.py": "raise SystemExit"})
+        numbered = "text,label\n" + "".join(f"film {n},{n % 2}\n" for n in range(40))
+        named = "dtype: {class_label: {names: {'0': bad, '1': good}}}"
+        info = f"dataset_info: {{features: [{{name: text, dtype: string}}, {{name: label, {named}}}]}}"
+        add("named", {"train.csv": numbered, "README.md": f"---\n{info}\n---\n"})
+        films = "configs:\n- {config_name: films, data_files: [{split: train, path: films/*.csv}]}\n"
+        shops = "- config_name: shops\n  sep: ';'\n  data_files:\n  - {split: train, path: shops.csv}\n"
+        two = {"films/1.csv": ROWS[:20], "films/2.csv": ROWS[20:], "shops.csv": text_of(ROWS, ".csv").replace(",", ";")}
+        add("two", {**two, "README.md": f"---\n{films}{shops}---\n"}, revisions={"v1.0": TAGGED})
+        add("marked", {**two, "README.md": f"---\n{films}{shops}  default: true\n---\n"})
+        converted = {f"{config}/train/0000.parquet": ROWS for config in ("films", "shops")}
+        add("script", {"script.py": "raise SystemExit"})
+        add("converted", converted, revisions={"refs/convert/parquet": "c" * 40})
+        for name, parts in {
+            "glue": {"train": [0, 1, 2] * 10, "validation": [0, 1, 2] * 4, "test": [-1] * 9},
+            "judged": {"train": [0, 1, 2] * 10, "validation": [0, 1, 2] * 4, "test": [0, 1, 2] * 3},
+            "secret": {"train": [0, 1, 2] * 10, "test": [-1] * 9},
+            "gaps": {"train": [0, 1, -1] * 10},
+            "alone": {"test": [0, 1, 2] * 10},
+            "no_train": {"test": [0, 1, 2] * 3, "validation": [0, 1, 2]},
+        }.items():
+            for place, (part, labels) in enumerate(parts.items()):
+                glue(root / name / "data" / f"{part}-00000-of-00001.parquet", 100 * place, labels)
+            hub.add(f"some/{name}", root / name, "dataset")
+        pairs = [{"premise": f"premise {n}", "hypothesis": f"guess {n}", "label": n % 2} for n in range(40)]
+        add("pairs", {"train.jsonl": pairs})
+        add("numbers", {"train.jsonl": [{"a": n, "label": n % 2} for n in range(40)]})
+        add("stars", {"train.jsonl": [{"text": f"film {n}", "stars": n % 5, "year": n % 4} for n in range(40)]})
+        add("several", {"train.jsonl": [{"text": f"film {n}", "label": ["a", "b"][: n % 3]} for n in range(40)]})
+        add("turns", {"train.jsonl": [{"text": [f"film {n}"], "label": n % 2} for n in range(40)]})
+        add("gated", {"train.csv": ROWS, "README.md": "Films."}, gated=True)
+        add("others", {"films.zip": "PK", "films.txt": "a film"})
+        add("bare", {"README.md": "Nothing yet."})
+        add("no_rows", {"train.jsonl": [], "test.csv": "text,label\n"} | {"train.csv": "text,label\n"})
+        (root / "no_rows" / "train.jsonl").unlink()
+        add("broken", {"train.jsonl": '{"text": "a", "label": 1}\n{"text": \n'})
+        add("large", {"train.csv": ROWS, "unlabelled.csv": ROWS})
+        hub.claimed = {"some/large/train.csv": 3_456_000_000}
+        outside = "configs:\n- {config_name: a, data_files: '../../etc/*.csv'}\n"
+        add("outside", {"train.csv": ROWS, "README.md": f"---\n{outside}---\n"})
+        written(root / "shards" / "data" / "train-00000-of-00002.parquet", ROWS[:20])
+        written(root / "shards" / "data" / "train-00001-of-00002.parquet", ROWS[20:])
+        hub.add("some/shards", root / "shards", "dataset")
+        yield hub
+
+
+@pytest.fixture
+def hub(served, tmp_path, monkeypatch):
+    """The stand-in as the hub of this process, with caches of its own."""
+    import datasets
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(constants, "ENDPOINT", served.endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", served.endpoint + URL)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    hub_datasets.find.cache_clear()
+    served.requests.clear()
+    yield served
+    hub_datasets.find.cache_clear()
+
+
+def downloaded(hub) -> set[str]:
+    return {request.split("/resolve/")[1].split("/", 1)[1] for request in hub.requests if "/resolve/" in request}
+
+
+def note(frame: pd.DataFrame) -> str:
+    return frame.attrs["provenance"].note
+
+
+# --- which names are ids --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["a/b", "a/b:c", "a/b@v1", "a/b:c d@refs/convert/parquet", "a-1/b.c_d", "a/b.v2"])
+def test_a_name_with_an_owner_is_an_id(name):
+    assert hub_datasets.is_id(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["imdb", "imdb:plain", "a/b.csv", "a/b.TSV", "a/b.xlsx", "a/b.txt", "./a/b", "../a", "/a/b", "~/a", "~a/b", "a/b/c",
+     "a/b:", "a/b@", "a b/c", "C:/a", "", "a/"],
+)  # fmt: skip
+def test_a_path_and_a_name_without_an_owner_are_no_ids(name):
+    assert not hub_datasets.is_id(name)
+
+
+def test_a_path_that_exists_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sources.comes_from_hub("some/acsv")
+    (tmp_path / "some" / "acsv").mkdir(parents=True)
+    assert not sources.comes_from_hub("some/acsv")
+    with pytest.raises(BadInput, match="is not a file type"):
+        sources.check("some/acsv")
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_rows_are_read_whatever_the_type_of_the_file(hub, suffix):
+    frame = sources.read(f"some/a{suffix}")
+    assert frame[["text", "label"]].to_dict("records") == ROWS
+    assert frame["id"].tolist()[:2] == [f"a{suffix}-00000", f"a{suffix}-00001"]
+    origin = frame.attrs["provenance"]
+    assert origin.origin == f"some/a{suffix}@{stand_in.MAIN}, configuration default"
+    assert (origin.name, origin.licence) == (f"some/a{suffix}", "mit")
+    assert origin.sha256 == files.sha256(hub.repositories["dataset", f"some/a{suffix}"] / f"train.{suffix}")
+    loaded = sources.load(f"some/a{suffix}", seed=1)
+    assert list(loaded) == ["train"]
+    assert loaded["train"].features["label"].names == ["bad", "good"]
+
+
+def test_columns_are_found_where_one_of_each_kind_exists_and_the_note_says_which(hub):
+    frame = sources.read("some/found")
+    assert note(frame) == "some/found: the texts are its column 'review', the labels 'verdict'"
+    assert frame["text"].fillna("missing").tolist()[:3] == ["None", "NA", "missing"]  # words, and an empty cell
+    assert frame["label"].tolist()[:4] == ["0", "1", "2", "0"]
+    assert downloaded(hub) == {"train.csv"}  # no pickle and no script
+
+
+def test_the_names_of_labels_come_from_the_card(hub):
+    assert sources.read("some/named")["label"].tolist()[:3] == ["bad", "good", "bad"]
+
+
+def test_a_label_of_minus_one_is_missing(hub):
+    frame = sources.read("some/gaps")
+    assert frame["label"].fillna("missing").tolist()[:3] == ["not_entailment", "entailment", "missing"]
+    with pytest.raises(BadInput, match="10 rows have no label, the first is gaps-00002"):
+        sources.load("some/gaps")
+    assert len(sources.load("some/gaps", drop_incomplete=True)["train"]) == 20
+
+
+def test_a_configuration_is_read_by_its_name_and_nothing_else_is_downloaded(hub):
+    films = sources.read("some/two:films")
+    assert len(films) == 40
+    assert downloaded(hub) == {"README.md", "films/1.csv", "films/2.csv"}
+    assert films.attrs["provenance"].origin == f"some/two@{stand_in.MAIN}, configuration films"
+    assert (films["id"][0], films.attrs["provenance"].name) == ("two-films-00000", "some/two:films")
+    shops = sources.read("some/two:shops")  # its card says that semicolons separate
+    assert shops["text"].tolist() == films["text"].tolist()
+
+
+def test_the_configuration_that_is_marked_is_the_default(hub):
+    assert sources.read("some/marked").attrs["provenance"].origin.endswith("configuration shops")
+
+
+@pytest.mark.parametrize("revision", ["v1.0", TAGGED])
+def test_the_commit_of_a_revision_is_recorded(hub, revision):
+    origin = sources.read(f"some/two:films@{revision}").attrs["provenance"].origin
+    assert origin == f"some/two@{TAGGED}, configuration films"
+
+
+def test_the_configurations_of_a_hub_s_own_conversion_are_its_folders(hub):
+    frame = sources.read("some/converted:films@refs/convert/parquet")
+    assert (len(frame), downloaded(hub)) == (40, {"films/train/0000.parquet"})
+    with pytest.raises(BadInput, match=r"has several configurations .films, shops."):
+        sources.read("some/converted@refs/convert/parquet")
+
+
+# --- splits ---------------------------------------------------------------------------------------------------------
+def test_a_test_split_with_labels_judges(hub):
+    loaded = sources.load("some/judged")
+    assert {name: len(rows) for name, rows in loaded.items()} == {"train": 30, "test": 9}
+    assert all(text.startswith("claim number 2") for text in loaded["test"]["text"])
+    assert "validation" not in sources.provenance(loaded["test"]).note
+    assert not any("validation" in file for file in downloaded(hub))
+    drawn = split(loaded, rows=12, validation_rows=6, test_rows=None)
+    assert drawn.sizes["test"] == 9
+
+
+def test_validation_judges_where_the_test_split_has_no_labels_and_the_note_says_so(hub):
+    assert sources.splits_of("some/glue") == ("train", "test")
+    loaded = sources.load("some/glue")
+    assert {name: len(rows) for name, rows in loaded.items()} == {"train": 30, "test": 12}
+    assert "the test rows are its split 'validation'" in sources.provenance(loaded["test"]).note
+    assert loaded["test"].features["label"].names == sorted(NAMES)
+    assert loaded["test"]["id"][0].startswith("glue-test-")
+    assert all(text.startswith("claim number 1") for text in loaded["test"]["text"])
+
+
+def test_test_rows_are_drawn_from_train_where_no_other_split_has_labels(hub):
+    loaded = sources.load("some/secret")
+    assert list(loaded) == ["train"]
+    assert split(loaded, rows=12, validation_rows=6, test_rows=6).sizes["test"] == 6
+    with pytest.raises(BadInput, match="this data set has no test split of its own"):
+        split(loaded, rows=12, validation_rows=6, test_rows=None)
+    with pytest.raises(BadInput, match="has no test split with labels; its splits: train, test"):
+        sources.read("some/secret", split="test")
+
+
+def test_the_only_split_is_the_one_to_learn_from_whatever_it_is_called(hub):
+    loaded = sources.load("some/alone")
+    assert {name: len(rows) for name, rows in loaded.items()} == {"train": 30}
+    assert "the rows are its only split 'test'" in sources.provenance(loaded["train"]).note
+
+
+def test_a_file_of_your_own_judges_instead_of_the_test_split(hub, tmp_path):
+    test = written(tmp_path / "mine.csv", [{"text": "a", "label": "entailment"}])
+    loaded = sources.load("some/judged", test_dataset=str(test))
+    assert loaded["test"]["text"][:] == ["a"]
+    with pytest.raises(BadInput, match="test_dataset is 'some/judged', and there is no such file"):
+        sources.load("some/acsv", test_dataset="some/judged")
+
+
+# --- columns --------------------------------------------------------------------------------------------------------
+def test_a_column_that_is_named_is_taken(hub):
+    frame = sources.read("some/pairs", text_column="premise")
+    assert frame["text"][0] == "premise 0"
+    assert sources.read("some/acsv", label_column="text")["text"][0] == "good"  # of the only column that is left
+    assert sources.read("some/stars", label_column="year")["label"].tolist()[:5] == ["0", "1", "2", "3", "0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "message"),
+    [
+        ("acsv", {"text_column": "body"}, "some/acsv has no column 'body'; it has text, label; name the right ones"),
+        ("found", {"label_column": "label"}, "has no column 'label'; it has review, verdict, idx"),
+        ("acsv", {"text_column": "label", "label_column": "label"}, "are both 'label'"),
+        ("pairs", {}, "several columns that may be its texts: premise, hypothesis; name the right ones with text_col"),
+        ("stars", {}, "several columns that may be its labels: stars, year; name the right ones with text_column"),
+        ("numbers", {}, "no column that is clearly its texts; it has a, label; name the right ones"),
+        ("numbers", {"text_column": "a"}, "contains int, not text"),
+        ("several", {}, "has a list of 0 labels"),
+        ("turns", {}, "some/turns, split 'train', column 'text', contains list, not text"),
+    ],
+)
+def test_columns_that_are_not_clear_are_one_sentence_with_their_names(hub, name, columns, message):
+    with pytest.raises(BadInput) as raised:
+        sources.read(f"some/{name}", **columns)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_column_of_repeated_texts_is_not_mistaken_for_labels():
+    """Each premise of an inference set stands three times, and is a text all the same."""
+    rows = Dataset.from_dict({"premise": [f"p {n // 3}" for n in range(90)], "kind": ["a", "b", "c"] * 30})
+    assert not hub_datasets._few(rows, "premise", 0.1)
+    assert hub_datasets._few(rows, "kind", 0.1)
+
+
+def test_lists_are_no_texts_and_no_labels():
+    features = Features({"tags": List(Value("string")), "body": Value("string"), "kind": ClassLabel(names=["a", "b"])})
+    rows = Dataset.from_dict({"tags": [["x"]] * 4, "body": list("abcd"), "kind": [0, 1] * 2}, features=features)
+    assert hub_datasets._of_type(rows, hub_datasets.TEXT_TYPES) == ["body"]
+    assert hub_datasets._of_type(rows, hub_datasets.WHOLE_TYPES) == ["kind"]
+
+
+# --- what cannot be read --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("some/nothing", AssetError, "the hub has no data set 'some/nothing' (and there is no such file here); check"),
+        ("some/gated", AssetError, "some/gated is gated: accept its terms on the hub and run `hf auth login`"),
+        ("some/script", BadInput, "has a loading script (script.py) and no data files, ... some/script@refs/convert"),
+        ("some/others", BadInput, "has no files that are read here: it has films.txt, films.zip; expected .csv"),
+        ("some/bare", BadInput, "some/bare is empty: its repository has no data"),
+        ("some/no_rows", BadInput, "some/no_rows is empty: its split 'train' has no rows"),
+        ("some/broken", BadInput, "some/broken, split 'train', cannot be read"),
+        ("some/two", BadInput, "has several configurations (films, shops) and none was chosen; ...some/two:films"),
+        ("some/two:books", BadInput, "has no configuration 'books'; it has films, shops; name one of them"),
+        ("some/acsv:books", BadInput, "has no configuration 'books'; it has default"),
+        ("some/two:films@v9", AssetError, "the hub has some/two, but no revision v9 of it; check the revision"),
+        ("some/no_train", BadInput, "has no split 'train'; it has validation, test"),
+        ("some/large", BadInput, "has 3.5 GB of files (configuration default), and at most 2 GB are downloaded"),
+        ("some/outside", BadInput, "names data outside its repository ('../../etc/*.csv'), which is not read"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_one_sentence(hub, name, error, message):
+    for use in (sources.read, sources.load):
+        with pytest.raises(error) as raised:
+            use(name)
+        assert all(part in str(raised.value) for part in message.split("...")), raised.value
+        assert "\n" not in str(raised.value)
+    assert not downloaded(hub) & {"script.py", "films.zip", "films.txt"}
+
+
+def test_what_is_too_large_is_not_downloaded(hub):
+    with pytest.raises(BadInput, match="choose a smaller configuration"):
+        sources.read("some/large")
+    assert downloaded(hub) == set()
+
+
+def test_a_split_that_there_is_not_is_named_with_those_that_there_are(hub):
+    with pytest.raises(BadInput, match=r"some/judged has no split 'dev'; it has train, validation, test; name one"):
+        sources.read("some/judged", split="dev")
+
+
+# --- without a hub --------------------------------------------------------------------------------------------------
+CODE = """
+import json, sys
+from ftlab.progress import quiet; quiet()
+from ftlab.data import sources
+from ftlab.errors import CourseError
+for name in sys.argv[1:]:
+    try:
+        loaded = sources.load(name)
+        print(sources.provenance(loaded["train"]).origin, *[sources.fingerprint(rows) for rows in loaded.values()])
+    except CourseError as problem:
+        print(f"{type(problem).__name__}: {problem}")
+"""
+
+
+def test_another_process_reads_the_same_commit_with_the_hub_gone(served, tmp_path):
+    def ask(*names: str, online: bool = False, **more: str) -> list[str]:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        environment |= {"HF_ENDPOINT": served.endpoint if online else "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
+        environment |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", **more}
+        command = [sys.executable, "-c", CODE, *names]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    first = ask("some/shards", "some/two:films@v1.0", online=True)
+    origins = [f"some/shards@{stand_in.MAIN}, configuration default", f"some/two@{TAGGED}, configuration films"]
+    assert [line.rpartition(" ")[0] for line in first] == origins
+    assert ask("some/shards", "some/two:films@v1.0") == first
+    served.requests.clear()
+    assert ask("some/shards", online=True, HF_HUB_OFFLINE="1") == first[:1]
+    assert served.requests == []
+    (shard,) = (tmp_path / "hf").rglob("train-00001-of-00002.parquet")
+    shard.unlink()  # as a download that was cut off leaves it: half of the rows are not taken for all
+    lacking = ("some/shards", "some/two:shops@v1.0", "some/glue")
+    for name, said in zip(lacking, ask(*lacking), strict=True):
+        repo_id = name.partition(":")[0]
+        assert said.startswith(f"AssetError: {repo_id} is not in the hub's cache and the hub cannot be reached")
+
+
+# --- the course -----------------------------------------------------------------------------------------------------
+def test_a_budget_with_an_id_needs_the_hub_and_asks_it_nothing_yet(hub):
+    budget = profiles.resolve("text_classification", "smoke", {"dataset": "some/glue"})
+    assert budget.needs_hub
+    assert budget.columns() == {}
+    assert hub.requests == []
+    assert profiles.resolve("text_classification", "smoke", {"dataset": "some/x", "text_column": "text"}).columns() == {
+        "text_column": "text"
+    }
+    with pytest.raises(BadInput, match="test_dataset is 'some/glue'"):
+        profiles.resolve("text_classification", "smoke", {"test_dataset": "some/glue"})
+
+
+def test_an_audit_takes_an_id_and_says_which_columns_it_read(hub, capsys):
+    assert cli.main(["audit", "some/found", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["rows"] == 24
+    assert said.err.strip() == "ftlab: some/found: the texts are its column 'review', the labels 'verdict'"
+    assert cli.main(["audit", "some/found", "--text", "body"]) == 2
+    assert (
+        "has no column 'body'; it has review, verdict, idx; name the right ones with --text" in capsys.readouterr().err
+    )
+    assert cli.main(["audit", "some/judged", "--test", "some/judged", "--validation", "some/judged", "--json"]) == 0
+    assert [file for file in sorted(downloaded(hub)) if file.startswith("data/")] == [
+        f"data/{part}-00000-of-00001.parquet" for part in ("test", "train", "validation")
+    ]
+    capsys.readouterr()
+    assert cli.main(["audit", "some/pairs", "--prompt", "premise", "--completion", "hypothesis"]) == 2
+    assert "there is no file some/pairs; instruction data is read from files" in capsys.readouterr().err
+    assert cli.main(["audit", "some/nothing"]) == 2
+    assert "the hub has no data set 'some/nothing'" in capsys.readouterr().err

@@ -30,7 +30,7 @@ SPLITS = ("train", "validation", "test")
 TOLERANCE = 0.01  # by which the probabilities of a row may miss 1: people round
 RECORD_AGAIN = "run the recorder cell of the notebook again"
 MOST = 2**53  # from where on a float skips whole numbers: no count is as large
-PLACES = ("model", "dataset")  # what attempt.json may name by a path
+NAMES = ("profile", "model", "dataset", "text_column", "label_column")  # in attempt.json
 _STRICT = strict_json.hooks(
     repeated="the name {} stands twice in it", constant="JSON has no {}", overflow="{} is too large for a number"
 )
@@ -60,7 +60,10 @@ class HandedIn:
         return not self.folder.is_dir() or not self.visible()
 
     def visible(self) -> list[Path]:
-        """Return the files and folders of the try: neither earlier tries nor what is hidden. BadInput if it is closed."""
+        """Return the files and folders of the try, without earlier tries and what is hidden.
+
+        Raises BadInput if the folder cannot be read.
+        """
         if not os.access(self.folder, os.R_OK | os.X_OK):
             raise BadInput(f"{self.folder} is a folder that you may not read; give yourself the permission to read it")
         return [path for path in self.folder.iterdir() if path.name != EARLIER and not path.name.startswith(".")]
@@ -149,22 +152,21 @@ class HandedIn:
                 f"{self.folder / ATTEMPT} was written by another version of ftlab (format {quoted(found.get('format'))}"
                 f", and this one reads {FORMAT}); run the notebook again with this version"
             )
-        for name in ("model", "profile"):
-            if not isinstance(found.get(name), str):
-                raise BadInput(f"{self.folder / ATTEMPT} names no {name}; run the notebook from its first cell")
-        for name in PLACES:
-            self._require_place(found, name)
-        return found
-
-    def _require_place(self, about: dict[str, Any], name: str) -> None:
-        """Raise BadInput if attempt.json names a model or data set by what no system could take for a path."""
-        given = about.get(name)
-        if given is not None and not (isinstance(given, str) and given.isprintable() and given.strip()):
-            raise BadInput(
-                f"{self.folder / ATTEMPT} names {quoted(given)} as its {name}; run the notebook from its first cell"
-            )
-        if given is not None:
+        needed = {"profile", "model", *(name for profile in self.level.profiles.values() for name in profile)}
+        for name in NAMES:
+            if (given := found.get(name)) is None and name not in needed:
+                continue
+            if not isinstance(given, str) or not given.isprintable() or not given.strip():
+                raise BadInput(
+                    f"{self.folder / ATTEMPT} has {quoted(given)} as its {name}; run the notebook from its first cell"
+                )
             files.named_path(given, f"another {name}, and run the notebook from its first cell")
+        if found["profile"] not in self.level.profiles:
+            raise BadInput(
+                f"{self.folder / ATTEMPT} has {shown(found['profile'])} as its profile; expected one of "
+                f"{', '.join(self.level.profiles)}; run the notebook from its first cell"
+            )
+        return found
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -205,6 +207,8 @@ class HandedIn:
         columns = [f"p_{label}" for label in self.labels]
         frame = tables.read_table(path, ["id", "label", "prediction"], advice=RECORD_AGAIN)
         tables.require_columns(path, frame, columns, "record a column p_<label> for each label of the rows")
+        if (without := frame["id"].isna()).any():
+            raise BadInput(f"{path}, line {int(without.to_numpy().argmax()) + 2}: the row has no id; {RECORD_AGAIN}")
         self._once(frame, ["id"], name)
         numbers = frame[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
         wrong = ~np.isfinite(numbers).all(axis=1) | (np.abs(numbers.sum(axis=1) - 1) > TOLERANCE) | (numbers < 0).any(1)
@@ -214,7 +218,7 @@ class HandedIn:
                 f"{path}, line {line + 2}: the probabilities {', '.join(map(str, frame[columns].iloc[line]))}; "
                 "expected numbers from 0 to 1 whose sum is 1 (the softmax of the logits)"
             )
-        return frame[["id", "label", "prediction"]].assign(**dict(zip(columns, numbers.T, strict=True)))
+        return frame[["id", "label", "prediction"]].fillna("").assign(**dict(zip(columns, numbers.T, strict=True)))
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Return the objects of the JSONL file `name`. Raises NotHandedIn, or BadInput for a line that is none."""

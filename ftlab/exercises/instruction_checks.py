@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ SHARED = 3  # rows with one instruction, from where on the input alone tells the
 SHORT = 8  # words, below which texts are compared by their characters
 NEAR_CHARACTERS = 0.7  # Jaccard similarity of character trigrams of two short texts
 TIE = {False: 0.02, True: 0.5}  # logits: a token this close to the likeliest one is as good, in fp32 and otherwise
+MOST_TOKENS = 4096  # of an answer that is generated again
 ROWS, PROMPTS = "rows.jsonl", "prompts.jsonl"
 
 
@@ -205,8 +206,8 @@ def answers(work: HandedIn) -> Answer:
             for part in ("instruction", "input"):
                 if _squeezed(line[part]) not in _squeezed(prompt):
                     return fix(f"the {part} of {line['id']} in prompt {number}", quoted(prompt), file)
-        if found["do_sample"] is not False:
-            return fix("greedy decoding (do_sample=False)", f"do_sample={found['do_sample']}", file)
+        if found.get("do_sample") is not False:
+            return fix("greedy decoding (do_sample=False)", f"do_sample={quoted(found.get('do_sample'))}", file)
         settings[name] = (found["max_new_tokens"], tuple(found["prompts"]))
     if settings["base"] != settings["tuned"]:
         return fix("the same prompts and max_new_tokens for both models", "they differ", "answers_tuned.json")
@@ -276,9 +277,13 @@ def given_answers(work: HandedIn, model: str) -> dict[str, Any]:
     name = f"answers_{model}.json"
     found = work.json(name)
     for key in ("prompts", "answers"):
-        if not isinstance(found.get(key), list) or not all(isinstance(text, str) for text in found[key]):
+        if work.texts(name, key) is None:
             raise BadInput(f"{work.folder / name} has no list of texts called {key}; record the answers again")
-    work.numbers(name, "max_new_tokens")
+    if work.number(name, "max_new_tokens", least=1) > MOST_TOKENS:
+        raise BadInput(
+            f"{work.folder / name} has {quoted(found['max_new_tokens'])} max_new_tokens; expected at most "
+            f"{MOST_TOKENS:,}; record shorter answers"
+        )
     if len(found["prompts"]) != len(found["answers"]):
         raise BadInput(f"{work.folder / name} has other numbers of prompts and answers; record the answers again")
     return found
@@ -331,13 +336,21 @@ def _adapter_only(work: HandedIn) -> bool:
 
 def _encoded(work: HandedIn) -> list[tuple[list[int], list[int]]]:
     """Return the ids and labels of each training row, without padding at the end."""
-    found = []
+    found, size = [], len(_tokenizer(work))
     for number, line in enumerate(work.lines("tokens.jsonl"), start=1):
         ids, labels = line.get("input_ids"), line.get("labels")
         if not isinstance(ids, list) or not isinstance(labels, list) or len(ids) != len(labels):
             raise BadInput(f"{work.path('tokens.jsonl')}, line {number}: expected input_ids and labels of one length")
+        learned = (label for label in labels if label != prompts.IGNORED)
+        if odd := [one for one in chain(ids, learned) if type(one) is not int or not 0 <= one < size]:
+            raise BadInput(
+                f"{work.path('tokens.jsonl')}, line {number}: the token id {quoted(odd[0])}; expected 0 to {size - 1}, "
+                f"as the tokenizer has them, and labels of {prompts.IGNORED} where nothing is learned"
+            )
         last = max((place for place, label in enumerate(labels) if label != prompts.IGNORED), default=-1) + 1
         found.append((ids[:last], labels[:last]) if last else (ids, labels))
+    if not found:
+        raise BadInput(f"{work.path('tokens.jsonl')} has no rows; record the training again")
     return found
 
 

@@ -22,7 +22,7 @@ MEAN, BOUND = 0.051, 0.151  # by which a mean and the end of an interval may dif
 def sheet(work: HandedIn) -> rating.Sheet:
     """Return the sheet of the answers in `work`, drawn as the form drew it. Raises BadInput for other answers."""
     asked = work.instructions(PROMPTS)
-    seed, shown = work.numbers("sheet.json", "seed")[0], work.numbers("sheet.json", "prompts")[0]
+    seed, shown = work.number("sheet.json", "seed"), work.number("sheet.json", "prompts", least=1)
     return draw(asked, *(given_answers(work, name)["answers"] for name in MODELS), seed=int(seed), prompts=int(shown))
 
 
@@ -61,8 +61,8 @@ def ratings(work: HandedIn) -> Answer:
             left = f"; {wanted - missing} of {wanted} are rated" if missing else ""
             return fix("whole numbers from 1 to 5, for each answer", f"{problem}{left}", FORM)
     asked = len(work.instructions(PROMPTS))
-    if int(work.numbers("sheet.json", "prompts")[0]) < asked:
-        return fix(f"ratings of all {asked} prompts", f"{work.numbers('sheet.json', 'prompts')[0]:g}", "sheet.json")
+    if (shown := work.number("sheet.json", "prompts")) < asked:
+        return fix(f"ratings of all {asked} prompts", f"{shown:g}", "sheet.json")
     return passed(f"{wanted} ratings", FORM)
 
 
@@ -114,7 +114,7 @@ def conclusion(work: HandedIn) -> Answer:
     right = _right(gap)
     if said != right:
         return fix(f"the answer {right}", f"{said}, and tuned less base is {gap}", "conclusion.json")
-    if not str(work.json("conclusion.json").get("because") or "").strip():
+    if not work.reason("conclusion.json"):
         return fix("a sentence that says what shows it (because)", "none", "conclusion.json")
     return passed(f"{said}: tuned less base {gap}", "conclusion.json")
 
@@ -124,7 +124,7 @@ def _right(gap: Interval) -> str:
 
 
 def _verdict(work: HandedIn) -> rating.Verdict:
-    return rating.verdict(sheet(work), _given(work), seed=int(work.numbers("sheet.json", "seed")[0]))
+    return rating.verdict(sheet(work), _given(work), seed=int(work.number("sheet.json", "seed")))
 
 
 def _given(work: HandedIn) -> list[int]:
@@ -141,5 +141,5 @@ def _given(work: HandedIn) -> list[int]:
 def _form(work: HandedIn) -> pd.DataFrame:
     path = work.path(FORM)
     frame = tables.read_table(path, []).dropna(how="all").fillna("")
-    tables.require_columns(path, frame, ["rating"], "record the ratings again")
+    tables.require_columns(path, frame, rating.COLUMNS, "record the ratings again")
     return frame.reset_index(drop=True)

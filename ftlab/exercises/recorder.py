@@ -18,7 +18,7 @@ import pandas as pd
 
 from ftlab import files
 from ftlab.errors import BadInput
-from ftlab.exercises.handed_in import ATTEMPT, FORMAT, HandedIn
+from ftlab.exercises.handed_in import ATTEMPT, EARLIER, FORMAT, HandedIn
 from ftlab.exercises.manifest import Level
 from ftlab.wording import quoted
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from ftlab.evaluation.rating import Sheet
 
-EARLIER = "earlier"
 ARGUMENTS = (
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "train_batch_size", "world_size",
     "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "seed",
@@ -60,7 +59,7 @@ class Recorder:
         if self._waits("rows", train=train, validation=validation, test=test):
             return
         lines = [
-            {"id": number, "split": split, "text": text, "label": rows.features["label"].names[label]}
+            {"id": str(number), "split": split, "text": text, "label": rows.features["label"].names[label]}
             for split, rows in (("train", train), ("validation", validation), ("test", test))
             for number, text, label in zip(rows["id"], rows["text"], rows["label"], strict=True)
         ]
@@ -241,12 +240,7 @@ class Recorder:
     def _begin(self) -> None:
         """Write attempt.json and the first files of this try, once; an earlier try is moved aside, and kept."""
         if not self._begun:
-            left = [] if not self.folder.is_dir() else [path for path in self.folder.iterdir() if path.name != EARLIER]
-            if left:
-                kept = self.folder / EARLIER / str(1 + HandedIn(self.level, self.folder).earlier)
-                kept.mkdir(parents=True)
-                for path in left:
-                    path.rename(kept / path.name)
+            self._keep_earlier()
             begun = datetime.now(UTC).isoformat(timespec="seconds")
             versions = {name: version(name) for name in ("ftlab", "transformers", "torch", "scikit-learn")}
             about = {"level": self.level.name, "format": FORMAT, "begun": begun, **self._about, "versions": versions}
@@ -255,6 +249,18 @@ class Recorder:
         first, self._first = self._first, {}
         for name, lines in first.items():
             self._write_lines(name, lines)
+
+    def _keep_earlier(self) -> None:
+        """Move an earlier try into the folder `earlier`, under the next number. What is hidden is no part of a try."""
+        work = HandedIn(self.level, self.folder)
+        if work.empty:
+            return
+        with files.explained(self.folder / EARLIER, BadInput):
+            numbers = [int(path.name) for path in (self.folder / EARLIER).glob("*") if path.name.isdecimal()]
+            kept = self.folder / EARLIER / str(1 + max(numbers, default=0))
+            kept.mkdir(parents=True)
+            for path in work.visible():
+                path.rename(kept / path.name)
 
     def _require_begun(self) -> None:
         """Begin the try that waits. Raises BadInput unless one was begun, in this kernel or in an earlier one."""
@@ -293,7 +299,7 @@ def _plain(value: Any) -> Any:
 
 
 def _ids(rows: Any) -> list[str] | None:
-    return list(rows["id"]) if rows is not None and "id" in getattr(rows, "column_names", ()) else None
+    return list(map(str, rows["id"])) if rows is not None and "id" in getattr(rows, "column_names", ()) else None
 
 
 def _tokens(rows: Dataset) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from ftlab.exercises.handed_in import HandedIn
 from ftlab.freezing import plans
 from ftlab.memory import footprint
 from ftlab.models import loading, model_files
-from ftlab.wording import shown
+from ftlab.wording import shown, some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,6 +128,8 @@ def row_losses(work: HandedIn, split: str, *, most_tokens: int) -> tuple[np.ndar
     If all rows have more than `most_tokens` tokens, the losses are those of a random part of them.
     """
     model, rows = classifier(work), work.part(split)
+    if unknown := sorted({*work.labels} - {*model.labels}):
+        raise BadInput(f"the saved model has no label {some(unknown)}, as rows have it; record the model of these rows")
     drawn = some_rows(work, rows, most_tokens)
     probabilities = model.probabilities(list(drawn["text"]))
     places = [model.labels.index(label) for label in drawn["label"]]
@@ -136,6 +138,8 @@ def row_losses(work: HandedIn, split: str, *, most_tokens: int) -> tuple[np.ndar
 
 def some_rows(work: HandedIn, rows: pd.DataFrame, most_tokens: int, *, least: int = 16) -> pd.DataFrame:
     """Return all `rows`, or as many of them, drawn at random, as `most_tokens` allow: at least `least`."""
+    if rows.empty:
+        return rows
     model = classifier(work)
     order = rows.sample(frac=1, random_state=0)
     lengths = model.tokenizer(list(order["text"]), truncation=True, max_length=model.max_length)["input_ids"]

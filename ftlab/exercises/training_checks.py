@@ -161,7 +161,8 @@ def _same_loss(work: HandedIn, logged: list[dict[str, Any]]) -> Answer:
     count = f"{len(log['eval_rows'])} validation rows were scored"
     kept = log.get("best_global_step") if arguments.get("load_best_model_at_end") else log.get("global_step")
     here = [line for line in logged if line.get("step") == kept]
-    if not here or arguments.get("own_loss") or arguments.get("label_smoothing_factor"):
+    otherwise = ("own_loss", "label_smoothing_factor", "dataloader_drop_last")  # the last one drops validation rows too
+    if not here or any(arguments.get(name) for name in otherwise):
         return passed(f"{count}; their loss is not comparable", "log.json")
     said = here[-1]["eval_loss"]
     if not isinstance(said, int | float):
@@ -175,7 +176,7 @@ def _same_loss(work: HandedIn, logged: list[dict[str, Any]]) -> Answer:
     if abs(float(values.mean()) - said) <= LOSS_TOLERANCE[rough] * max(1.0, said) + error:
         return passed(f"{count}; the saved model has their loss, {said:.3f}", "log.json")
     test, complete = saved_models.row_losses(work, "test", most_tokens=MOST_TOKENS)
-    near = complete and abs(float(test.mean()) - said) <= LOSS_TOLERANCE[rough] * max(1.0, said)
+    near = complete and len(test) > 0 and abs(float(test.mean()) - said) <= LOSS_TOLERANCE[rough] * max(1.0, said)
     return fix(
         f"the loss of the saved model on the validation rows, {float(values.mean()):.3f}",
         f"eval_loss {said:.3f}" + (", which is that of the test rows" if near else f" at step {kept}"), "log.json",

@@ -51,7 +51,7 @@ def checked(path: Path, shown: str = "") -> Path:
         raise BadInput(f"{shown} is no model: it has no config.json; give a folder that `save_pretrained` wrote")
     try:
         _require_model_type(path / "config.json")
-    except (ValueError, AttributeError, OSError) as problem:
+    except (ValueError, AttributeError, OSError, RecursionError) as problem:
         raise BadInput(f"{shown} is no model: its config.json cannot be used ({problem}); save it again") from problem
     stored = tensors(path, shown)
     require_tokenizer(path, shown)
@@ -112,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in the file `path`. Raises BadInput if the file has none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise BadInput(f"{path} cannot be read as JSON ({problem}); save or fetch it again") from problem
     if not isinstance(found, dict):
         raise BadInput(f"{path} holds no JSON object; save or fetch it again")

@@ -54,6 +54,8 @@ class Exercise:
             about |= {"dataset": self.dataset, **self._columns}
         self.record = Recorder(level, folder, about)
         self._hints: Counter[str] = Counter()
+        self._result: Result | None = None  # of the last check, and what was recorded then
+        self._checked: list[tuple[str, int, int]] = []
 
     def columns(self) -> dict[str, str]:
         """Return the column names of your own file, as keyword arguments of `sources.load`."""
@@ -61,7 +63,9 @@ class Exercise:
 
     def check(self) -> Result:
         """Check what was recorded so far, and return the answer of each rule."""
-        return checker.check(self.level, self.folder)
+        self._result = checker.check(self.level, self.folder)
+        self._checked = self._state()
+        return self._result
 
     def hint(self, rule: str | None = None) -> None:
         """Print the next of three hints: for the rule `rule`, or for the first one that does not hold yet."""
@@ -135,9 +139,17 @@ class Exercise:
         earlier.sort(key=lambda path: int(path.parent.name), reverse=True)
         return [path for path in (self.folder / rating_checks.FORM, *earlier) if path.is_file()]
 
+    def _state(self) -> list[tuple[str, int, int]]:
+        """Return name, size and time of each file that was recorded: equal if nothing was recorded since."""
+        there = [path for pattern in ("*", "*/*", "*/model/*") for path in self.folder.glob(pattern)]
+        return sorted(
+            (str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in there if path.is_file()
+        )  # fmt: skip
+
     def _first(self) -> str | None:
         """Return the id of the first rule that asks for something."""
-        result = self.check()
+        unchanged = self._result is not None and self._state() == self._checked
+        result = self._result if unchanged and self._result else self.check()
         order = (Status.FIX, Status.NOT_STARTED, Status.NOT_CHECKED)
         return next((outcome.rule.id for status in order for outcome in result.of(status)), None)
 

@@ -144,8 +144,6 @@ def weights(work: HandedIn) -> Answer:
     if _is_adapter(work):
         return _adapter_weights(work)
     try:
-        path = saved_models.folder(work)
-        saved_models.require_same_architecture(path, work.attempt["model"])
         tuned, base = tuned_model(work), base_model(work)
     except AssetError as problem:
         return unchecked(f"the base {work.attempt['model']} cannot be loaded: {problem}")
@@ -298,7 +296,9 @@ def tuned_model(work: HandedIn) -> PreTrainedModel:
             base = loading.causal_lm(work.attempt["model"], dtype=torch.float32)
             work.loaded["tuned"] = lora.load(base, work.path("model"), work.attempt["model"])
         else:
-            work.loaded["tuned"] = loading.causal_lm(str(saved_models.folder(work)), dtype=torch.float32).eval()
+            path = saved_models.folder(work)
+            saved_models.require_same_architecture(path, work.attempt["model"])
+            work.loaded["tuned"] = loading.causal_lm(str(path), dtype=torch.float32).eval()
     return work.loaded["tuned"]
 
 
@@ -359,7 +359,7 @@ def _questions(rows: pd.DataFrame) -> list[str]:
     several = rows["instruction"].map(normalise).map(rows["instruction"].map(normalise).value_counts()) >= SHARED
     alone = several & (rows["input"].str.strip() != "")
     return [
-        line.input if shared else f"{line.instruction}\n{line.input}".strip()
+        str(line.input) if shared else f"{line.instruction}\n{line.input}".strip()
         for line, shared in zip(rows.itertuples(), alone, strict=True)
     ]
 

@@ -99,9 +99,9 @@ class Result:
         """The result of the level in one sentence."""
         counts = {status: len(self.of(status)) for status in Status}
         if not self.started:
-            return f"NOT STARTED: nothing is handed in in {self.work}; work through the notebook {self.level.notebook}"
+            return f"NOT STARTED: nothing is recorded in {self.work}; work through the notebook {self.level.notebook}"
         if counts[Status.FIX]:
-            return f"TO FIX: {_rules(counts[Status.FIX])} of {len(self.outcomes)}; the first is below"
+            return f"TO FIX: {_rules(counts[Status.FIX])} of {len(self.outcomes)}; each is explained below"
         if counts[Status.NOT_STARTED]:
             waiting = _rules(counts[Status.NOT_STARTED])
             return f"TO FINISH: {waiting} of {len(self.outcomes)} wait for what is not handed in"

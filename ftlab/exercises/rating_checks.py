@@ -8,7 +8,7 @@ from ftlab.data import tables
 from ftlab.errors import BadInput
 from ftlab.evaluation import rating
 from ftlab.exercises.checks import CannotCheck, fix, passed, warn
-from ftlab.exercises.handed_in import HandedIn
+from ftlab.exercises.handed_in import HandedIn, NotHandedIn
 from ftlab.exercises.instruction_checks import PROMPTS, given_answers
 from ftlab.exercises.outcomes import Answer
 from ftlab.exercises.prediction_checks import NO_DIFFERENCE
@@ -49,7 +49,7 @@ def draw(
 
 def ratings(work: HandedIn) -> Answer:
     """Check that each answer is rated with a whole number from 1 to 5. `work` is what was handed in."""
-    form = _form(work)
+    form = _rated(work)
     wanted = len(sheet(work).items)
     if len(form) != wanted:
         return fix(f"{wanted} ratings", f"{len(form)} lines", FORM)
@@ -129,13 +129,21 @@ def _verdict(work: HandedIn) -> rating.Verdict:
 
 def _given(work: HandedIn) -> list[int]:
     """Return the ratings. Raises CannotCheck while one is missing or is none: that is for `ratings` to say."""
-    form, drawn = _form(work), sheet(work)
+    form, drawn = _rated(work), sheet(work)
     values = list(form["rating"])
     try:
         drawn.require_form(form, FORM)  # else a rating is of another answer
         return [rating.rating(value, f"answer {number}") for number, value in enumerate(values, start=1)]
     except BadInput as problem:
         raise CannotCheck(f"the ratings are not whole: {problem}") from problem
+
+
+def _rated(work: HandedIn) -> pd.DataFrame:
+    """Return the form. Raises NotHandedIn while no answer is rated."""
+    form = _form(work)
+    if not form["rating"].str.strip().any():
+        raise NotHandedIn("a rating")
+    return form
 
 
 def _form(work: HandedIn) -> pd.DataFrame:

@@ -306,7 +306,7 @@ def _tokens(rows: Dataset) -> list[dict[str, Any]]:
     """Return the ids and labels of each training row of a language model; of a classifier, nothing."""
     if not isinstance(rows[0].get("labels"), list):
         return []
-    return [{"input_ids": list(row["input_ids"]), "labels": list(row["labels"])} for row in rows]  # type: ignore[call-overload]
+    return [{"input_ids": list(row["input_ids"]), "labels": list(row["labels"])} for row in rows]
 
 
 def _labels(trainer: Trainer, rows: Dataset) -> list[str] | None:

@@ -103,7 +103,8 @@ def leak(work: HandedIn) -> Answer:
         return unchecked(f"rewordings cannot be looked for: {problem}")
     told = [
         f"{others['id'].iloc[one.first]} ({others['split'].iloc[one.first]}) and {train['id'].iloc[one.second]} "
-        f"(train): {quoted(others['text'].iloc[one.first])} and {quoted(train['text'].iloc[one.second])}" for one in pairs
+        f"(train): {quoted(others['text'].iloc[one.first])} and {quoted(train['text'].iloc[one.second])}"
+        for one in pairs
     ]  # fmt: skip
     if same := [text for text, one in zip(told, pairs, strict=True) if one.same]:
         return fix(

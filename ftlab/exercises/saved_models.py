@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from ftlab.exercises.handed_in import HandedIn
 from ftlab.freezing import plans
 from ftlab.memory import footprint
 from ftlab.models import loading, model_files
+from ftlab.models.label_names import UNNAMED
 from ftlab.wording import shown, some
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ftlab.inference import Classifier
 
 FREE = 1.5  # times the size of the weights that must be free to load them
-SAME_CONFIG = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+SAME_CONFIG = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
 def folder(work: HandedIn, name: str = "model") -> Path:
@@ -61,8 +62,23 @@ def classifier(work: HandedIn) -> Classifier:
     require_same_architecture(path, work.attempt["model"])
     key = str(path)
     if key not in work.loaded:
-        work.loaded[key] = Classifier(key, dtype=torch.float32)
+        loaded = Classifier(key, dtype=torch.float32)
+        require_labels(loaded.labels, work.labels)
+        work.loaded[key] = loaded
     return work.loaded[key]
+
+
+def require_labels(model: Sequence[str], rows: Sequence[str]) -> None:
+    """Raise BadInput unless the labels of a `model` are the labels of the `rows`."""
+    if {*model} == {*rows}:
+        return
+    if all(map(UNNAMED.fullmatch, model)):
+        raise BadInput(
+            f"the saved model calls its labels {some(model)}, and the rows call them {some(rows)}; give the names to "
+            "from_pretrained, as id2label and label2id, and train again"
+        )
+    other = sorted({*model} ^ {*rows})
+    raise BadInput(f"{some(other)} is a label of the saved model or of the rows, and not of both; record one training")
 
 
 def base_classifier(work: HandedIn, labels: list[str]) -> PreTrainedModel:
@@ -82,6 +98,12 @@ def require_same_architecture(path: Path, base: str) -> None:
                 f"the model in {path} is of another architecture than {shown(base)}: its {name} is {found}, and that "
                 f"of {shown(base)} is {wanted}; hand in the model that you trained from {shown(base)}"
             )
+    size, pad = getattr(here, "vocab_size", None), getattr(here, "pad_token_id", None)
+    if size is not None and (size < 1 or not (pad is None or 0 <= pad < size)):
+        raise BadInput(
+            f"the config.json in {path} names {shown(size)} tokens and the pad token {shown(pad)}, which is none of "
+            "them; save the model that you trained again"
+        )
 
 
 def moved(work: HandedIn) -> dict[str, dict[str, bool]]:
@@ -128,8 +150,6 @@ def row_losses(work: HandedIn, split: str, *, most_tokens: int) -> tuple[np.ndar
     If all rows have more than `most_tokens` tokens, the losses are those of a random part of them.
     """
     model, rows = classifier(work), work.part(split)
-    if unknown := sorted({*work.labels} - {*model.labels}):
-        raise BadInput(f"the saved model has no label {some(unknown)}, as rows have it; record the model of these rows")
     drawn = some_rows(work, rows, most_tokens)
     probabilities = model.probabilities(list(drawn["text"]))
     places = [model.labels.index(label) for label in drawn["label"]]

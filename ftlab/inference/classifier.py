@@ -59,7 +59,8 @@ class Classifier:
             raise BadInput(
                 f"{model} cannot be loaded ({one_line(problem)}); give a folder that lesson 02 saved"
             ) from problem
-        architectures = config.architectures or []
+        written = config.architectures
+        architectures = [name for name in written if isinstance(name, str)] if isinstance(written, list) else []
         if not architectures:
             raise BadInput(
                 f"{model} names no architecture, so it may not be a classifier; write its class into its config.json "

@@ -91,6 +91,7 @@ def answer(level: str, folder: Path, rule: str) -> tuple[Status, str]:
 # --- Anything, anywhere ---------------------------------------------------------------------------
 
 VALUES: list[Any] = [None, "x", [], {}, [None], -1, 0, 1e308, 10**400, True]
+INSIDE: list[Any] = [None, "x", [], -1, 10**400]  # in place of a value inside of another
 # Which rules read a file, and the keys without which one of them must say something else than PASS.
 FILES: dict[tuple[str, str], tuple[str, str]] = {
     ("level1", "attempt.json"): ("source weights", "level format profile model dataset"),
@@ -140,10 +141,10 @@ def changed(text: str, path: tuple[Any, ...], change: Callable[[Any, Any], None]
 
 
 def every_change(text: str) -> Iterator[tuple[str, Any]]:
-    """A JSON value with each of its values deleted, and replaced by each of VALUES; and each of VALUES instead of it."""
+    """A JSON value with each of its values deleted, and replaced; and with another value in place of all."""
     for path in places(json.loads(text)):
         yield f"without {path}", changed(text, path, lambda at, key: at.pop(key))
-        for new in VALUES:
+        for new in VALUES if len(path) == 1 else INSIDE:
             yield f"{path}: {new!r:.20}", changed(text, path, lambda at, key, new=new: at.__setitem__(key, new))
     yield from ((f"{new!r:.20}", new) for new in VALUES)
 
@@ -336,7 +337,8 @@ def test_stray_files_are_not_read(first):
 @pytest.mark.parametrize(
     ("name", "rule"),
     [("log.json", "losses"), ("rows.jsonl", "enough"), ("report.json", "report"), ("model", "weights"),
-     ("model/model.safetensors", "weights"), ("model/config.json", "again"), ("model", "again"), ("attempt.json", "report")],
+     ("model/model.safetensors", "weights"), ("model/config.json", "again"), ("model", "again"),
+     ("attempt.json", "report")],
 )  # fmt: skip
 def test_a_link_that_leads_outside_is_not_followed(first, tmp_path, name, rule):
     (first / name).rename(tmp_path / "outside")
@@ -681,6 +683,14 @@ def without_tensors(model: Path) -> None:
     save_file(kept, model / "model.safetensors", metadata={"format": "pt"})
 
 
+def without_architecture(model: Path) -> None:
+    edit(model / "config.json", lambda config: config.update(architectures=[1]))
+
+
+def no_heads(model: Path) -> None:
+    edit(model / "config.json", lambda config: config.update(n_heads=-1))
+
+
 def without_labels(model: Path) -> None:
     edit(model / "config.json", lambda config: {name: config[name] for name in config if "label" not in name})
 
@@ -702,6 +712,9 @@ WEIGHTS: dict[Callable[[Path], None], str] = {
     without_labels: "label",
     lambda model: edit(model / "config.json", lambda config: config.update(id2label={"0": "a"})): "",
     lambda model: edit(model / "config.json", lambda config: config.update(n_layers="six")): "config.json",
+    without_architecture: "names no architecture",
+    no_heads: "its num_attention_heads is -1",
+    lambda model: edit(model / "config.json", lambda config: config.update(pad_token_id=-1)): "and the pad token -1",
     another_architecture: "is of another architecture than",
     another_depth: "its num_hidden_layers is 5, and that of",
     a_language_model: "is of another architecture than",

@@ -182,12 +182,21 @@ def other_conclusion(folder: Path, file: Path) -> None:
     edit(folder / "conclusion.json", lambda said: said.update(answer="better"))
 
 
-def head_in_place_of_a_layer(folder: Path, file: Path) -> None:
+def not_a_number(folder: Path, file: Path) -> None:
     """A NaN in one tensor of the saved model, whose predictions were recorded before."""
     weights = load_file(folder / "model" / "model.safetensors")
     name = next(name for name in weights if "layer.5.ffn.lin1.weight" in name)
     weights[name][0, 0] = float("nan")
     save_file(weights, folder / "model" / "model.safetensors", metadata={"format": "pt"})
+
+
+def unnamed_labels(folder: Path, file: Path) -> None:
+    """A model that calls its labels LABEL_0 and so on, as one does that was made without their names."""
+    names = {str(number): f"LABEL_{number}" for number in range(4)}
+    edit(
+        folder / "model" / "config.json",
+        lambda c: c.update(id2label=names, label2id={v: int(k) for k, v in names.items()}),
+    )
 
 
 EDITS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
@@ -203,7 +212,8 @@ EDITS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
     "accuracy edited by hand": ("report", flattered_metrics),
     "macro F1 as weighted F1": ("report", flattered_f1),
     "a conclusion against its interval": ("conclusion", other_conclusion),
-    "NaN in the weights": ("weights", head_in_place_of_a_layer),
+    "NaN in the weights": ("weights", not_a_number),
+    "labels without names": ("weights", unnamed_labels),
 }
 
 

@@ -80,8 +80,9 @@ def again(work: HandedIn) -> Answer:
         model = saved_models.classifier(work)
     except BadInput as problem:
         return unchecked(f"the saved model cannot be read: {problem}")
-    table = work.predictions("predictions.csv").set_index("id")
-    rows = work.part("test")
+    rows, table = work.part("test"), work.predictions("predictions.csv")
+    _require_own_labels(work, table[table["id"].isin(rows["id"])])
+    table = table.set_index("id")
     rows = saved_models.some_rows(work, rows[rows["id"].isin(table.index)], READ_AGAIN)
     if rows.empty:
         raise CannotCheck("no prediction is one of a test row")
@@ -285,13 +286,21 @@ def _likeliest(table: pd.DataFrame) -> np.ndarray:
 
 
 def _with_true_labels(work: HandedIn, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions that the probabilities say, with the labels that the rows say, in the rows' order."""
-    test = work.part("test").set_index("id")["label"]
-    known = table[table["id"].isin(test.index)]
+    """Return the predictions of test rows as the probabilities say, in the order of the ids.
+
+    Raises CannotCheck if a label is another row's: then the predictions may be, too, and `labels` says so.
+    """
+    known = table[table["id"].isin(work.part("test")["id"])]
     if known.empty:
         raise CannotCheck("no prediction is one of a test row")
-    known = known.assign(prediction=_likeliest(known), label=test.loc[known["id"]].to_numpy())
-    return known.sort_values("id", ignore_index=True)
+    _require_own_labels(work, known)
+    return known.assign(prediction=_likeliest(known)).sort_values("id", ignore_index=True)
+
+
+def _require_own_labels(work: HandedIn, table: pd.DataFrame) -> None:
+    truth = work.part("test").set_index("id")["label"]
+    if (table["label"].to_numpy() != truth.loc[table["id"]].to_numpy()).any():
+        raise CannotCheck("the table of predictions has labels of other rows, so predictions cannot be joined to rows")
 
 
 def _of_the_same_rows(work: HandedIn) -> tuple[pd.DataFrame, pd.DataFrame]:

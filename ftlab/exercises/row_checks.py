@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ftlab.data import duplicates, sources
@@ -19,6 +18,7 @@ FEWEST_TRAIN, FEWEST_TEST = 30, 10
 NARROW_TEST = 50  # test rows below which the interval of an accuracy is wider than 25 points
 MOST_RELABELLED = 0.1  # share of the rows whose label a person may have corrected
 ROWS = "rows.jsonl"
+NAMED, LISTED = 3, 40  # pairs of rows, and ids, that a sentence names
 
 
 def enough(work: HandedIn) -> Answer:
@@ -89,27 +89,35 @@ def leak(work: HandedIn) -> Answer:
     clusters = duplicates.together(list(rows["text"]))
     across = rows.assign(cluster=clusters).groupby("cluster")["split"].transform("nunique") > 1
     if across.any():
-        leaked = rows[across & (rows["split"] != "train")]["id"].unique()
-        first = rows[across.to_numpy() & (clusters == clusters[int(np.argmax(across))])]
-        pair = " and ".join(f"{line.id} ({line.split})" for line in first.head(2).itertuples())
+        where = rows[across].groupby(clusters[across])
+        copies = [_pair(group.iloc[0], group[group["split"] != group["split"].iloc[0]].iloc[0]) for _, group in where]
+        leaked = rows[across & (rows["split"] != "train")]["id"].nunique()
         return fix(
-            "no text in two splits", f"{len(leaked):,} rows of validation or test have a copy in another split: {pair}",
-            ROWS,
+            "no text in two splits", f"{leaked:,} rows of validation or test have a copy in another split: {copies[0]}",
+            ROWS, advice=_without(rows[across & (rows["split"] == "train")]["id"]),
         )  # fmt: skip
     train, others = rows[rows["split"] == "train"], rows[rows["split"] != "train"]
     try:
         pairs = rewording.nearest(list(others["text"]), list(train["text"]))
     except AssetError as problem:
         return unchecked(f"rewordings cannot be looked for: {problem}")
-    told = [
-        f"{others['id'].iloc[one.first]} ({others['split'].iloc[one.first]}) and {train['id'].iloc[one.second]} "
-        f"(train): {quoted(others['text'].iloc[one.first])} and {quoted(train['text'].iloc[one.second])}"
-        for one in pairs
-    ]  # fmt: skip
-    if same := [text for text, one in zip(told, pairs, strict=True) if one.same]:
-        return fix(
-            "no text in two splits", f"{len(same)} held-out rows are training rows in other words: {same[0]}", ROWS
-        )
-    if alike := [text for text, one in zip(told, pairs, strict=True) if one.alike]:
-        return warn("no text in two splits", f"close in meaning, read them: {alike[0]}; {len(alike)} such in all", ROWS)
+    if same := [(others.iloc[one.first], train.iloc[one.second]) for one in pairs if one.same]:
+        told = f"{len({held['id'] for held, _ in same})} held-out rows are training rows in other words"
+        ids = pd.Series([trained["id"] for _, trained in same])
+        return fix("no text in two splits", f"{told}: {_pair(*same[0])}", ROWS, advice=_without(ids))
+    if alike := [_pair(others.iloc[one.first], train.iloc[one.second]) for one in pairs if one.alike]:
+        return warn(
+            "no text in two splits", f"{len(alike)} pairs are close in meaning, read them: {'; '.join(alike[:NAMED])}",
+            ROWS,
+        )  # fmt: skip
     return passed(f"{len(rows):,} texts, none in two splits", ROWS)
+
+
+def _pair(first: pd.Series, second: pd.Series) -> str:
+    """Return two rows as a part of a sentence, with their splits and the beginning of their texts."""
+    return " and ".join(f"{row['id']} ({row['split']}), {quoted(row['text'])}" for row in (first, second))
+
+
+def _without(ids: pd.Series) -> str:
+    distinct = list(ids.unique())
+    return f"Leave out the training rows {', '.join(distinct[:LISTED])}{', ...' if len(distinct) > LISTED else ''}."

@@ -6,16 +6,16 @@ from ftlab.exercises import rewording
 
 pytestmark = [pytest.mark.assets, pytest.mark.usefixtures("one_thread")]
 TICKET = (
-    "In the receipts tab the button for the download sits behind the column of the totals, so whoever has a small laptop "
-    "cannot click it. The sums are right."
+    "In the receipts tab the button for the download sits behind the column of the totals, so whoever has a small "
+    "laptop cannot click it. The sums are right."
 )
 REWORDED = (
-    "In the receipts tab the download button is hidden behind the total column, so people with small laptops can't click "
-    "on it. The amounts are right."
+    "In the receipts tab the download button is hidden behind the total column, so people with small laptops can't "
+    "click on it. The amounts are right."
 )
 OTHER = (
-    "Since the update the search for older invoices finds nothing that was written before March, although the list shows "
-    "all of them when I scroll down."
+    "Since the update the search for older invoices finds nothing that was written before March, although the list "
+    "shows all of them when I scroll down."
 )
 
 

@@ -76,7 +76,7 @@ def source(work: HandedIn) -> Answer:
 def _read_again(about: dict[str, Any]) -> list[pd.DataFrame]:
     from_hub = bool(about.get("from_hub"))
     columns = {name: about[name] for name in ("text_column", "label_column") if about.get(name)}
-    names = sources.splits_of(about["dataset"], from_hub=from_hub)
+    names = sources.splits_of(about["dataset"], from_hub=from_hub, **columns)
     return [sources.read(about["dataset"], split=split, from_hub=from_hub, **columns) for split in names]
 
 

@@ -27,6 +27,7 @@ class Hub:
         self.gated: set[tuple[str, str]] = set()
         self.claimed: dict[str, int] = {}
         self.requests: list[str] = []
+        self.failing = 0  # a status, with which every request is answered
         self.endpoint = ""
 
     def add(
@@ -62,6 +63,8 @@ def _handler(hub: Hub) -> type[http.server.BaseHTTPRequestHandler]:
         def answer(self, body: bool) -> None:
             path = urlsplit(self.path).path
             hub.requests.append(unquote(path))
+            if hub.failing:
+                return self.refuse("", status=hub.failing)
             # A slash in a revision is quoted: refs%2Fconvert%2Fparquet.
             if found := re.fullmatch(r"/api/(model|dataset)s/(.+?)/(?:revision|tree)/([^/]+)(/.*)?", path):
                 kind, repo_id, revision = found[1], unquote(found[2]), unquote(found[3])
@@ -117,7 +120,8 @@ def _handler(hub: Hub) -> type[http.server.BaseHTTPRequestHandler]:
 
         def refuse(self, code: str, status: int = 404) -> None:
             self.send_response(status)
-            self.send_header("X-Error-Code", code)
+            if code:
+                self.send_header("X-Error-Code", code)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

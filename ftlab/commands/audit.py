@@ -90,13 +90,14 @@ def run(options: argparse.Namespace) -> int:
         columns = {"prompt_columns": options.prompt, "completion_column": options.completion}
         read = partial(sources.read_pairs, **columns, advice="name the right ones with --prompt and --completion")
     rows = read(options.file)
-    if note := rows.attrs["provenance"].note:
-        print(f"ftlab: {note}", file=sys.stderr)
     others = {}
     for name in ("validation", "test"):
         if file := getattr(options, name):
             of_hub = not options.prompt and sources.comes_from_hub(file)
             others[name] = read(file, split=name) if of_hub else read(file)
+    for note in dict.fromkeys(table.attrs["provenance"].note for table in (rows, *others.values())):
+        if note:
+            print(f"ftlab: {note}", file=sys.stderr)
     lengths: dict[str, Any] = {}
     if options.tokenizer:
         lengths = {"tokenizer": loading.bare_tokenizer(options.tokenizer), "max_length": options.max_length}

@@ -310,6 +310,7 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
         values["from_hub"] = False
     if "dataset" in values and sources.comes_from_hub(values["dataset"]):
         values["from_hub"] = True
+        values.update({name: given.get(name) for name in COLUMNS})  # found in the rows: their provenance names them
     if rows == "task":
         tasks.check(values["task"])
     for dataset in filter(None, (values.get("dataset"), values.get("test_dataset"))):

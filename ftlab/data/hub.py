@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -62,30 +61,25 @@ def folder(repo_id: str, revision: str | None, *, kind: Literal["model", "datase
 def sizes(repo_id: str, snapshot: Path) -> dict[str, int]:
     """Return the size in bytes of each file of a data set's repository at a commit, whether it is downloaded or not.
 
+    The hub's cache has this list, since `folder` keeps it: without it, one shard of two would look like all of them.
+
     Args:
         repo_id: namespace/name.
         snapshot: what `folder` returned for it; its name is the commit.
 
     Raises:
-        AssetError: the hub does not answer, or does not show the files.
+        AssetError: the list is not in the cache.
     """
-    from huggingface_hub import HfApi, RepoFile, is_offline_mode
+    from huggingface_hub import errors, get_cached_repo_tree
 
-    if unreachable() or is_offline_mode():
-        return _cached_sizes(snapshot)
-    with _explained(repo_id, snapshot.name, "dataset"):
-        tree = HfApi().list_repo_tree(repo_id, recursive=True, revision=snapshot.name, repo_type="dataset")
-        return {file.path: file.size for file in tree if isinstance(file, RepoFile)}
-
-
-def _cached_sizes(snapshot: Path) -> dict[str, int]:
-    """The files that the hub's cache knows of: it keeps the list of each commit, so that none is silently missing."""
     try:
-        listed = json.loads((snapshot.parents[1] / "trees" / f"{snapshot.name}.json").read_text(encoding="utf-8"))
-        return {name: int(file["size"]) for name, file in listed["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a cache that was filled in another way
-        there = (path for path in snapshot.rglob("*") if path.is_file())
-        return {path.relative_to(snapshot).as_posix(): path.stat().st_size for path in there}
+        tree = get_cached_repo_tree(repo_id, repo_type="dataset", revision=snapshot.name)
+    except errors.CachedRepoTreeNotFoundError as problem:
+        raise AssetError(
+            f"{repo_id}: the list of its files is not in the hub's cache, so a file may be missing from it; connect to "
+            "the hub and run this again"
+        ) from problem
+    return {file.path: file.size for file in tree}
 
 
 @contextmanager
@@ -102,12 +96,17 @@ def _explained(repo_id: str, revision: str | None, kind: Literal["model", "datas
         raise AssetError(f"{repo_id} is gated: accept its terms on the hub and run `hf auth login`") from problem
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as problem:
         path = " (and there is no such file here)" if kind == "dataset" else ""
-        raise AssetError(f"the hub has no {called} {repo_id!r}{path}; check the name (namespace/name)") from problem
+        raise AssetError(
+            f"the hub has no {called} {repo_id!r}{path}; check the name (namespace/name), or it is private: run "
+            "`hf auth login`"
+        ) from problem
     except Exception as problem:
         if files.says_disk_is_full(problem) or isinstance(problem, PermissionError):
             cache = Path(constants.HF_HUB_CACHE)
             said = problem if isinstance(problem, PermissionError) else OSError(errno.ENOSPC, files.NO_SPACE)
             raise AssetError(f"{files.explain(said, cache)} (HF_HOME names another)") from problem
+        if answer := _answer(problem):
+            raise AssetError(f"{repo_id} is not complete in the hub's cache and {answer}") from problem
         # All other errors come from the network, in many classes of several libraries.
         reason = unreachable() or (str(problem).splitlines() or [type(problem).__name__])[0]
         instead = {
@@ -117,3 +116,16 @@ def _explained(repo_id: str, revision: str | None, kind: Literal["model", "datas
         raise AssetError(
             f"{repo_id} is not in the hub's cache and the hub cannot be reached ({reason[:160]}); connect, or {instead}"
         ) from problem
+
+
+def _answer(problem: Exception) -> str:
+    """What the hub answered instead of the files, and what to do about it; "" if it did not answer."""
+    from huggingface_hub import errors
+
+    # Where the cache is tried after such an answer, the error is that of the cache, and the answer its cause.
+    refused = next((one for one in (problem, problem.__cause__) if isinstance(one, errors.HfHubHTTPError)), None)
+    if refused is None or refused.response is None:
+        return ""
+    status = refused.response.status_code
+    advice = "run `hf auth login` with a token that may read it" if status in (401, 403) else "try again later"
+    return f"the hub answered {status} {refused.response.reason_phrase}".rstrip() + f"; {advice}"

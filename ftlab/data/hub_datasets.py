@@ -34,12 +34,20 @@ CARD, MORE_CARD, OLD_CARD = "README.md", ".huggingface.yaml", "dataset_infos.jso
 NO_ROWS = (OLD_CARD, "dataset_info.json", "dataset_dict.json", "config.json")  # JSON, but no data
 CONVERTED = "refs/convert/parquet"  # the branch in which a hub keeps Parquet files that it made of a data set
 FEW = 200  # the most classes that a column of labels is found by
-JUDGED_BY_VALIDATION = "the test rows are its split 'validation', since it has no split 'test' with labels"
+VALIDATIONS = ("validation", "valid", "val", "dev", "eval")  # what data sets call their split of validation rows
+NO_TEXTS = ("id", "uuid", "guid", "idx", "index", "key", "lang", "language", "url")  # columns of strings, but no texts
 TEXT_TYPES = ("string", "large_string", "string_view")
+FLOAT_TYPES = ("float16", "float32", "float64")
 WHOLE_TYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 _ID = re.compile(
     r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::(?P<configuration>[^:@]+))?(?:@(?P<revision>[^:@]+))?"
+)
+_CONVERTED_FILE = re.compile(r"[^/]+/[^/]+/\d+\.parquet")  # configuration/split/number.parquet
+_WORDS = (
+    re.compile(  # white space, or a letter of a script that has none between words: Thai to Khmer, Chinese, Japanese
+        r"[\s\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
+    )
 )
 _PATH_TYPES = {*tables.FILE_TYPES, *tables.CONVERT, ".txt"}
 
@@ -70,6 +78,16 @@ class Configuration:
                 "from 'train', so choose another configuration or data set"
             )
         return "train" if "train" in self.files else next(iter(self.files))
+
+    @property
+    def validation(self) -> str | None:
+        """The split of the validation rows, which goes by one of VALIDATIONS; None if there is none."""
+        return next((name for name in VALIDATIONS if name in self.files and name != self.train), None)
+
+    @property
+    def unused(self) -> list[str]:
+        """The splits that are neither trained on nor judge."""
+        return [name for name in self.files if name not in (self.train, "test", self.validation)]
 
     @property
     def origin(self) -> str:
@@ -133,10 +151,12 @@ def find(dataset: str) -> Configuration:
     data = [name for name in sorted(sizes) if _is_data(name)]
     _require_data(dataset, sizes, data)
     card = _read_card(dataset, snapshot)
-    described = (_converted(data) if revision == CONVERTED else []) or _described(dataset, card)
-    entry = _chosen(dataset, described, wanted)
+    converted = [] if CARD in sizes else _converted(data)
+    if not converted:
+        _require_no_script(dataset, repo_id, sizes, card)
+    entry = _chosen(dataset, converted or _described(dataset, card), wanted)
     name = entry.get("config_name", "default")
-    in_splits = _files_of(dataset, name, entry, data)
+    in_splits = _files_of(dataset, name, entry, [file for file in sorted(sizes) if _may_be_of_a_split(file)])
     configuration = Configuration(
         dataset=dataset,
         repo_id=repo_id,
@@ -165,10 +185,12 @@ def judging_split(dataset: str, *, text_column: str | None, label_column: str | 
     """
     configuration = find(dataset)
     _, label = _columns(configuration, text_column, label_column, advice)
-    for split in ("test", "validation"):
-        another = split in configuration.files and split != configuration.train
-        if another and _has_labels(_split(configuration, split), label):
-            return split, "" if split == "test" else JUDGED_BY_VALIDATION
+    if "test" in configuration.files and configuration.train != "test" and _has_labels(configuration, "test", label):
+        return "test", ""
+    validation = configuration.validation
+    if validation and _has_labels(configuration, validation, label):
+        lacking = "it has no split 'test' with labels that its training rows have"
+        return validation, f"the test rows are its split {validation!r}, since {lacking}"
     return "", ""
 
 
@@ -177,12 +199,14 @@ def read(
 ) -> Table:
     """Read the texts and labels of a split of the data set with the id `dataset`; a missing label (-1) is None.
 
-    Without a name, a column is found: the texts are the column called text, or else the only one of strings; the labels
-    are the column called label, or else the only ClassLabel, or else the only one of whole numbers or few strings.
+    Without a name, a column is found: the texts are the column called text, or else the only one of strings that are
+    many and have several words; the labels are the column called label, or else the only ClassLabel, or else the only
+    one of whole numbers or few strings.
 
     Args:
         dataset: the id.
-        split: "train" (or the only split), "test" (or else "validation", if only that has labels), or another split.
+        split: "train" (or the only split), "test" (or else the validation rows, if only they have labels),
+            "validation" (or what else of VALIDATIONS there is), or another split.
         text_column: its name; None finds it.
         label_column: its name; None finds it.
         advice: the next step, for the message on a column that is missing or not clear.
@@ -198,24 +222,56 @@ def read(
     if split == "train":
         split = configuration.train
         notes += [f"the rows are its only split {split!r}"] * (split != "train")
+        notes += [f"its splits {', '.join(configuration.unused)} are not used"] * bool(configuration.unused)
     elif split == "test":
         split, note = judging_split(dataset, text_column=text, label_column=label, advice=advice)
         if not split:
             raise BadInput(f"{dataset} has no test split with labels; its splits: {', '.join(configuration.files)}")
         notes += [note] * bool(note)
+    elif split == "validation":
+        split = configuration.validation or split
+        notes += [f"the validation rows are its split {split!r}"] * (split != "validation")
     rows = _split(configuration, split)
     where = f"{dataset}, split {split!r}"
     tables.require_columns(where, _names(rows), [text, label], advice)
     texts = values.as_texts(_values(rows, text), f"{where}, column {text!r}")
-    frame = pd.DataFrame({"text": texts, "label": _labels(rows, label, f"{where}, column {label!r}")})
+    labels = _labels(rows, label, f"{where}, column {label!r}")
+    if split != configuration.train and "-1" not in _known(_split(configuration, configuration.train), label):
+        labels = pd.Series([None if value == -1 else value for value in labels], dtype=object)  # kept secret
+    frame = pd.DataFrame({"text": texts, "label": labels})
     return Table(configuration, frame, _checksum(configuration, split), "; ".join(notes))
 
 
 # --- the files of a configuration -----------------------------------------------------------------------------------
 def _is_data(name: str) -> bool:
     path = PurePosixPath(name)
-    inside = not path.is_absolute() and ".." not in path.parts and "\\" not in name
-    return inside and path.suffix.lower() in DATA_TYPES and path.name not in NO_ROWS
+    return _is_inside(path) and path.suffix in DATA_TYPES and path.name not in NO_ROWS
+
+
+def _may_be_of_a_split(name: str) -> bool:
+    """Whether a file may be one of rows, in a form that is read here or not: no card and no script."""
+    path = PurePosixPath(name)
+    return _is_inside(path) and path.suffix != ".py" and path.name not in (CARD, MORE_CARD, *NO_ROWS)
+
+
+def _is_inside(path: PurePosixPath) -> bool:
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in str(path)
+
+
+def _require_no_script(dataset: str, repo_id: str, sizes: Mapping[str, int], card: Mapping[str, Any]) -> None:
+    """Raise BadInput if a script decides what the rows are: the files beside it are its input, whatever they hold."""
+    script = f"{repo_id.partition('/')[2]}.py"
+    if script in sizes and not card.get("configs"):
+        raise BadInput(
+            f"{dataset} has a loading script ({script}), and code of others is not run here; {_elsewhere(dataset)}"
+        )
+
+
+def _elsewhere(dataset: str) -> str:
+    return (
+        f"expected {', '.join(DATA_TYPES)} files: many hubs keep them at the revision {CONVERTED}, so try "
+        f"{dataset.partition('@')[0]}@{CONVERTED}"
+    )
 
 
 def _require_data(dataset: str, sizes: Mapping[str, int], data: Sequence[str]) -> None:
@@ -228,8 +284,7 @@ def _require_data(dataset: str, sizes: Mapping[str, int], data: Sequence[str]) -
     if scripts := [name for name in others if name.endswith(".py")]:
         raise BadInput(
             f"{dataset} has a loading script ({scripts[0]}) and no data files, and code of others is not run here; "
-            f"{expected}: many hubs keep them at the revision {CONVERTED}, so try {dataset.partition('@')[0]}"
-            f"@{CONVERTED}"
+            f"{_elsewhere(dataset)}"
         )
     raise BadInput(
         f"{dataset} has no files that are read here: it has {wording.some(others)}; {expected}, so choose another data "
@@ -283,11 +338,13 @@ def _patterns(config: Mapping[str, Any]) -> list[str]:
 
 
 def _converted(data: Sequence[str]) -> list[dict[str, Any]]:
-    """The configurations of the branch CONVERTED, where a file is configuration/split/number.parquet."""
+    """The configurations of a hub's own conversion, where each file is configuration/split/number.parquet; or none."""
     found: dict[str, dict[str, list[str]]] = {}
     for name in data:
-        if len(parts := name.split("/")) == 3:
-            found.setdefault(parts[0], {}).setdefault(parts[1], []).append(name)
+        if not _CONVERTED_FILE.fullmatch(name):
+            return []
+        config, split, _ = name.split("/")
+        found.setdefault(config, {}).setdefault(split, []).append(name)
     return [
         {"config_name": config, "data_files": [{"split": split, "path": names} for split, names in splits.items()]}
         for config, splits in found.items()
@@ -312,14 +369,17 @@ def _chosen(dataset: str, configs: Sequence[dict[str, Any]], wanted: str | None)
     return marked[0]
 
 
-def _files_of(dataset: str, name: str, entry: Mapping[str, Any], data: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The data files of each split, as `datasets` finds them: it looks at a folder of empty files with their names."""
+def _files_of(dataset: str, name: str, entry: Mapping[str, Any], names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The data files of each split, as `datasets` finds them: it looks at a folder of empty files with these names.
+
+    The names are those of all files, so that a training file of another type is not passed over for the test file.
+    """
     from datasets import load_dataset_builder
     from huggingface_hub import metadata_save
 
     with tempfile.TemporaryDirectory(prefix="ftlab-") as place:
         folder = Path(place).resolve() / "repository"
-        for file in data:
+        for file in names:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).touch()
         if any(_patterns(entry)):
@@ -331,11 +391,19 @@ def _files_of(dataset: str, name: str, entry: Mapping[str, Any], data: Sequence[
                 for split, some in found.items()
             }
         except Exception as problem:  # FileNotFoundError, ValueError, and classes that only `datasets` knows
-            reason = wording.one_line(problem).replace(f"{folder}/", "")
+            reason = _reason(problem, folder)
             raise BadInput(
                 f"the configuration {name} of {dataset} has no files that are read here ({reason}); expected "
                 f"{', '.join(DATA_TYPES)} files, so choose another configuration or data set"
             ) from problem
+
+
+def _reason(problem: Exception, folder: Path) -> str:
+    """What an error says, on one line, without the temporary folder in which `datasets` was made to look."""
+    said = str(problem)
+    for path in dict.fromkeys((str(folder.resolve()), str(folder))):
+        said = said.replace(f"{path}/", "").replace(path, "the repository")
+    return wording.one_line(said or type(problem).__name__)
 
 
 def _only_info(card: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -352,8 +420,9 @@ def _features(card: Mapping[str, Any], snapshot: Path, name: str) -> Any:
             return {"card": info["features"]}
     try:
         old = json.loads((snapshot / OLD_CARD).read_text(encoding="utf-8"))
-        return {"old card": (old[name] if name in old else next(iter(old.values())))["features"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        entry = old[name] if name in old else next(iter(old.values())) if len(old) == 1 else {}
+        return {"old card": entry["features"]} if entry.get("features") else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -365,7 +434,7 @@ def _licence(card: Mapping[str, Any]) -> str:
 
 def _require_size(configuration: Configuration, sizes: Mapping[str, int]) -> None:
     """Raise BadInput if the files of the splits that may be read are larger than LARGEST."""
-    splits = {configuration.train, "test", "validation"} & configuration.files.keys()
+    splits = {configuration.train, "test", configuration.validation} & configuration.files.keys()
     size = sum(sizes[file] for split in splits for file in configuration.files[split])
     if size > LARGEST:
         raise BadInput(
@@ -378,16 +447,17 @@ def _require_size(configuration: Configuration, sizes: Mapping[str, int]) -> Non
 # --- the rows of a split --------------------------------------------------------------------------------------------
 def _split(configuration: Configuration, split: str) -> Dataset:
     """The rows of a split, downloaded if they are not in the hub's cache; `datasets` caches what it has parsed."""
-    from datasets import Dataset, config, load_dataset_builder
+    from datasets import Dataset, Features, config, load_dataset_builder
     from huggingface_hub import metadata_save
 
     if split not in configuration.files:
         raise BadInput(
             f"{configuration.dataset} has no split {split!r}; it has {', '.join(configuration.files)}; name one of them"
         )
+    _require_types(configuration, split)
     paths = _downloaded(configuration, split)
     options = dict(configuration.options)
-    if all(path.suffix.lower() in (".csv", ".tsv") for path in paths):
+    if all(path.suffix in (".csv", ".tsv") for path in paths):
         options = {"keep_default_na": False, "na_values": [""], **options}  # "None" and "NA" are words
     entry = {
         **options,
@@ -398,14 +468,14 @@ def _split(configuration: Configuration, split: str) -> Dataset:
         folder = Path(place) / configuration.repo_id.replace("/", "--")  # the cache of `datasets` goes by this name
         folder.mkdir()
         card: dict[str, Any] = {"configs": [entry]}
-        for kind, features in (configuration.features or {}).items():
-            if kind == "card":
-                card["dataset_info"] = [{"config_name": configuration.name, "features": features}]
-            elif configuration.name == "default":
-                (folder / OLD_CARD).write_text(json.dumps({"default": {"features": features}}), encoding="utf-8")
+        described = configuration.features or {}
+        if "card" in described:
+            card["dataset_info"] = [{"config_name": configuration.name, "features": described["card"]}]
         metadata_save(folder / CARD, card)
         try:
-            builder = load_dataset_builder(str(folder))
+            # Given, and not in an old card: `datasets` takes the only entry of one for the configuration "default".
+            old = Features.from_dict(described["old card"]) if "old card" in described else None
+            builder = load_dataset_builder(str(folder), features=old)
             builder.download_and_prepare(verification_mode="no_checks")  # the card's numbers of rows may be outdated
             empty = not builder.info.splits[split].num_examples  # which `datasets` refuses to read
             rows = Dataset.from_dict({}) if empty else builder.as_dataset(split=split)
@@ -415,10 +485,20 @@ def _split(configuration: Configuration, split: str) -> Dataset:
                 said = problem if isinstance(problem, PermissionError) else OSError(errno.ENOSPC, files.NO_SPACE)
                 raise AssetError(files.explain(said, Path(config.HF_DATASETS_CACHE))) from problem
             raise BadInput(
-                f"{configuration.dataset}, split {split!r}, cannot be read ({wording.one_line(cause)}); choose another "
+                f"{configuration.dataset}, split {split!r}, cannot be read ({_reason(cause, folder)}); choose another "
                 "configuration, revision or data set"
             ) from problem
     return rows
+
+
+def _require_types(configuration: Configuration, split: str) -> None:
+    for name in configuration.files[split]:
+        if not _is_data(name):
+            raise BadInput(
+                f"{configuration.dataset}, split {split!r}, has the file {wording.shown(name)}, which is not of a type "
+                f"that is read here; expected {', '.join(DATA_TYPES)} files, so choose another configuration or data "
+                "set, or convert it and give the path of your file"
+            )
 
 
 def _downloaded(configuration: Configuration, split: str) -> list[Path]:
@@ -450,9 +530,22 @@ def _labels(rows: Dataset, column: str, where: str) -> pd.Series:
     return pd.Series(tables.label_names(list(rows[column]), feature.names, where), dtype=object)
 
 
-def _has_labels(rows: Dataset, column: str) -> bool:
-    """Whether a row has a label. Test rows whose labels are kept secret have -1 or nothing."""
-    return column in rows.column_names and any(value not in (None, "", -1, "-1") for value in rows[column])
+def _has_labels(configuration: Configuration, split: str, label: str) -> bool:
+    """Whether a row has a label that a training row has: where labels are kept secret, they are -1, NA or nothing."""
+    rows, train = _split(configuration, split), _split(configuration, configuration.train)
+    return label in rows.column_names and not _known(rows, label).isdisjoint(_known(train, label))
+
+
+def _known(rows: Dataset, column: str) -> set[str]:
+    """The labels of a split as text, without those that are missing."""
+    from datasets import ClassLabel, Value
+
+    feature = rows.features[column]
+    found = rows.unique(column) if isinstance(feature, (ClassLabel, Value)) else list(rows[column])
+    there = [value for value in found if value is not None and value != "" and value == value]  # and not NaN
+    if isinstance(feature, ClassLabel):
+        return {str(feature.names[value]) for value in there if 0 <= value < len(feature.names)}
+    return {str(int(value) if isinstance(value, float) and value.is_integer() else value) for value in there}
 
 
 # --- the columns of the texts and the labels ------------------------------------------------------------------------
@@ -470,23 +563,33 @@ def _columns(
     label = label_column or ("label" if "label" in rows.column_names and text_column != "label" else None)
     text = text_column or ("text" if "text" in rows.column_names and label != "text" else None)
     if label is None:
-        label = _only_class_label(rows, text)
+        classes = [name for name in _class_labels(rows) if name != text]
+        label = _the_one(where, rows, "labels", classes, advice) if classes else None
     if text is None:
-        strings = [name for name in _of_type(rows, TEXT_TYPES) if name != label]
-        long = [name for name in strings if not _few(rows, name, 0.1)]
-        text = _the_one(where, rows, "texts", long if len(strings) > 1 and long else strings, advice)
+        strings = [name for name in _of_type(rows, TEXT_TYPES) if name != label and _holds_texts(rows, name)]
+        text = _the_one(where, rows, "texts", strings, advice)
     if label is None:
         whole = [name for name in _of_type(rows, WHOLE_TYPES) if name != text and _few(rows, name, 0.5)]
         names = [name for name in _of_type(rows, TEXT_TYPES) if name != text and _few(rows, name, 0.1)]
-        label = _the_one(where, rows, "labels", [*whole, *names], advice)
+        # Beside stars of 1.0 to 5.0, a column of two words may be anything.
+        floats = _of_type(rows, FLOAT_TYPES) if names else []
+        label = _the_one(where, rows, "labels", [*whole, *names, *floats], advice)
     return text, label
 
 
-def _only_class_label(rows: Dataset, text: str | None) -> str | None:
+def _class_labels(rows: Dataset) -> list[str]:
     from datasets import ClassLabel
 
-    found = [name for name, feature in rows.features.items() if isinstance(feature, ClassLabel) and name != text]
-    return found[0] if len(found) == 1 else None
+    return [name for name, feature in rows.features.items() if isinstance(feature, ClassLabel)]
+
+
+def _holds_texts(rows: Dataset, column: str) -> bool:
+    """Whether strings are texts by their look: they are many, and some have several words; ids and classes do not."""
+    name = column.lower()
+    if name in NO_TEXTS or name.endswith("_id"):
+        return False
+    distinct = set(rows.unique(column)) - {None}
+    return len(distinct) > 1 and not _few(rows, column, 0.1) and any(map(_WORDS.search, distinct))
 
 
 def _of_type(rows: Dataset, types: Sequence[str]) -> list[str]:

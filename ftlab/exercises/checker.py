@@ -14,8 +14,8 @@ from ftlab.exercises import (
     training_checks,
     weight_checks,
 )
-from ftlab.exercises.checks import CannotCheck, Check, unchecked
-from ftlab.exercises.handed_in import HandedIn, NotHandedIn
+from ftlab.exercises.checks import CannotCheck, Check, fix, unchecked
+from ftlab.exercises.handed_in import HandedIn, NotHandedIn, WrongWord
 from ftlab.exercises.manifest import Level, Rule
 from ftlab.exercises.outcomes import Answer, Outcome, Result, Status
 from ftlab.exercises.training_checks import of_runs
@@ -116,5 +116,7 @@ def _answer(rule: Rule, work: HandedIn) -> Answer:
         return CHECKS[work.level.name][rule.id](work)
     except NotHandedIn as missing:
         return Answer(Status.NOT_STARTED, "", f"{missing} is not handed in", "")
+    except WrongWord as problem:
+        return fix(*problem.args)
     except CannotCheck as problem:
         return unchecked(str(problem))

@@ -14,9 +14,9 @@ class CannotCheck(Exception):
     """A rule cannot be checked; the message says why. A checker reports it as NOT CHECKED."""
 
 
-def passed(found: str, where: str = "", *, expected: str = "") -> Answer:
-    """Return the answer that a rule holds: what was `found`, in the file `where`, and what was `expected`."""
-    return Answer(Status.PASS, expected, found, where)
+def passed(found: str, where: str = "") -> Answer:
+    """Return the answer that a rule holds: what was `found`, in the file `where`."""
+    return Answer(Status.PASS, "", found, where)
 
 
 def fix(expected: str, found: str, where: str = "", *, advice: str = "") -> Answer:

@@ -46,6 +46,10 @@ class NotHandedIn(Exception):
     """A file of the work folder is missing: this part of the exercise was not recorded yet."""
 
 
+class WrongWord(Exception):
+    """An answer of the conclusion is none of the words that it may be: what was expected, what was found, and where."""
+
+
 class HandedIn:
     """What a learner has handed in for `level`: the files in the work folder `folder`, which the recorder wrote."""
 
@@ -277,13 +281,10 @@ class HandedIn:
         return found.strip() if isinstance(found, str) else ""
 
     def word(self, name: str, key: str, known: tuple[str, ...]) -> str:
-        """Return the answer `key` in the JSON file `name`. Raises BadInput unless it is one of `known`."""
+        """Return the answer `key` in the JSON file `name`. Raises WrongWord unless it is one of `known`."""
         found = self.json(name).get(key)
         if found not in known:
-            raise BadInput(
-                f"{self.folder / name}: the answer {key} is {quoted(found)}; expected one of {', '.join(known)}; "
-                "record it again"
-            )
+            raise WrongWord(f"{key}: {', '.join(known[:-1])} or {known[-1]}", quoted(found), name)
         return str(found)
 
     def _texts(self, name: str, columns: tuple[str, ...], blank: tuple[str, ...] = ()) -> pd.DataFrame:

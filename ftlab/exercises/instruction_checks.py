@@ -81,6 +81,8 @@ def fits(work: HandedIn) -> Answer:
     for number, (ids, labels) in enumerate(_encoded(work)):
         supervised = [label for label in labels if label != prompts.IGNORED and label != tokenizer.eos_token_id]
         text = _squeezed(tokenizer.decode(supervised))
+        if text not in wanted:  # the special tokens of a chat template
+            text = _squeezed(tokenizer.decode(supervised, skip_special_tokens=True))
         learned[text] += 1
         if text not in wanted:
             reading = _squeezed(tokenizer.decode(ids))
@@ -90,7 +92,7 @@ def fits(work: HandedIn) -> Answer:
             )
             return fix(
                 "rows whose labels are the output and EOS, and -100 elsewhere",
-                f"row {number} learns {why}: {quoted(text)} of {quoted(reading)}", "tokens.jsonl",
+                f"a row learns {why}: {quoted(text)} of {quoted(reading)} (line {number + 1})", "tokens.jsonl",
             )  # fmt: skip
     if lacking := wanted - learned:
         return fix("a training on all rows", f"{sum(lacking.values())} were not learned: {quoted(next(iter(lacking)))}",
@@ -103,12 +105,20 @@ def eos(work: HandedIn) -> Answer:
     end = _tokenizer(work).eos_token_id
     if end is None:
         return fix("a tokenizer with an EOS token", "none", "model")
-    without = [n for n, (_, labels) in enumerate(_encoded(work)) if end not in labels[-1:]]
+    without = [n for n, (_, labels) in enumerate(_encoded(work)) if not _ends(labels, end, _tokenizer(work))]
     if without:
         found = f"{len(without)} rows end otherwise, row {without[0]}"
         return fix(f"EOS (id {end}) as the last label of each row", found,
                    "tokens.jsonl")  # fmt: skip
     return passed("each row teaches to stop", "tokens.jsonl")
+
+
+def _ends(labels: list[int], end: int, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether EOS has a label at the end; the line break of a chat template may follow it."""
+    if end not in labels:
+        return False
+    last = len(labels) - 1 - labels[::-1].index(end)
+    return not tokenizer.decode([label for label in labels[last + 1 :] if label != prompts.IGNORED]).strip()
 
 
 def new_prompts(work: HandedIn) -> Answer:
@@ -171,7 +181,7 @@ def _adapter_weights(work: HandedIn) -> Answer:
     except BadInput as problem:
         return fix("a whole adapter, as safetensors", str(problem), "model")
     factors = [size for name, size in found.largest.items() if "_B" in name]
-    if factors and not any(factors):
+    if not any(factors):
         return fix(
             "an adapter that was trained", f"all {len(factors)} B matrices are zero: it changes nothing", "model"
         )
@@ -230,9 +240,11 @@ def again(work: HandedIn) -> Answer:
             said, prompt = str(found["answers"][place]), str(found["prompts"][place])
             other = _otherwise(model, _tokenizer(work), prompt, said, int(found["max_new_tokens"]), TIE[rough])
             if other is not None:
+                rules = generation.own_rules(model)
+                advice = f"The model has rules of its own ({', '.join(rules)}); generate without them." if rules else ""
                 return fix(
                     f"the answer that the {name} model gives to prompt {place}, {quoted(other)}", quoted(said),
-                    f"answers_{name}.json",
+                    f"answers_{name}.json", advice=advice,
                 )  # fmt: skip
     return passed(f"{ASKED_AGAIN} answers of each model came out the same again", "answers_tuned.json")
 
@@ -243,14 +255,18 @@ def _otherwise(
     """Return the greedy answer of `model` if it is not `said`; None if it is, or if they part at a tie."""
     import torch
 
-    natural = list(tokenizer(prompt)["input_ids"])
+    ways = (
+        tokenizer(prompt)["input_ids"], tokenizer(prompt, add_special_tokens=False)["input_ids"],
+        prompts.prompt_ids(prompt, tokenizer),
+    )  # fmt: skip
     answer = ""
-    for ids in dict.fromkeys((tuple(natural), tuple(prompts.prompt_ids(prompt, tokenizer)))):
+    for ids in dict.fromkeys(map(tuple, ways)):
         (found,) = generation.generate(model, tokenizer, [list(ids)], max_new_tokens=most)
         answer = found.text
         if _squeezed(answer) == _squeezed(said):
             return None
-        here, there = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (answer, said))
+        end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        here, there = ([*tokenizer(text, add_special_tokens=False)["input_ids"], *end] for text in (answer, said))
         shared = next((n for n, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1]), None)
         if shared is None:
             continue
@@ -316,22 +332,15 @@ def _is_adapter(work: HandedIn) -> bool:
 
 
 def _tokenizer(work: HandedIn) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that was handed in; that of the base while no model is."""
     if "tokenizer" not in work.loaded:
+        base = work.attempt["model"]
         try:
-            folder = str(work.path("model"))
+            folder = work.path("model")
         except NotHandedIn:
-            folder = work.attempt["model"]
-        work.loaded["tokenizer"] = loading.tokenizer(folder) if not _adapter_only(work) else lora.tokenizer(
-            work.path("model"), work.attempt["model"]
-        )  # fmt: skip
+            return loading.tokenizer(base)
+        work.loaded["tokenizer"] = lora.tokenizer(folder, base) if _is_adapter(work) else loading.tokenizer(str(folder))
     return work.loaded["tokenizer"]
-
-
-def _adapter_only(work: HandedIn) -> bool:
-    try:
-        return _is_adapter(work)
-    except NotHandedIn:
-        return False
 
 
 def _encoded(work: HandedIn) -> list[tuple[list[int], list[int]]]:

@@ -12,9 +12,9 @@ from ftlab.exercises.handed_in import HandedIn, NotHandedIn
 from ftlab.exercises.instruction_checks import PROMPTS, given_answers
 from ftlab.exercises.outcomes import Answer
 from ftlab.exercises.prediction_checks import NO_DIFFERENCE
+from ftlab.exercises.recorder import MODELS
 from ftlab.intervals import Interval
 
-MODELS = ("base", "tuned")
 FORM = "ratings.csv"
 MEAN, BOUND = 0.051, 0.151  # by which a mean and the end of an interval may differ: they are rounded to one place
 

@@ -38,6 +38,11 @@ STATE = ("global_step", "max_steps", "epoch", "logging_steps", "best_global_step
 LABEL_COLUMNS = ("labels", "label")
 
 
+MODELS = ("base", "tuned")
+TOKENS_OF = 64  # training rows whose token ids are recorded, to see that each has the text of its id
+LANGUAGE_MODEL = "level3"
+
+
 class Recorder:
     """Writes the work folder `folder` of a `level`; `about` goes into attempt.json (profile, seed, model, dataset)."""
 
@@ -77,12 +82,14 @@ class Recorder:
         written = {}
         for name, some in (("row", rows), ("prompt", prompts)):
             fields = ("instruction", "input", "output") if name == "row" else ("instruction", "input")
+            some = list(map(dict, some))
+            _require_texts(some, fields, name)
             written[f"{name}s.jsonl"] = [
                 {
                     "id": str(one.get("id") or f"{name}-{number:03d}"),
                     **{field: one.get(field) or "" for field in fields},
                 }
-                for number, one in enumerate(map(dict, some))
+                for number, one in enumerate(some)
             ]
         self._begin_with(written)
 
@@ -103,8 +110,10 @@ class Recorder:
         state = trainer.state
         if not state.log_history:
             raise BadInput("the Trainer has no log, so it has not trained; call trainer.train() first")
-        rows = trainer.train_dataset
-        tokens = _tokens(rows)
+        rows = trainer.train_dataset.with_format(None)  # a format of torch would hide the column id
+        tokens = _tokens(rows, trainer.data_collator) if self.level.name == LANGUAGE_MODEL else []
+        if not tokens and self.level.name == LANGUAGE_MODEL:
+            raise BadInput("the training rows of the Trainer have no column labels; make it when you encode the rows")
         if not tokens and "id" not in rows.column_names:
             raise BadInput(
                 "the training rows of the Trainer have no column id, so their labels cannot be checked; keep the "
@@ -112,13 +121,16 @@ class Recorder:
             )
         arguments = {name: _plain(getattr(trainer.args, name, None)) for name in ARGUMENTS}
         arguments["device"] = trainer.args.device.type
-        arguments["own_loss"] = trainer.compute_loss_func is not None
+        arguments["own_loss"] = _has_own_loss(trainer)
+        if state.train_batch_size:  # the Trainer may have found a smaller one
+            arguments["train_batch_size"] = state.train_batch_size
         log = {name: _plain(getattr(state, name, None)) for name in STATE}
         log |= {"rows": len(rows), "train_rows": _ids(rows), "eval_rows": _ids(trainer.eval_dataset)}
         if tokens:
             self._write_lines(self._in(run, "tokens.jsonl"), tokens)
         else:
             log["train_labels"] = _labels(trainer, rows)
+            log["train_tokens"] = [list(ids) for ids in rows[:TOKENS_OF].get("input_ids", [])]
         self._write(self._in(run, "arguments.json"), arguments)
         self._write(self._in(run, "log.json"), log)
 
@@ -284,9 +296,6 @@ class Recorder:
         return f"{run}/{name}" if run else name
 
 
-MODELS = ("base", "tuned")
-
-
 def _plain(value: Any) -> Any:
     """Return a setting as JSON can hold it: an enum by its value, NumPy's numbers as Python's."""
     value = getattr(value, "value", value)
@@ -302,11 +311,37 @@ def _ids(rows: Any) -> list[str] | None:
     return list(map(str, rows["id"])) if rows is not None and "id" in getattr(rows, "column_names", ()) else None
 
 
-def _tokens(rows: Dataset) -> list[dict[str, Any]]:
-    """Return the ids and labels of each training row of a language model; of a classifier, nothing."""
+def _require_texts(rows: Sequence[Mapping[str, Any]], fields: Sequence[str], name: str) -> None:
+    for number, row in enumerate(rows):
+        for field in fields:
+            if not isinstance(value := row.get(field, ""), str | None):
+                raise BadInput(f"the {field} of {name} {number} is {quoted(value)}; write it as a text, in quotes")
+
+
+def _has_own_loss(trainer: Trainer) -> bool:
+    """Return whether the loss is not the model's own: a function of the learner's, or a subclass of Trainer."""
+    from transformers import Trainer as Plain
+
+    return trainer.compute_loss_func is not None or type(trainer).compute_loss is not Plain.compute_loss
+
+
+def _tokens(rows: Dataset, collate: Any) -> list[dict[str, Any]]:
+    """Return the ids and labels of each training row of a language model, as the collator makes them of the row.
+
+    A collator may replace labels: one that masks padding by its id masks EOS, too, if both are one token.
+    """
     if not isinstance(rows[0].get("labels"), list):
         return []
-    return [{"input_ids": list(row["input_ids"]), "labels": list(row["labels"])} for row in rows]
+    found = []
+    for row in rows:
+        given = {name: row[name] for name in ("input_ids", "attention_mask", "labels") if name in row}
+        try:
+            batch = collate([given])
+            pair = {name: batch[name][0].tolist() for name in ("input_ids", "labels")}
+        except Exception:  # a collator that needs other columns: the row itself is the best that there is
+            pair = {name: list(row[name]) for name in ("input_ids", "labels")}
+        found.append(pair)
+    return found
 
 
 def _labels(trainer: Trainer, rows: Dataset) -> list[str] | None:

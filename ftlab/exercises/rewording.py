@@ -22,22 +22,24 @@ NEIGHBOURS = 3  # of each text, by the words that they share
 MOST_PAIRS = 200  # that are embedded
 SAME = 0.9  # cosine of two texts that say the same
 SHORT = 12  # words, below which a cosine cannot tell a pattern from a copy
+LONG = 90  # words, above which the encoder reads the beginning alone
 ALIKE = 0.75  # cosine from which a person should read both
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The positions of two texts, with their cosine and the number of words of the shorter one."""
+    """The positions of two texts, with their cosine, and how many words the shorter and the longer one have."""
 
     first: int
     second: int
     cosine: float
-    words: int
+    fewest: int
+    most: int
 
     @property
     def same(self) -> bool:
         """Whether the two say the same in other words."""
-        return self.cosine >= SAME and self.words >= SHORT
+        return self.cosine >= SAME and self.fewest >= SHORT and self.most <= LONG
 
     @property
     def alike(self) -> bool:
@@ -59,9 +61,12 @@ def nearest(texts: Sequence[str], others: Sequence[str]) -> list[Pair]:
     everything = [*texts, *others]
     vectors = baselines.embed([everything[place] for place in used], ENCODER, max_length=MAX_LENGTH)
     cosine = (vectors[places[: len(first)]] * vectors[places[len(first) :]]).sum(axis=1)
-    words = [min(len(texts[one].split()), len(others[other].split())) for one, other in zip(first, second, strict=True)]
+    words = [
+        sorted((len(texts[one].split()), len(others[other].split())))
+        for one, other in zip(first, second, strict=True)
+    ]  # fmt: skip
     order = np.argsort(-cosine, kind="stable")
-    return [Pair(int(first[n]), int(second[n]), float(cosine[n]), words[n]) for n in order]
+    return [Pair(int(first[n]), int(second[n]), float(cosine[n]), *words[n]) for n in order]
 
 
 def _candidates(texts: Sequence[str], others: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

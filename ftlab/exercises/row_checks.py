@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ftlab.data import duplicates, sources
+from ftlab.data.words import normalise
 from ftlab.errors import AssetError, CourseError
 from ftlab.exercises import rewording
 from ftlab.exercises.checks import fix, passed, unchecked, warn
@@ -18,6 +20,7 @@ FEWEST_TRAIN, FEWEST_TEST = 30, 10
 NARROW_TEST = 50  # test rows below which the interval of an accuracy is wider than 25 points
 MOST_RELABELLED = 0.1  # share of the rows whose label a person may have corrected
 ROWS = "rows.jsonl"
+SAME_WORDS = 0.5  # Jaccard similarity of the words of a text, below which it is another one, and no edited one
 NAMED, LISTED = 3, 40  # pairs of rows, and ids, that a sentence names
 
 
@@ -59,7 +62,7 @@ def source(work: HandedIn) -> Answer:
             f"rows of {about['dataset']}, by their ids", f"{len(strange):,} ids that it does not have: {some(strange)}",
             ROWS, advice="Load the data set again, and keep its column id.",
         )  # fmt: skip
-    there = frame.loc[known["id"], "label"].to_numpy()
+    there, texts = (frame.loc[known["id"], column].to_numpy() for column in ("label", "text"))
     other = known["label"].to_numpy() != there
     if other.mean() > MOST_RELABELLED:
         place = int(other.argmax())
@@ -69,15 +72,28 @@ def source(work: HandedIn) -> Answer:
             f"{int(other.sum()):,} of {len(known):,} labels differ; the row {line['id']} is {quoted(line['label'])} "
             f"here and {quoted(there[place])} there", ROWS, advice="Texts and labels have lost each other on the way.",
         )  # fmt: skip
+    edited = np.array([_overlap(one, two) < SAME_WORDS for one, two in zip(known["text"], texts, strict=True)])
+    if edited.mean() > MOST_RELABELLED:
+        line = known.iloc[int(edited.argmax())]
+        return fix(
+            "the texts that the data set has for these ids",
+            f"{int(edited.sum()):,} of {len(known):,} texts are others; {line['id']} has {quoted(line['text'])}",
+            ROWS, advice="Texts and ids have lost each other on the way.",
+        )  # fmt: skip
     corrected = f"; {int(other.sum())} differ, as if corrected by hand" if other.any() else ""
     return passed(f"the labels of {len(known):,} rows are those of {about['dataset']}{corrected}", ROWS)
 
 
+def _overlap(first: str, second: str) -> float:
+    """Return the Jaccard similarity of the words of two texts; 1 if both have none."""
+    one, other = ({*normalise(str(text)).split()} for text in (first, second))
+    return len(one & other) / len(one | other) if one | other else 1.0
+
+
 def _read_again(about: dict[str, Any]) -> list[pd.DataFrame]:
-    from_hub = bool(about.get("from_hub"))
     columns = {name: about[name] for name in ("text_column", "label_column") if about.get(name)}
-    names = sources.splits_of(about["dataset"], from_hub=from_hub, **columns)
-    return [sources.read(about["dataset"], split=split, from_hub=from_hub, **columns) for split in names]
+    names = sources.splits_of(about["dataset"], **columns)
+    return [sources.read(about["dataset"], split=split, **columns) for split in names]
 
 
 def leak(work: HandedIn) -> Answer:
@@ -94,7 +110,7 @@ def leak(work: HandedIn) -> Answer:
         leaked = rows[across & (rows["split"] != "train")]["id"].nunique()
         return fix(
             "no text in two splits", f"{leaked:,} rows of validation or test have a copy in another split: {copies[0]}",
-            ROWS, advice=_without(rows[across & (rows["split"] == "train")]["id"]),
+            ROWS, advice=_without(rows, across),
         )  # fmt: skip
     train, others = rows[rows["split"] == "train"], rows[rows["split"] != "train"]
     try:
@@ -103,8 +119,8 @@ def leak(work: HandedIn) -> Answer:
         return unchecked(f"rewordings cannot be looked for: {problem}")
     if same := [(others.iloc[one.first], train.iloc[one.second]) for one in pairs if one.same]:
         told = f"{len({held['id'] for held, _ in same})} held-out rows are training rows in other words"
-        ids = pd.Series([trained["id"] for _, trained in same])
-        return fix("no text in two splits", f"{told}: {_pair(*same[0])}", ROWS, advice=_without(ids))
+        copied = rows["id"].isin([trained["id"] for _, trained in same])
+        return fix("no text in two splits", f"{told}: {_pair(*same[0])}", ROWS, advice=_without(rows, copied))
     if alike := [_pair(others.iloc[one.first], train.iloc[one.second]) for one in pairs if one.alike]:
         return warn(
             "no text in two splits", f"{len(alike)} pairs are close in meaning, read them: {'; '.join(alike[:NAMED])}",
@@ -118,6 +134,11 @@ def _pair(first: pd.Series, second: pd.Series) -> str:
     return " and ".join(f"{row['id']} ({row['split']}), {quoted(row['text'])}" for row in (first, second))
 
 
-def _without(ids: pd.Series) -> str:
-    distinct = list(ids.unique())
-    return f"Leave out the training rows {', '.join(distinct[:LISTED])}{', ...' if len(distinct) > LISTED else ''}."
+def _without(rows: pd.DataFrame, copied: pd.Series) -> str:
+    """Return which of the `copied` rows to leave out: those of training; if none is, those of validation."""
+    for split in ("train", "validation"):
+        ids = list(rows[copied & (rows["split"] == split)]["id"].unique())
+        if ids:
+            more = f", ... ({len(ids)} in all)" if len(ids) > LISTED else ""
+            return f"Leave out the {split} rows {', '.join(ids[:LISTED])}{more}."
+    return ""

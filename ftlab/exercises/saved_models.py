@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftlab.errors import BadInput
+from ftlab.exercises.checks import CannotCheck
 from ftlab.exercises.handed_in import HandedIn
 from ftlab.freezing import plans
 from ftlab.memory import footprint
-from ftlab.models import loading, model_files
+from ftlab.models import loading, loading_report, model_files
 from ftlab.models.label_names import UNNAMED
 from ftlab.wording import shown, some
 
@@ -30,7 +31,8 @@ def folder(work: HandedIn, name: str = "model") -> Path:
     """Return the folder of the saved model in `work`, checked: safetensors, whole, and not larger than the memory.
 
     Raises:
-        BadInput: it holds a pickle instead, is incomplete, or does not fit into memory.
+        BadInput: it holds a pickle instead, or is incomplete.
+        CannotCheck: it does not fit into the free memory.
     """
     path = work.path(name)
     model_files.checked(path)
@@ -40,13 +42,13 @@ def folder(work: HandedIn, name: str = "model") -> Path:
 
 
 def require_memory(path: Path) -> None:
-    """Raise BadInput if the safetensors in the folder `path` do not fit into the free memory."""
+    """Raise CannotCheck if the safetensors in the folder `path` do not fit into the free memory."""
     import torch
 
     needed = FREE * sum(file.stat().st_size for file in path.glob("*.safetensors"))
     free = footprint.free_memory(torch.device("cpu"))
     if needed > free:
-        raise BadInput(
+        raise CannotCheck(
             f"the weights in {path} need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; close something, or "
             "check on a larger machine"
         )
@@ -82,7 +84,7 @@ def require_labels(model: Sequence[str], rows: Sequence[str]) -> None:
 
 
 def base_classifier(work: HandedIn, labels: list[str]) -> PreTrainedModel:
-    """Return the base model of `work`, in float32, with a fresh head for `labels`. Raises CourseError if it is away."""
+    """Return the base of `work` in float32, with a fresh head for `labels`. Raises CourseError if it cannot be loaded."""
     if "base" not in work.loaded:
         work.loaded["base"] = loading.encoder(work.attempt["model"], labels)
     return work.loaded["base"]
@@ -106,22 +108,41 @@ def require_same_architecture(path: Path, base: str) -> None:
         )
 
 
-def moved(work: HandedIn) -> dict[str, dict[str, bool]]:
-    """Return for each part of the saved classifier which of its tensors differ from the base: {part: {name: moved}}.
+def moved(work: HandedIn) -> dict[str, bool]:
+    """Return for each pretrained tensor of the saved classifier whether it differs from the base's in a bit.
 
-    Parts are embeddings, layer 1 and so on (`plans.structure`); tensors are compared bit by bit, in float32.
+    What the base has not from pretraining (the head, perhaps a pooler) is left out: it is drawn at random.
 
     Raises:
-        BadInput: the saved model cannot be loaded, has other tensors than the base, or holds NaN.
+        BadInput: the saved model cannot be loaded, is stored in half precision, has other tensors, or holds NaN.
         CourseError: the base cannot be loaded.
     """
     trained = classifier(work)
+    _require_full_precision(work)
     base = base_classifier(work, trained.labels)
-    ours = dict(trained.model.named_parameters())
-    return {
-        part: {name: _differs(name, ours, tensor) for name, tensor in tensors.items()}
-        for part, tensors in plans.structure(base).parts.items()
-    }
+    ours, fresh = dict(trained.model.named_parameters()), loading_report.fresh_tensors(base)
+    return {name: _differs(name, ours, tensor) for name, tensor in base.named_parameters() if name not in fresh}
+
+
+def parts(work: HandedIn) -> dict[str, list[str]]:
+    """Return the names of the tensors of each part of the base: embeddings, layer 1 and so on (`plans.structure`).
+
+    Raises CannotCheck if the parts of the architecture are not found.
+    """
+    try:
+        found = plans.structure(base_classifier(work, classifier(work).labels)).parts
+    except BadInput as problem:
+        raise CannotCheck(f"{problem}; for this level take a model such as BERT, DistilBERT or RoBERTa") from problem
+    return {part: list(tensors) for part, tensors in found.items()}
+
+
+def _require_full_precision(work: HandedIn) -> None:
+    stored = model_files.tensors(work.path("model"), "model").values()
+    if half := sorted({one.dtype for one in stored} & {"BF16", "F16"}):
+        raise BadInput(
+            f"the weights are stored in {half[0]}, in which training loses small steps; load the model with "
+            "dtype=torch.float32, and train again"
+        )
 
 
 def _differs(name: str, ours: Mapping[str, Any], base: Any) -> bool:

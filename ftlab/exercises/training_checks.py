@@ -17,7 +17,7 @@ from ftlab.exercises.outcomes import Answer, Status
 from ftlab.wording import quoted, some
 
 EPOCHS = 3.0
-HALF_EPOCH = 0.01  # by which the last epoch in a log may miss the number that was asked for
+EPOCH_TOLERANCE = 0.01  # by which the last epoch in a log may miss the number that was asked for
 MOST_TOKENS = 40_000  # of validation rows that are read again
 LOSS_TOLERANCE = {False: 2e-3, True: 3e-2}  # of a mean loss, in fp32 on the same kind of device, and otherwise
 SIGMAS = 4  # standard errors, where only some of the rows are read again
@@ -59,7 +59,7 @@ def epochs(work: HandedIn) -> Answer:
         return fix(f"num_train_epochs={EPOCHS:g}", f"num_train_epochs={asked:g}", "arguments.json")
     if (limit := _most_steps(work)) > 0:
         return fix("a training that only the epochs end", f"max_steps={limit:g}", "arguments.json")
-    if abs(ended - EPOCHS) > HALF_EPOCH:
+    if abs(ended - EPOCHS) > EPOCH_TOLERANCE:
         return fix(f"a training that ended after {EPOCHS:g} epochs", f"it ended after {ended:g}", "log.json")
     return passed(f"{ended:g} epochs", "log.json")
 
@@ -101,7 +101,7 @@ def logged(work: HandedIn) -> Answer:
     if strategy == "epoch":
         passes = max(1.0, work.number("log.json", "epoch"))
         # The last epoch may be a part of one.
-        wanted: Iterable[int] = (round(done / passes * one) for one in range(1, int(passes + HALF_EPOCH) + 1))
+        wanted: Iterable[int] = (round(done / passes * one) for one in range(1, int(passes + EPOCH_TOLERANCE) + 1))
         often = "after each epoch"
     elif strategy == "steps":
         every = max(1, int(work.number("log.json", "logging_steps")))
@@ -142,7 +142,10 @@ def chosen(work: HandedIn) -> Answer:
         return passed("the Trainer scored no rows, so nothing was chosen", "log.json")
     judges, choosers = {*work.part("test")["id"]}, {*work.part("validation")["id"]}
     if scored is None:
-        return fix("the ids of the rows that the Trainer scored", "none", "log.json", advice="Keep the column id.")
+        return fix(
+            "the ids of the rows that the Trainer scored", "none", "log.json",
+            advice="Give the Trainer the validation rows as eval_dataset, as one data set with its column id.",
+        )  # fmt: skip
     if seen := sorted(judges & {*scored}):
         return fix(
             "a training that scores validation rows", f"it scored {len(seen)} test rows, {some(seen)}", "log.json",
@@ -164,22 +167,23 @@ def _same_loss(work: HandedIn, logged: list[dict[str, Any]]) -> Answer:
     otherwise = ("own_loss", "label_smoothing_factor", "dataloader_drop_last")  # the last one drops validation rows too
     if not here or any(arguments.get(name) for name in otherwise):
         return passed(f"{count}; their loss is not comparable", "log.json")
-    said = here[-1]["eval_loss"]
-    if not isinstance(said, int | float):
-        return fix("a finite eval_loss", quoted(said), "log.json")
+    said = [line["eval_loss"] for line in here]  # several, if the Trainer evaluated once more afterwards
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in said):
+        return fix("a finite eval_loss", quoted(said[0]), "log.json")
     try:
         values, whole = saved_models.row_losses(work, "validation", most_tokens=MOST_TOKENS)
     except BadInput as problem:
         return unchecked(f"the saved model cannot be read: {problem}")
     rough = saved_models.roughly(arguments)
     error = 0.0 if whole else SIGMAS * float(np.std(values, ddof=1) / math.sqrt(len(values)))
-    if abs(float(values.mean()) - said) <= LOSS_TOLERANCE[rough] * max(1.0, said) + error:
-        return passed(f"{count}; the saved model has their loss, {said:.3f}", "log.json")
+    mean = float(values.mean())
+    if any(abs(mean - one) <= LOSS_TOLERANCE[rough] * max(1.0, one) + error for one in said):
+        return passed(f"{count}; the saved model has their loss, {mean:.3f}", "log.json")
     test, complete = saved_models.row_losses(work, "test", most_tokens=MOST_TOKENS)
-    near = complete and len(test) > 0 and abs(float(test.mean()) - said) <= LOSS_TOLERANCE[rough] * max(1.0, said)
+    near = complete and len(test) and abs(float(test.mean()) - said[0]) <= LOSS_TOLERANCE[rough] * max(1.0, said[0])
     return fix(
-        f"the loss of the saved model on the validation rows, {float(values.mean()):.3f}",
-        f"eval_loss {said:.3f}" + (", which is that of the test rows" if near else f" at step {kept}"), "log.json",
+        f"the loss of the saved model on the validation rows, {mean:.3f}",
+        f"eval_loss {said[0]:.3f}" + (", which is that of the test rows" if near else f" at step {kept}"), "log.json",
         advice="Record the training and the weights of one run, and score the validation rows in it.",
     )  # fmt: skip
 

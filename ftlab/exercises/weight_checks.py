@@ -11,6 +11,7 @@ from ftlab.exercises.handed_in import HandedIn
 from ftlab.exercises.outcomes import Answer
 from ftlab.exercises.training_checks import Run
 from ftlab.freezing.plans import EMBEDDINGS, HEAD, layer_name
+from ftlab.models import loading
 from ftlab.wording import some
 
 FROZEN_LAYERS = 4
@@ -18,10 +19,9 @@ FROZEN_LAYERS = 4
 
 def weights(work: HandedIn) -> Answer:
     """Check that the saved model is whole, fits its base, and was trained. `work` is what was handed in."""
-    found = _parts(work)
-    if isinstance(found, Answer):
-        return found
-    tensors = {name: moved for part, those in found.items() if part != HEAD for name, moved in those.items()}
+    tensors = _moved(work)
+    if isinstance(tensors, Answer):
+        return tensors
     count = sum(tensors.values())
     if not count:
         return fix(
@@ -34,7 +34,7 @@ def weights(work: HandedIn) -> Answer:
 def whole(work: HandedIn) -> Answer:
     """Check that the models of both runs can be loaded. `work` is what was handed in."""
     for run in ("full", "frozen"):
-        found = _parts(Run(work, run))
+        found = _moved(Run(work, run))
         if isinstance(found, Answer):
             return Answer(found.status, found.expected, f"{run} run: {found.found}", found.where, found.advice)
     return passed("both models are whole", "full/model, frozen/model")
@@ -57,7 +57,7 @@ def trained_layers(work: HandedIn) -> Answer:
     for run, still in (("full", set[str]()), ("frozen", stay)):
         found = _parts(Run(work, run))
         if isinstance(found, Answer):
-            return unchecked(f"{run} run: {found.found}")
+            return unchecked(f"{run} run: {found.found}", advice="See the rule weights.")
         parts = [part for part in found if part not in still and part != HEAD]
         if idle := [part for part in parts if not any(found[part].values())]:
             return fix(
@@ -71,7 +71,7 @@ def trained_layers(work: HandedIn) -> Answer:
 def _unmoved(work: HandedIn, parts: Collection[str]) -> Answer:
     found = _parts(Run(work, "frozen"))
     if isinstance(found, Answer):
-        return unchecked(f"frozen run: {found.found}")
+        return unchecked(f"frozen run: {found.found}", advice="See the rule weights.")
     for part in parts:
         if changed := [name for name, moved in found[part].items() if moved]:
             return fix(
@@ -93,17 +93,22 @@ def _cause(part: str, found: dict[str, dict[str, bool]]) -> str:
 
 def _frozen(work: HandedIn) -> range:
     """Return the numbers of the layers to freeze: 1 to 4, or two thirds of a model with fewer than six."""
-    depth = len([part for part in _depths(work) if part.startswith("layer ")])
+    depth = loading.depth(work.attempt["model"])
     return range(1, min(FROZEN_LAYERS, max(1, 2 * depth // 3)) + 1)
 
 
-def _depths(work: HandedIn) -> Collection[str]:
-    from ftlab.models import loading
-
-    return [layer_name(number) for number in range(1, loading.depth(work.attempt["model"]) + 1)]
-
-
 def _parts(run: HandedIn) -> dict[str, dict[str, bool]] | Answer:
+    """Return for each part which of its pretrained tensors moved, or the answer if that cannot be said."""
+    moved = _moved(run)
+    if isinstance(moved, Answer):
+        return moved
+    found = {
+        part: {name: moved[name] for name in names if name in moved} for part, names in saved_models.parts(run).items()
+    }
+    return {part: tensors for part, tensors in found.items() if tensors}
+
+
+def _moved(run: HandedIn) -> dict[str, bool] | Answer:
     """Return `saved_models.moved`, or the answer if the model or its base cannot be loaded."""
     key = f"moved {run.path('model')}"
     if key not in run.loaded:

@@ -40,6 +40,12 @@ def written(path: Path, rows, features: Features | None = None) -> Path:
     return path
 
 
+def features_of(names) -> dict[str, object]:
+    """Columns as dataset_infos.json describes them."""
+    label = {"num_classes": len(names), "names": list(names), "id": None, "_type": "ClassLabel"}
+    return {"text": {"dtype": "string", "id": None, "_type": "Value"}, "label": label}
+
+
 def glue(path: Path, start: int, labels) -> None:
     """Rows as GLUE has them: a sentence, a ClassLabel and a number."""
     features = Features({"sentence": Value("string"), "label": ClassLabel(names=NAMES), "idx": Value("int32")})
@@ -62,7 +68,7 @@ def served(tmp_path_factory):
             add(f"a{suffix[1:]}", {f"train{suffix}": ROWS, "README.md": "---\nlicense: mit\n---\nFilms."})
         odd = [{"review": word or None, "verdict": n % 3, "idx": n} for n, word in enumerate(["None", "NA", ""] * 8)]
         odd = [{**row, "review": f"{row['review']} {n}" if n > 5 else row["review"]} for n, row in enumerate(odd)]
-        add("found", {"train.csv": odd, "pickled.pkl": "no", "found.py": "raise SystemExit"})
+        add("found", {"train.csv": odd, "pickled.pkl": "no", "convert.py": "raise SystemExit"})
         numbered = "text,label\n" + "".join(f"film {n},{n % 2}\n" for n in range(40))
         named = "dtype: {class_label: {names: {'0': bad, '1': good}}}"
         info = f"dataset_info: {{features: [{{name: text, dtype: string}}, {{name: label, {named}}}]}}"
@@ -92,6 +98,38 @@ def served(tmp_path_factory):
         add("stars", {"train.jsonl": [{"text": f"film {n}", "stars": n % 5, "year": n % 4} for n in range(40)]})
         add("several", {"train.jsonl": [{"text": f"film {n}", "label": ["a", "b"][: n % 3]} for n in range(40)]})
         add("turns", {"train.jsonl": [{"text": [f"film {n}"], "label": n % 2} for n in range(40)]})
+        add("scripted", {"scripted.py": "raise SystemExit", "train.csv": ROWS})
+        listed = "configs:\n- {config_name: a, data_files: train.csv}\n"
+        add("listed", {"listed.py": "raise SystemExit", "train.csv": ROWS, "README.md": f"---\n{listed}---\n"})
+        add("packed", {"train.jsonl.gz": "packed", "test.jsonl": ROWS})
+        add("packed_test", {"train.jsonl": ROWS, "test.jsonl.gz": "packed", "validation.jsonl": ROWS[:10]})
+        add("upper", {"Train.CSV": text_of(ROWS, ".csv")})
+        add("lacking", {"README.md": f"---\n{films.replace('films/*', 'books/*')}---\n", "shops.csv": ROWS})
+        old = {name: {"features": features_of(names)} for name, names in {"a": "xy", "b": "pq"}.items()}
+        card = "".join(f"- {{config_name: {name}, data_files: {name}.csv}}\n" for name in "abc")
+        three = {f"{name}.csv": numbered for name in "abc"} | {"README.md": f"---\nconfigs:\n{card}---\n"}
+        add("legacy", {**three, "dataset_infos.json": json.dumps(old)})
+        add("legacy_one", {"train.csv": numbered, "dataset_infos.json": json.dumps({"some--name": old["b"]})})
+        for name, test in {
+            "nan": [None] * 9,
+            "na": ["NA"] * 9,
+            "minus": [-1] * 9,
+            "part": [-1, 0, 1] * 3,
+        }.items():
+            rows = [{"text": f"unseen {n}", "label": label} for n, label in enumerate(test)]
+            (root / name).mkdir()
+            features = Features({"text": Value("string"), "label": Value("float64")}) if name == "nan" else None
+            if name == "nan":
+                rows = [{**row, "label": float("nan")} for row in rows]
+            written(root / name / "test.parquet", rows, features)
+            numbers = [{"text": f"film {n}", "label": n % 2 if name != "na" else "ab"[n % 2]} for n in range(40)]
+            written(root / name / "train.parquet", numbers)
+            written(root / name / "validation.parquet", numbers[:10])
+            hub.add(f"some/{name}", root / name, "dataset")
+        parts = ("train", "dev", "extra", "more")
+        card = "".join(f"  - {{split: {part}, path: {part}.csv}}\n" for part in parts)
+        card = f"---\nconfigs:\n- config_name: default\n  data_files:\n{card}---\n"
+        add("dev", {"README.md": card} | {f"{part}.csv": ROWS for part in parts})
         add("gated", {"train.csv": ROWS, "README.md": "Films."}, gated=True)
         add("others", {"films.zip": "PK", "films.txt": "a film"})
         add("bare", {"README.md": "Nothing yet."})
@@ -184,6 +222,13 @@ def test_the_names_of_labels_come_from_the_card(hub):
     assert sources.read("some/named")["label"].tolist()[:3] == ["bad", "good", "bad"]
 
 
+@pytest.mark.parametrize(
+    ("name", "labels"), [("legacy:a", "xyx"), ("legacy:b", "pqp"), ("legacy:c", "010"), ("legacy_one", "pqp")]
+)
+def test_the_names_of_labels_come_from_the_entry_of_an_old_card_for_the_configuration(hub, name, labels):
+    assert sources.read(f"some/{name}")["label"].tolist()[:3] == list(labels)
+
+
 def test_a_label_of_minus_one_is_missing(hub):
     frame = sources.read("some/gaps")
     assert frame["label"].fillna("missing").tolist()[:3] == ["not_entailment", "entailment", "missing"]
@@ -219,6 +264,20 @@ def test_the_configurations_of_a_hub_s_own_conversion_are_its_folders(hub):
         sources.read("some/converted@refs/convert/parquet")
 
 
+def test_the_commit_of_a_hub_s_own_conversion_has_the_same_configurations(hub):
+    """It is what a record names, and must not merge what the branch keeps apart."""
+    commit = "c" * 40
+    again = sources.read(f"some/converted:films@{commit}")
+    assert again.attrs["provenance"].origin == f"some/converted@{commit}, configuration films"
+    with pytest.raises(BadInput, match=r"has several configurations .films, shops."):
+        sources.read(f"some/converted@{commit}")
+
+
+def test_a_script_beside_a_card_that_lists_the_files_is_not_needed(hub):
+    assert len(sources.read("some/listed")) == 40
+    assert downloaded(hub) == {"README.md", "train.csv"}
+
+
 # --- splits ---------------------------------------------------------------------------------------------------------
 def test_a_test_split_with_labels_judges(hub):
     loaded = sources.load("some/judged")
@@ -238,6 +297,31 @@ def test_validation_judges_where_the_test_split_has_no_labels_and_the_note_says_
     assert loaded["test"].features["label"].names == sorted(NAMES)
     assert loaded["test"]["id"][0].startswith("glue-test-")
     assert all(text.startswith("claim number 1") for text in loaded["test"]["text"])
+
+
+@pytest.mark.parametrize("name", ["nan", "na", "minus"])
+def test_a_test_split_without_a_label_that_train_has_does_not_judge(hub, name):
+    loaded = sources.load(f"some/{name}")
+    assert loaded["test"].num_rows == 10
+    assert "the test rows are its split 'validation'" in sources.provenance(loaded["test"]).note
+
+
+def test_a_number_of_minus_one_is_a_missing_label_where_no_training_row_has_it(hub):
+    assert sources.read("some/part", split="test")["label"].fillna("missing").tolist()[:3] == ["missing", "0", "1"]
+    assert sources.load("some/part", drop_incomplete=True)["test"].num_rows == 6
+
+
+def test_a_split_that_is_called_dev_is_one_of_validation_rows_and_others_are_named(hub):
+    loaded = sources.load("some/dev")
+    assert "the test rows are its split 'dev'" in sources.provenance(loaded["test"]).note
+    assert "its splits extra, more are not used" in sources.provenance(loaded["train"]).note
+    assert "the validation rows are its split 'dev'" in note(sources.read("some/dev", split="validation"))
+
+
+def test_a_test_split_in_files_of_another_type_is_not_passed_over(hub):
+    with pytest.raises(BadInput, match=r"split 'test', has the file test.jsonl.gz, which is not of a type"):
+        sources.load("some/packed_test")
+    assert "test.jsonl.gz" not in downloaded(hub)
 
 
 def test_test_rows_are_drawn_from_train_where_no_other_split_has_labels(hub):
@@ -268,7 +352,6 @@ def test_a_file_of_your_own_judges_instead_of_the_test_split(hub, tmp_path):
 def test_a_column_that_is_named_is_taken(hub):
     frame = sources.read("some/pairs", text_column="premise")
     assert frame["text"][0] == "premise 0"
-    assert sources.read("some/acsv", label_column="text")["text"][0] == "good"  # of the only column that is left
     assert sources.read("some/stars", label_column="year")["label"].tolist()[:5] == ["0", "1", "2", "3", "0"]
 
 
@@ -282,6 +365,7 @@ def test_a_column_that_is_named_is_taken(hub):
         ("stars", {}, "several columns that may be its labels: stars, year; name the right ones with text_column"),
         ("numbers", {}, "no column that is clearly its texts; it has a, label; name the right ones"),
         ("numbers", {"text_column": "a"}, "contains int, not text"),
+        ("acsv", {"label_column": "text"}, "no column that is clearly its texts; it has text, label; name the right"),
         ("several", {}, "has a list of 0 labels"),
         ("turns", {}, "some/turns, split 'train', column 'text', contains list, not text"),
     ],
@@ -300,6 +384,45 @@ def test_a_column_of_repeated_texts_is_not_mistaken_for_labels():
     assert hub_datasets._few(rows, "kind", 0.1)
 
 
+def found_in(monkeypatch, columns: dict[str, list], features: Features | None = None) -> tuple[str, str]:
+    rows = Dataset.from_dict(columns, features=features)
+    monkeypatch.setattr(hub_datasets, "_split", lambda *_: rows)
+    configuration = hub_datasets.Configuration("some/x", "some/x", "", "default", {"train": ()}, {}, None, "")
+    return hub_datasets._columns(configuration, None, None, "name them")
+
+
+BODIES = [f"film number {n}" for n in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text": BODIES, "stars": [n % 5 / 2 for n in range(60)], "lang": ["en", "de"] * 30}, "labels: lang, stars"),
+        ({"uuid": [f"{n:032x}" for n in range(60)], "label": [0, 1] * 30}, "clearly its texts; it has uuid, label"),
+        ({"lang": BODIES, "label": [0, 1] * 30}, "clearly its texts; it has lang, label"),
+        ({"kind": ["a film", "a book"] * 30, "label": [0, 1] * 30}, "clearly its texts; it has kind, label"),
+        ({"word": [f"word{n}" for n in range(60)], "label": [0, 1] * 30}, "clearly its texts; it has word, label"),
+    ],
+)
+def test_a_column_that_only_may_be_meant_is_not_taken(monkeypatch, columns, message):
+    with pytest.raises(BadInput, match=message):
+        found_in(monkeypatch, columns)
+
+
+def test_several_classes_are_never_chosen_between_however_many_they_have(monkeypatch):
+    many = ClassLabel(names=[str(n) for n in range(300)])
+    features = Features({"text": Value("string"), "intent": many, "source": ClassLabel(names=["a", "b"])})
+    with pytest.raises(BadInput, match="several columns that may be its labels: intent, source"):
+        found_in(monkeypatch, {"text": BODIES, "intent": list(range(60)), "source": [0, 1] * 30}, features)
+
+
+def test_texts_are_told_from_ids_and_need_no_spaces_in_scripts_without_them(monkeypatch):
+    ids = [f"{n:032x}" for n in range(60)]
+    assert found_in(monkeypatch, {"uid": ids, "body": BODIES, "label": [0, 1] * 30}) == ("body", "label")
+    chinese = [f"第{n}部电影很好看" for n in range(60)]
+    assert found_in(monkeypatch, {"review": chinese, "label": [0, 1] * 30}) == ("review", "label")
+
+
 def test_lists_are_no_texts_and_no_labels():
     features = Features({"tags": List(Value("string")), "body": Value("string"), "kind": ClassLabel(names=["a", "b"])})
     rows = Dataset.from_dict({"tags": [["x"]] * 4, "body": list("abcd"), "kind": [0, 1] * 2}, features=features)
@@ -314,6 +437,9 @@ def test_lists_are_no_texts_and_no_labels():
         ("some/nothing", AssetError, "the hub has no data set 'some/nothing' (and there is no such file here); check"),
         ("some/gated", AssetError, "some/gated is gated: accept its terms on the hub and run `hf auth login`"),
         ("some/script", BadInput, "has a loading script (script.py) and no data files, ... some/script@refs/convert"),
+        ("some/scripted", BadInput, "has a loading script (scripted.py)...try some/scripted@refs/convert/parquet"),
+        ("some/packed", BadInput, "split 'train', has the file train.jsonl.gz, which is not of a type that is read"),
+        ("some/upper", BadInput, "has no files that are read here: it has Train.CSV; expected .csv"),
         ("some/others", BadInput, "has no files that are read here: it has films.txt, films.zip; expected .csv"),
         ("some/bare", BadInput, "some/bare is empty: its repository has no data"),
         ("some/no_rows", BadInput, "some/no_rows is empty: its split 'train' has no rows"),
@@ -334,6 +460,47 @@ def test_what_cannot_be_read_is_one_sentence(hub, name, error, message):
         assert all(part in str(raised.value) for part in message.split("...")), raised.value
         assert "\n" not in str(raised.value)
     assert not downloaded(hub) & {"script.py", "films.zip", "films.txt"}
+
+
+@pytest.mark.parametrize("name", ["some/lacking:films", "some/broken"])
+def test_no_message_names_the_temporary_folder_in_which_files_are_looked_for(hub, name):
+    with pytest.raises(BadInput) as raised:
+        sources.read(name)
+    assert "ftlab-" not in str(raised.value)
+
+
+def test_a_private_repository_and_one_that_there_is_not_look_alike(hub):
+    with pytest.raises(AssetError, match="or it is private: run `hf auth login`"):
+        sources.read("some/nothing")
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (403, "answered 403 Forbidden; run `hf auth login`"),
+        (429, "answered 429 Too Many Requests; try again later"),
+        (500, "answered 500 Internal Server Error; try again later"),
+    ],
+)
+def test_what_the_hub_answered_is_said(hub, monkeypatch, status, advice):
+    monkeypatch.setattr(hub, "failing", status)
+    with pytest.raises(AssetError) as raised:
+        sources.read("some/acsv")
+    assert advice in str(raised.value)
+    assert "cannot be reached" not in str(raised.value)
+
+
+def test_what_is_in_the_cache_is_read_when_the_hub_answers_badly_or_has_it_no_more(hub, monkeypatch):
+    first = sources.read("some/acsv")
+    for change in ("failing", "gone"):
+        hub_datasets.find.cache_clear()
+        with monkeypatch.context() as changed:
+            if change == "failing":
+                changed.setattr(hub, "failing", 500)
+            else:
+                changed.delitem(hub.repositories, ("dataset", "some/acsv"))
+            again = sources.read("some/acsv")
+        assert again.attrs["provenance"] == first.attrs["provenance"]
 
 
 def test_what_is_too_large_is_not_downloaded(hub):
@@ -385,6 +552,10 @@ def test_another_process_reads_the_same_commit_with_the_hub_gone(served, tmp_pat
     for name, said in zip(lacking, ask(*lacking), strict=True):
         repo_id = name.partition(":")[0]
         assert said.startswith(f"AssetError: {repo_id} is not in the hub's cache and the hub cannot be reached")
+    for listed in (tmp_path / "hf").rglob("trees/*.json"):
+        listed.unlink()  # a cache that was filled in another way does not say which files are missing from it
+    (said,) = ask("some/shards")
+    assert said.startswith("AssetError: some/shards: the list of its files is not in the hub's cache")
 
 
 # --- the course -----------------------------------------------------------------------------------------------------
@@ -392,6 +563,7 @@ def test_a_budget_with_an_id_needs_the_hub_and_asks_it_nothing_yet(hub):
     budget = profiles.resolve("text_classification", "smoke", {"dataset": "some/glue"})
     assert budget.needs_hub
     assert budget.columns() == {}
+    assert (budget.text_column, budget.label_column) == (None, None)  # none is recorded that was not read
     assert hub.requests == []
     assert profiles.resolve("text_classification", "smoke", {"dataset": "some/x", "text_column": "text"}).columns() == {
         "text_column": "text"
@@ -418,3 +590,12 @@ def test_an_audit_takes_an_id_and_says_which_columns_it_read(hub, capsys):
     assert "there is no file some/pairs; instruction data is read from files" in capsys.readouterr().err
     assert cli.main(["audit", "some/nothing"]) == 2
     assert "the hub has no data set 'some/nothing'" in capsys.readouterr().err
+
+
+def test_an_audit_says_once_what_was_read_of_each_table(hub, capsys):
+    assert cli.main(["audit", "some/judged", "--validation", "some/judged", "--test", "some/glue", "--json"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "ftlab: some/judged: the texts are its column 'sentence', the labels 'label'",
+        "ftlab: some/glue: the texts are its column 'sentence', the labels 'label'; the test rows are its split "
+        "'validation', since it has no split 'test' with labels that its training rows have",
+    ]

@@ -91,14 +91,15 @@ def labels(work: HandedIn) -> Answer:
 def _other_texts(work: HandedIn, name: str) -> list[str]:
     """Return the ids of training rows whose recorded tokens are mostly those of another text, if many are."""
     recorded = work.json(name).get("train_tokens")
-    ids = (work.texts(name, "train_rows") or [])[: len(recorded) if isinstance(recorded, list) else 0]
+    recorded = recorded if isinstance(recorded, list) else []
+    ids = (work.texts(name, "train_rows") or [])[: len(recorded)]
     try:
         model = saved_models.classifier(work if "/" not in name else Run(work, name.partition("/")[0]))
     except (BadInput, CannotCheck, NotHandedIn):
         return []  # for `weights` to say
     texts = work.part("train").set_index("id")["text"]
     found = []
-    for one, tokens in zip(ids, recorded or [], strict=False):
+    for one, tokens in zip(ids, recorded, strict=False):
         wanted = {*model.tokenizer(texts[one], truncation=True, max_length=model.max_length)["input_ids"]}
         there = {token for token in tokens if isinstance(token, int)} if isinstance(tokens, list) else set()
         if len(wanted & there) < len(wanted) * SAME_TOKENS:

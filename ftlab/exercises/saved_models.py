@@ -84,7 +84,7 @@ def require_labels(model: Sequence[str], rows: Sequence[str]) -> None:
 
 
 def base_classifier(work: HandedIn, labels: list[str]) -> PreTrainedModel:
-    """Return the base of `work` in float32, with a fresh head for `labels`. Raises CourseError if it cannot be loaded."""
+    """Return the base of `work`, in float32, with a fresh head for `labels`. Raises CourseError if it is not there."""
     if "base" not in work.loaded:
         work.loaded["base"] = loading.encoder(work.attempt["model"], labels)
     return work.loaded["base"]

@@ -110,6 +110,7 @@ def served(tmp_path_factory):
         three = {f"{name}.csv": numbered for name in "abc"} | {"README.md": f"---\nconfigs:\n{card}---\n"}
         add("legacy", {**three, "dataset_infos.json": json.dumps(old)})
         add("legacy_one", {"train.csv": numbered, "dataset_infos.json": json.dumps({"some--name": old["b"]})})
+        add("legacy_other", {"train.csv": numbered, "dataset_infos.json": json.dumps(old)})
         for name, test in {
             "nan": [None] * 9,
             "na": ["NA"] * 9,
@@ -223,7 +224,8 @@ def test_the_names_of_labels_come_from_the_card(hub):
 
 
 @pytest.mark.parametrize(
-    ("name", "labels"), [("legacy:a", "xyx"), ("legacy:b", "pqp"), ("legacy:c", "010"), ("legacy_one", "pqp")]
+    ("name", "labels"),
+    [("legacy:a", "xyx"), ("legacy:b", "pqp"), ("legacy:c", "010"), ("legacy_one", "pqp"), ("legacy_other", "010")],
 )
 def test_the_names_of_labels_come_from_the_entry_of_an_old_card_for_the_configuration(hub, name, labels):
     assert sources.read(f"some/{name}")["label"].tolist()[:3] == list(labels)

@@ -33,7 +33,7 @@ def test_a_level_that_was_not_begun_is_not_started(capsys, somewhere, name):
     assert code == 3
     assert out.splitlines() == [
         level.title,
-        f"NOT STARTED: nothing is handed in in {somewhere / 'work' / level.name}; work through the notebook "
+        f"NOT STARTED: nothing is recorded in {somewhere / 'work' / level.name}; work through the notebook "
         f"{level.notebook}",
     ]
     assert list(somewhere.iterdir()) == []

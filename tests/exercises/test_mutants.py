@@ -198,10 +198,25 @@ def unnamed_labels(folder: Path, file: Path) -> None:
     )
 
 
+def texts_of_others(folder: Path, file: Path) -> None:
+    """Texts that have lost their ids: the rows before, and what the Trainer read after."""
+    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    texts = [line["text"] for line in lines]
+    for line, text in zip(lines, reversed(texts), strict=True):
+        line["text"] = text
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+
+def tokens_of_others(folder: Path, file: Path) -> None:
+    """The Trainer read the texts in another order than their ids and labels."""
+    edit(folder / "log.json", lambda log: log["train_tokens"].reverse())
+
+
 EDITS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
     "copied predictions": ("again", copied_predictions),
     "predictions of another model": ("again", predictions_of_another_model),
     "labels shuffled in the rows": ("source", shuffled_rows),
+    "tokens of other texts": ("labels", tokens_of_others),
     "predictions in another order": ("labels", swapped_predictions),
     "one label of another row": ("labels", another_label_alone),
     "the loss of the test rows under the ids of validation": ("chosen", loss_of_the_test_rows),
@@ -242,6 +257,21 @@ def test_level_1_trained_another_way_is_refused_by_its_own_rule(mutant, file, tm
     rule, way = TRAININGS[mutant]
     result = check("level1", hand_ins.level1(tmp_path / "level1", file, way))
     assert refused(result) == {rule}, str(result)
+
+
+def test_texts_under_the_ids_of_others_are_refused(first, file, tmp_path):
+    """Nearly everything that is computed from texts is then wrong, too."""
+    folder = copied(first, tmp_path / "level1")
+    texts_of_others(folder, file)
+    assert "source" in refused(check("level1", folder))
+
+
+def test_one_more_evaluation_after_the_training_is_not_taken_for_the_choice(first, tmp_path):
+    """`trainer.evaluate(test)` adds a line to the log, at the last step."""
+    folder = copied(first, tmp_path / "level1")
+    edit(folder / "log.json", lambda log: log["log_history"].append({**log["log_history"][-2], "eval_loss": 9.0}))
+    edit(folder / "log.json", lambda log: log["log_history"][-1].update(step=log["global_step"]))
+    assert refused(check("level1", folder)) == set()
 
 
 # --- Level 2 ---------------------------------------------------------------------------------------------------------

@@ -230,7 +230,7 @@ ASK = {
     "cells": "profile = 'cpu'",
     "record": "import json, os\nfrom pathlib import Path\nfolder = Path(os.environ['FTLAB_WORK_FOLDER']) / {level!r}\n"
     "folder.mkdir(parents=True)\n(folder / 'attempt.json').write_text(json.dumps({{'level': {level!r}, 'format': 1, "
-    "'profile': profile, 'model': 'tiny-distilbert'}}))",
+    "'profile': profile, 'model': 'tiny-distilbert', 'dataset': 'mini_reviews'}}))",
 }
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +33,7 @@ LARGEST = 2_000_000_000  # bytes of the files of a configuration; more is a down
 DATA_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 CARD, MORE_CARD, OLD_CARD = "README.md", ".huggingface.yaml", "dataset_infos.json"
 NO_ROWS = (OLD_CARD, "dataset_info.json", "dataset_dict.json", "config.json")  # JSON, but no data
+PAPERS = ("README", "LICENSE", "LICENCE", "NOTICE", "CITATION", "CHANGELOG", "REQUIREMENTS")  # whatever their type
 CONVERTED = "refs/convert/parquet"  # the branch in which a hub keeps Parquet files that it made of a data set
 FEW = 200  # the most classes that a column of labels is found by
 VALIDATIONS = ("validation", "valid", "val", "dev", "eval")  # what data sets call their split of validation rows
@@ -251,7 +253,8 @@ def _is_data(name: str) -> bool:
 def _may_be_of_a_split(name: str) -> bool:
     """Whether a file may be one of rows, in a form that is read here or not: no card and no script."""
     path = PurePosixPath(name)
-    return _is_inside(path) and path.suffix != ".py" and path.name not in (CARD, MORE_CARD, *NO_ROWS)
+    other = path.suffix in (".py", ".md") or path.stem.upper() in PAPERS or path.name in (MORE_CARD, *NO_ROWS)
+    return _is_inside(path) and not other
 
 
 def _is_inside(path: PurePosixPath) -> bool:
@@ -379,6 +382,8 @@ def _files_of(dataset: str, name: str, entry: Mapping[str, Any], names: Sequence
 
     with tempfile.TemporaryDirectory(prefix="ftlab-") as place:
         folder = Path(place).resolve() / "repository"
+        if not any(_patterns(entry)):
+            _require_small_letters(dataset, names)
         for file in names:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).touch()
@@ -391,11 +396,23 @@ def _files_of(dataset: str, name: str, entry: Mapping[str, Any], names: Sequence
                 for split, some in found.items()
             }
         except Exception as problem:  # FileNotFoundError, ValueError, and classes that only `datasets` knows
-            reason = _reason(problem, folder)
+            packed = isinstance(problem, zipfile.BadZipFile)  # as an empty file with its name is
+            reason = "it looks for rows in .zip files" if packed else _reason(problem, folder)
             raise BadInput(
                 f"the configuration {name} of {dataset} has no files that are read here ({reason}); expected "
                 f"{', '.join(DATA_TYPES)} files, so choose another configuration or data set"
             ) from problem
+
+
+def _require_small_letters(dataset: str, names: Sequence[str]) -> None:
+    """Raise BadInput for Train.CSV, which `datasets` passes over, so that the file beside it would be trained on."""
+    for name in names:
+        ending = PurePosixPath(name).suffix
+        if ending.lower() in DATA_TYPES and ending not in DATA_TYPES:
+            raise BadInput(
+                f"{dataset} has the file {wording.shown(name)}, whose ending {ending} is not read beside other files; "
+                f"expected {', '.join(DATA_TYPES)}, so download it and give its path"
+            )
 
 
 def _reason(problem: Exception, folder: Path) -> str:
@@ -434,7 +451,7 @@ def _licence(card: Mapping[str, Any]) -> str:
 
 def _require_size(configuration: Configuration, sizes: Mapping[str, int]) -> None:
     """Raise BadInput if the files of the splits that may be read are larger than LARGEST."""
-    splits = {configuration.train, "test", configuration.validation} & configuration.files.keys()
+    splits = configuration.files.keys() - set(configuration.unused)
     size = sum(sizes[file] for split in splits for file in configuration.files[split])
     if size > LARGEST:
         raise BadInput(

@@ -505,6 +505,25 @@ def test_what_is_in_the_cache_is_read_when_the_hub_answers_badly_or_has_it_no_mo
         assert again.attrs["provenance"] == first.attrs["provenance"]
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["train.txt", "test.csv"], "the same data file format for all splits"),
+        (["train.zip", "test.jsonl"], "it looks for rows in .zip files"),
+        (["Train.CSV", "test.csv"], "has the file Train.CSV, whose ending .CSV is not read beside other files"),
+    ],
+)
+def test_the_test_split_is_not_taken_for_training_where_the_training_rows_are_of_another_type(names, said):
+    with pytest.raises(BadInput, match=said):
+        hub_datasets._files_of("some/x", "default", {"config_name": "default"}, names)
+
+
+def test_papers_beside_the_rows_are_not_taken_for_them():
+    names = ["data.csv", "LICENSE.txt", "requirements.txt", "notes.md", "more.md", "load.py", "dataset_infos.json"]
+    rows = [name for name in names if hub_datasets._may_be_of_a_split(name)]
+    assert hub_datasets._files_of("some/x", "default", {"config_name": "default"}, rows) == {"train": ("data.csv",)}
+
+
 def test_what_is_too_large_is_not_downloaded(hub):
     with pytest.raises(BadInput, match="choose a smaller configuration"):
         sources.read("some/large")

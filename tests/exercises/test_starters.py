@@ -393,3 +393,10 @@ def test_the_solution_rehearses_in_smoke_and_completes_no_level(level, tmp_path)
     } == {}
     assert done.result.state.startswith("REHEARSAL")
     assert not done.result.done
+
+
+def test_stored_outputs_name_no_folder_of_a_machine(repository):
+    for path in (repository / "exercises").rglob("*.ipynb"):
+        outputs = [cell.get("outputs", []) for cell in nbformat.read(path, as_version=4).cells]
+        said = nbformat.v4.new_output("stream", text=str(outputs))["text"]
+        assert not re.search(r"/(work|home|root|tmp|Users)/\w", said), path

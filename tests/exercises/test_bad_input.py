@@ -173,6 +173,10 @@ def test_whatever_stands_in_a_json_file_gets_an_answer_and_never_a_traceback(hon
     lines = name.endswith("l")
     text = file.read_text(encoding="utf-8")
     text = f"[{','.join(text.splitlines())}]" if lines else text
+    if name.endswith("log.json") and "train_tokens" in text:  # two short lists stand for all
+        text = json.dumps(
+            {**json.loads(text), "train_tokens": [ids[:3] for ids in json.loads(text)["train_tokens"][:2]]}
+        )
     failures, refused = [], set()
     for what, value in every_change(text):
         if lines and not isinstance(value, list):

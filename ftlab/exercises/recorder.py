@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ftlab import files
+from ftlab.data import sources
 from ftlab.errors import BadInput
 from ftlab.exercises.handed_in import ATTEMPT, EARLIER, FORMAT, HandedIn
 from ftlab.exercises.manifest import Level
@@ -68,6 +69,8 @@ class Recorder:
             for split, rows in (("train", train), ("validation", validation), ("test", test))
             for number, text, label in zip(rows["id"], rows["text"], rows["label"], strict=True)
         ]
+        if origin := _origin(train):  # of a data set on the hub, with its commit
+            self._about["origin"] = origin
         self._begin_with({"rows.jsonl": lines})
 
     def instructions(self, rows: Any, prompts: Any) -> None:
@@ -309,6 +312,14 @@ def _plain(value: Any) -> Any:
 
 def _ids(rows: Any) -> list[str] | None:
     return list(map(str, rows["id"])) if rows is not None and "id" in getattr(rows, "column_names", ()) else None
+
+
+def _origin(rows: Dataset) -> str:
+    """Return where rows of `sources.load` came from; "" for rows that were made otherwise."""
+    try:
+        return sources.provenance(rows).origin
+    except (ValueError, TypeError):
+        return ""
 
 
 def _require_texts(rows: Sequence[Mapping[str, Any]], fields: Sequence[str], name: str) -> None:

@@ -274,6 +274,10 @@ def test_one_more_evaluation_after_the_training_is_not_taken_for_the_choice(firs
     assert refused(check("level1", folder)) == set()
 
 
+def test_the_try_records_where_its_rows_came_from(first, file):
+    assert json.loads((first / "attempt.json").read_text())["origin"] == str(file)
+
+
 # --- Level 2 ---------------------------------------------------------------------------------------------------------
 
 

@@ -260,10 +260,7 @@ def begin(name: str, parameters: Mapping[str, Any] | None = None, **overrides: A
     profile = given.pop("profile", "cpu")
     budget = profiles.resolve(slug, profile, {"seed": 0, **given})
     quiet()
-    if not budget.needs_hub:
-        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", **{WENT_OFFLINE: "1"})
-    elif os.environ.get(WENT_OFFLINE):
-        raise BadInput("this kernel went offline for another profile, for good; restart the kernel and run it again")
+    go_offline_unless(budget.needs_hub)
     budget = auto_budget.fitted(budget)
     folder = Path(os.environ.get(RUN_FOLDER) or _beside_the_notebooks() / "runs" / "notebook" / name).absolute()
     _take(folder, name)
@@ -274,6 +271,17 @@ def begin(name: str, parameters: Mapping[str, Any] | None = None, **overrides: A
     random.seed(budget.seed)
     np.random.seed(budget.seed)
     return Lesson(name, budget, folder)
+
+
+def go_offline_unless(needs_hub: bool) -> None:
+    """Cut the libraries off the hub for good, as long as this process lives, unless the run `needs_hub`.
+
+    Call it before importing transformers or datasets. Raises BadInput if the hub is needed and was cut off before.
+    """
+    if not needs_hub:
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", **{WENT_OFFLINE: "1"})
+    elif os.environ.get(WENT_OFFLINE):
+        raise BadInput("this kernel went offline for another profile, for good; restart the kernel and run it again")
 
 
 def _parameters(slug: str, variables: Mapping[str, Any]) -> dict[str, Any]:

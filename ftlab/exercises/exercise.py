@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ftlab.course import profiles
-from ftlab.course.lesson import WENT_OFFLINE
+from ftlab.course.lesson import go_offline_unless
 from ftlab.course.rating_form import Rater
 from ftlab.data import assets, sources
 from ftlab.errors import BadInput
@@ -185,14 +185,8 @@ def begin(name: str, parameters: Mapping[str, Any] | None = None, **overrides: A
         sources.check(settings["dataset"], **columns)
         needed += sources.required_assets(settings["dataset"])
     loading.check(settings["model"])
-    if loading.comes_from_hub(settings["model"]) or sources.comes_from_hub(settings.get("dataset", "")):
-        if os.environ.get(WENT_OFFLINE):
-            raise BadInput(
-                "this kernel went offline for another profile, for good; restart the kernel and run it again"
-            )
-    else:
-        assets.fetch(needed)
-        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", **{WENT_OFFLINE: "1"})
+    go_offline_unless(loading.comes_from_hub(settings["model"]) or sources.comes_from_hub(settings.get("dataset", "")))
+    assets.fetch(needed)
     settings["model"] = _absolute(settings["model"], loading.MODELS)
     if "dataset" in settings:
         settings["dataset"] = _absolute(settings["dataset"], sources.SOURCES)

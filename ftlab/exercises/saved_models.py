@@ -27,14 +27,14 @@ FREE = 1.5  # times the size of the weights that must be free to load them
 SAME_CONFIG = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
-def folder(work: HandedIn, name: str = "model") -> Path:
+def folder(work: HandedIn) -> Path:
     """Return the folder of the saved model in `work`, checked: safetensors, whole, and not larger than the memory.
 
     Raises:
         BadInput: it holds a pickle instead, or is incomplete.
         CannotCheck: it does not fit into the free memory.
     """
-    path = work.path(name)
+    path = work.path("model")
     model_files.checked(path)
     model_files.tensors(path, str(path))
     require_memory(path)

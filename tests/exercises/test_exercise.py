@@ -7,7 +7,7 @@ import pytest
 
 from ftlab.errors import BadInput
 from ftlab.exercises import checker, manifest
-from ftlab.exercises.exercise import begin, work_folder
+from ftlab.exercises.exercise import WORK, begin, work_folder
 
 
 @pytest.fixture
@@ -78,11 +78,11 @@ def test_the_solution_of_a_step_is_the_cell_of_the_solution_notebook(level1, cap
 def test_the_work_folder_is_beside_the_exercises(tmp_path, monkeypatch):
     monkeypatch.delenv("FTLAB_WORK_FOLDER", raising=False)
     for here, expected in (
-        ("exercises", "work/level1"), ("exercises/solutions", "work/solutions/level1"), ("mine", "mine/work/level1"),
+        ("exercises", (WORK,)), ("exercises/solutions", (WORK, "solutions")), ("mine", ("mine", WORK)),
     ):  # fmt: skip
         (tmp_path / here).mkdir(parents=True, exist_ok=True)
         monkeypatch.chdir(tmp_path / here)
-        assert work_folder("level1") == tmp_path / expected
+        assert work_folder("level1") == tmp_path.joinpath(*expected, "level1")
 
 
 @pytest.mark.parametrize("name", ["level1", "level2", "level3"])

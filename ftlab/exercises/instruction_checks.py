@@ -164,8 +164,7 @@ def weights(work: HandedIn) -> Answer:
     for name, tensor in tuned.named_parameters():
         if not torch.isfinite(tensor).all():
             return fix("finite weights", f"NaN in {name}", "model", advice="Lower the learning rate.")
-        rows = min(len(tensor), len(theirs[name])) if name in theirs and tensor.dim() else None
-        moved += name not in theirs or not torch.equal(tensor[:rows].cpu(), theirs[name][:rows].cpu())
+        moved += name not in theirs or saved_models.differs(tensor, theirs[name])
     if not moved:
         return fix("weights that training has moved", f"all {len(theirs)} tensors of the base, unchanged", "model",
                    advice="Record the model that was trained.")  # fmt: skip

@@ -19,6 +19,7 @@ from ftlab.wording import shown, some
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
     from transformers import PreTrainedModel
 
     from ftlab.inference import Classifier
@@ -121,7 +122,7 @@ def moved(work: HandedIn) -> dict[str, bool]:
     _require_full_precision(work)
     base = base_classifier(work, trained.labels)
     ours, fresh = dict(trained.model.named_parameters()), loading_report.fresh_tensors(base)
-    return {name: _differs(name, ours, tensor) for name, tensor in base.named_parameters() if name not in fresh}
+    return {name: _moved(name, ours, tensor) for name, tensor in base.named_parameters() if name not in fresh}
 
 
 def parts(work: HandedIn) -> dict[str, list[str]]:
@@ -145,8 +146,8 @@ def _require_full_precision(work: HandedIn) -> None:
         )
 
 
-def _differs(name: str, ours: Mapping[str, Any], base: Any) -> bool:
-    """Return whether a tensor of the saved model differs from the base's in a bit; a grown vocabulary's may."""
+def _moved(name: str, ours: Mapping[str, Any], base: Any) -> bool:
+    """Return whether a tensor of the saved model `differs` from the base's. Raises BadInput if it is none like it."""
     import torch
 
     if name not in ours or ours[name].shape[1:] != base.shape[1:]:
@@ -156,8 +157,16 @@ def _differs(name: str, ours: Mapping[str, Any], base: Any) -> bool:
         raise BadInput(
             f"the tensor {name} of the saved model holds NaN; the training diverged: lower the learning rate"
         )
-    rows = min(len(found), len(base)) if base.dim() else None
-    return not torch.equal(found[:rows], base.detach().cpu()[:rows]) if rows else not torch.equal(found, base)
+    return differs(found, base)
+
+
+def differs(found: torch.Tensor, base: torch.Tensor) -> bool:
+    """Return whether `found` differs from `base` in a bit; of a grown vocabulary, in the rows that both have."""
+    import torch
+
+    found, base = found.detach().cpu(), base.detach().cpu()
+    rows = min(len(found), len(base)) if found.dim() and base.dim() else 0
+    return not torch.equal(found[:rows], base[:rows]) if rows else not torch.equal(found, base)
 
 
 def roughly(arguments: Mapping[str, Any]) -> bool:

@@ -56,12 +56,20 @@ def pinned() -> dict[str, str]:
     return dict(line.split("==", 1) for line in lines if re.match(r"[A-Za-z0-9._-]+==", line))
 
 
+def required() -> set[str]:
+    """Return the names of the packages that the course itself needs: those of no optional extra."""
+    lines = metadata.requires("ftlab") or []
+    return {re.split(r"[^A-Za-z0-9._-]", line)[0].lower() for line in lines if "extra ==" not in line}
+
+
 def _packages() -> Check:
     differ = []
     for package, version in pinned().items():
         try:
             installed = metadata.version(package)
         except metadata.PackageNotFoundError:
+            if package.lower() not in required():  # of an extra, such as the site
+                continue
             installed = "missing"
         if installed.partition("+")[0] != version:  # 2.13.0+cpu is 2.13.0
             differ.append(f"{package} {installed} (pinned {version})")

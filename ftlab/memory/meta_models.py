@@ -24,7 +24,7 @@ from ftlab.models import loading, meta
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-CONFIGS = Path(__file__).parent / "configs"  # of the hub models, as published: their weights are gigabytes
+CONFIGS = Path(__file__).parent / "configs"  # as published; the weights are large, and may not be on this machine
 # The layers that LoRA adapts by default. Architectures without a preset use the same names, so the names are searched
 # in the model. The last is Phi-3's, which makes queries, keys and values in one matrix.
 QUERY_AND_VALUE = (*PRESETS.values(), ["qkv_proj"])
@@ -38,7 +38,8 @@ def config_of(model: str | PreTrainedConfig) -> Any:
     """Return the transformers config of `model`; hub models need no network.
 
     Args:
-        model: a name of `loading.MODELS`, a folder with a config.json, or a config, which is returned as it is.
+        model: a name of `loading.MODELS` or in `CONFIGS` (a 7B model), a folder with a config.json, or a config, which
+            is returned as it is.
 
     Raises:
         BadInput: there is no such model or config.json, or transformers does not know its architecture.
@@ -47,7 +48,7 @@ def config_of(model: str | PreTrainedConfig) -> Any:
 
     if not isinstance(model, str):
         return model
-    if model in loading.HUB_MODELS:
+    if model in shipped():
         return AutoConfig.from_pretrained(CONFIGS / f"{model.replace('/', '--')}.json")
     folder = loading.folder(model) if model in loading.MODELS else Path(model).expanduser()
     if not (folder / "config.json").is_file():
@@ -62,6 +63,11 @@ def config_of(model: str | PreTrainedConfig) -> Any:
         raise BadInput(
             f"{model} has a config.json that transformers does not know ({problem}); use another model"
         ) from problem
+
+
+def shipped() -> list[str]:
+    """Return the names of the models whose configs are part of the package."""
+    return sorted(path.stem.replace("--", "/") for path in CONFIGS.glob("*.json"))
 
 
 def build(config: PreTrainedConfig, dtype: str) -> Any:
@@ -130,7 +136,8 @@ def adapt(model: Any, *, rank: int, target_modules: Sequence[str] | str | None =
 def quantize(model: Any, *, double: bool = True) -> None:
     """Replace linear layers of a model without weights by 4-bit ones: the layers that transformers would replace.
 
-    The LM head, layers tied to it, and layers of other kinds keep their dtype.
+    The LM head, layers tied to it, and layers of other kinds keep their dtype. So does a classification head: it is new
+    and trains in full, which 4-bit weights cannot (`llm_int8_skip_modules` of BitsAndBytesConfig spares it).
 
     Args:
         model: as `build` returns it. It is changed in place.
@@ -139,8 +146,9 @@ def quantize(model: Any, *, double: bool = True) -> None:
     from transformers import Conv1D
 
     is_converted = transformers_internals.is_converted(model)
+    body = "" if lm_head(model) is not None else f"{model.base_model_prefix}."
     for name, module in list(model.named_modules()):
-        if type(module) in (nn.Linear, Conv1D) and is_converted(name):
+        if type(module) in (nn.Linear, Conv1D) and name.startswith(body) and is_converted(name):
             in_features, out_features = module.weight.shape if isinstance(module, Conv1D) else module.weight.shape[::-1]
             model.set_submodule(name, FourBitLinear(in_features, out_features, module.bias, double))
 

@@ -195,11 +195,24 @@ def test_by_default_lora_adapts_queries_and_values_with_or_without_a_preset(arch
     assert meta_models.adapt(built, rank=1).peft_config["default"].target_modules == set(names)
 
 
-def test_the_configs_of_all_hub_models_are_part_of_the_package(repository):
-    names = {path.name for path in meta_models.CONFIGS.glob("*.json")}
-    assert names == {f"{name.replace('/', '--')}.json" for name in loading.HUB_MODELS}
+def test_the_configs_of_all_real_models_and_of_a_7b_model_are_part_of_the_package(repository):
+    a_7b = "mistral-7b"
+    assert set(meta_models.shipped()) == {*loading.HUB_MODELS, *loading.MODEL_ASSETS, a_7b}
+    # Embeddings and head; in each layer attention with 8 of 32 heads for keys and values, a gated MLP and two norms.
+    assert sum(part.numel() for part in meta_models.build(meta_models.config_of(a_7b), "bfloat16").parameters()) == (
+        2 * 32000 * 4096 + 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096) + 4096
+    )
     project = tomllib.loads((repository / "pyproject.toml").read_text())
     assert "memory/configs/*.json" in project["tool"]["setuptools"]["package-data"]["ftlab"]
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("model", loading.MODEL_ASSETS)
+def test_the_shipped_config_is_that_of_the_weights(model):
+    of_weights = AutoConfig.from_pretrained(loading.folder(model)).to_dict()
+    shipped = meta_models.config_of(model).to_dict()
+    different = {name for name in of_weights.keys() | shipped if of_weights.get(name) != shipped.get(name)}
+    assert different <= {"_name_or_path", "dtype", "transformers_version"}
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +321,20 @@ def test_an_encoder_gets_a_classification_head_and_a_decoder_its_lm_head():
     assert small(config=encoder).logits < 10_000 < small().logits
     assert meta_models.lm_head(meta_models.build(encoder, "float32")) is None
     assert small("lora", encoder).trainable == 16 * 2 * 2 * (64 + 64) + 2 * (64 + 1)
+
+
+@pytest.mark.parametrize("model", ["minilm", "distilbert-base-uncased"])
+def test_an_encoder_in_4_bits_keeps_a_head_that_trains(no_network, model):
+    """transformers would pack the head, too, and PEFT then fails to train it."""
+    few, lora = (footprint.estimate(model, method=method, batch_size=2, length=16) for method in ("qlora", "lora"))
+    assert (few.trainable, few.parameters) == (lora.trainable, lora.parameters)
+    assert (few.gradients, few.optimizer) == (lora.gradients, lora.optimizer)
+    built = meta_models.build(meta_models.config_of(model), "float32")
+    embeddings = sum(
+        part.numel() for name, part in built.base_model.named_parameters() if name.startswith("embeddings.")
+    )
+    packed = 4 * embeddings + (lora.parameters - embeddings - lora.trainable) / 2 + 4 * lora.trainable
+    assert packed < few.weights < 1.1 * packed < lora.weights
 
 
 def test_padding_costs_a_mask_in_each_layer():

@@ -1,0 +1,338 @@
+"""Should you fine-tune? A few rules judge seven approaches, each with its reason and its source.
+
+advice.toml has the rules: a condition in words, the verdict, why, and where it comes from. `CONDITIONS` has the same
+conditions as code, under the same ids. `advice_evidence` has what settles the rules that clash, and what prompts cost.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlab.course import advice_input
+from ftlab.course.advice_evidence import break_even as break_even
+from ftlab.course.advice_evidence import settled_by_measurement as settled_by_measurement
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TASKS = ("classification", "generation", "documents")
+PROMPTED = ("prompting", "few-shot prompting", "RAG")
+TRAINED = ("frozen features", "full fine-tuning", "LoRA", "QLoRA")
+APPROACHES = (*PROMPTED, *TRAINED)
+VERDICTS = ("ruled out", "not now", "possible", "recommended")  # from worst to best
+COLLECT_ROWS = "collect rows"  # what comes first where no approach is possible yet
+# The model that is judged if none is named: the course's own, DistilBERT with two labels and SmolLM2.
+PARAMETERS = {"classification": 66_955_010, "generation": 134_515_008, "documents": 134_515_008}
+
+
+@cache
+def _rules_file() -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent / "advice.toml").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is known of a task; the arguments of `advise`, checked."""
+
+    task: str
+    rows: int
+    model_parameters: float
+    gpu_gb: float
+    memory_gb: float | None
+    knowledge_changes: bool
+    format_matters: bool
+    questions_a_day: int
+    prompt_reaches: float | None
+    wanted: float | None
+    many_tasks: bool
+
+    @property
+    def labels(self) -> bool:
+        """Whether the answer is a label, and not text."""
+        return self.task == "classification"
+
+    @property
+    def facts(self) -> bool:
+        """Whether the answers need facts that change or stand in documents."""
+        return self.knowledge_changes or self.task == "documents"
+
+    @property
+    def prompt_enough(self) -> bool:
+        """Whether the prompt reaches what is wanted."""
+        return self.prompt_reaches is not None and self.wanted is not None and self.prompt_reaches >= self.wanted
+
+    @property
+    def prompt_short(self) -> bool:
+        """Whether the prompt was tried and stays below what is wanted."""
+        return self.prompt_reaches is not None and self.wanted is not None and self.prompt_reaches < self.wanted
+
+    @property
+    def large(self) -> bool:
+        """Whether the model has more than a billion parameters."""
+        return self.model_parameters > bounds()["billion"]
+
+    @property
+    def often(self) -> bool:
+        """Whether the model is asked so often that long prompts cost more than a training."""
+        return self.questions_a_day >= bounds()["often"]
+
+    def needed(self, approach: str, *, on_gpu: bool) -> float:
+        """GB that training by `approach` takes: bytes for each parameter, and room for activations and libraries."""
+        memory = _rules_file()["memory"]
+        return memory["on_gpu" if on_gpu else "on_cpu"][approach] * self.model_parameters / 1e9 + memory["room_gb"]
+
+    def on_gpu(self, approach: str) -> bool:
+        """Whether the GPU holds the training."""
+        return approach in TRAINED and self.needed(approach, on_gpu=True) <= self.gpu_gb
+
+    def on_cpu(self, approach: str) -> bool:
+        """Whether the machine's free memory holds the training."""
+        free = bounds()["assumed_memory_gb"] if self.memory_gb is None else self.memory_gb
+        return approach in TRAINED and self.needed(approach, on_gpu=False) <= free
+
+    def fits(self, approach: str) -> bool:
+        """Whether the training fits where it would end in a reasonable time: a large model needs the GPU."""
+        return self.on_gpu(approach) or (not self.large and self.on_cpu(approach))
+
+
+def bounds() -> dict[str, float]:
+    """Return the numbers in which the rules count, such as the rows from which full fine-tuning is recommended."""
+    return _rules_file()["bounds"]
+
+
+def _between(low: str, value: float, high: str | None = None) -> bool:
+    """Whether `value` is at least the bound `low`, and below the bound `high`."""
+    return bounds()[low] <= value and (high is None or value < bounds()[high])
+
+
+def _text_from(low: str, case: Case, high: str | None = None) -> bool:
+    return not case.labels and _between(low, case.rows, high)
+
+
+# The conditions of the rules in advice.toml, by id. Those of memory depend on the approach, too.
+CONDITIONS: dict[str, Callable[[Case, str], bool]] = {
+    # prompting
+    "prompt_first": lambda case, _: case.prompt_reaches is None and not case.facts,
+    "prompt_enough": lambda case, _: case.prompt_enough,
+    "training_not_needed": lambda case, _: case.prompt_enough,
+    "prompt_short": lambda case, _: case.prompt_short,
+    "no_bar": lambda case, _: case.prompt_reaches is not None and case.wanted is None,
+    "prompt_lacks_facts": lambda case, _: case.facts,
+    # few-shot prompting
+    "no_example": lambda case, _: case.rows == 0,
+    "handful": lambda case, _: 0 < case.rows < bounds()["few"],
+    "examples_in_prompt": lambda case, _: bounds()["few"] <= case.rows <= bounds()["frozen"],
+    "more_than_a_prompt_holds": lambda case, _: case.rows > bounds()["frozen"],
+    # RAG
+    "facts_to_look_up": lambda case, _: not case.labels and case.facts,
+    "training_teaches_no_facts": lambda case, _: not case.labels and case.facts and not case.format_matters,
+    "form_beside_facts": lambda case, _: not case.labels and case.facts and case.format_matters,
+    "rag_any_amount": lambda case, _: not case.labels and not case.facts and not case.format_matters,
+    "rag_brings_no_form": lambda case, _: not case.labels and not case.facts and case.format_matters,
+    "rag_gives_no_label": lambda case, _: case.labels and not case.facts,
+    "labels_change": lambda case, _: case.labels and case.facts,
+    "refit_in_seconds": lambda case, _: case.labels and case.facts and _between("frozen", case.rows),
+    # frozen features
+    "head_gives_labels": lambda case, _: not case.labels,
+    "nothing_to_train_on": lambda case, _: case.rows < 2,
+    "frozen_below_100": lambda case, _: case.labels and 2 <= case.rows < bounds()["frozen"],
+    "frozen_first": lambda case, _: case.labels and _between("frozen", case.rows, "full"),
+    "frozen_as_bar": lambda case, _: case.labels and _between("full", case.rows) and not case.facts,
+    # how many rows
+    "too_few_rows": lambda case, _: 2 <= case.rows < bounds()["frozen"],
+    "full_or_frozen": lambda case, _: case.labels and _between("frozen", case.rows, "full"),
+    "full_from_500": lambda case, _: case.labels and _between("full", case.rows) and not case.large,
+    "hundred_answers": lambda case, _: _text_from("frozen", case, "hundreds"),
+    "no_reason_yet": lambda case, _: (
+        _text_from("hundreds", case, "many") and not (case.format_matters or case.often or case.prompt_short)
+    ),
+    "form_is_learned": lambda case, _: _text_from("hundreds", case) and case.format_matters,
+    "gap_to_close": lambda case, _: _text_from("hundreds", case) and case.prompt_short,
+    "asked_often": lambda case, _: _text_from("hundreds", case) and case.often,
+    "thousand_answers": lambda case, _: _text_from("many", case),
+    # how large a model
+    "billions_in_full": lambda case, _: case.large,
+    "lora_above_a_billion": lambda case, _: case.large and _between("frozen", case.rows),
+    "small_model_in_full": lambda case, _: not case.large and case.fits("full fine-tuning") and not case.many_tasks,
+    "lora_saves_memory": lambda case, _: (
+        not case.large and _between("frozen", case.rows) and not case.fits("full fine-tuning") and case.fits("LoRA")
+    ),
+    "many_adapters": lambda case, _: case.many_tasks and _between("frozen", case.rows),
+    "lora_reaches_its_limit": lambda case, _: case.rows > bounds()["lora_most"] and case.fits("full fine-tuning"),
+    "four_bits_not_needed": lambda case, _: case.fits("LoRA"),
+    "four_bits_to_fit": lambda case, _: _between("frozen", case.rows) and not case.fits("LoRA") and case.fits("QLoRA"),
+    # memory
+    "does_not_fit": lambda case, approach: (
+        case.memory_gb is not None and not case.on_gpu(approach) and not case.on_cpu(approach)
+    ),
+    "memory_not_given": lambda case, approach: (
+        case.memory_gb is None and not case.on_gpu(approach) and not case.on_cpu(approach)
+    ),
+    "days_on_a_cpu": lambda case, approach: case.large and not case.on_gpu(approach) and case.on_cpu(approach),
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What `advise` returns: the approach to try first, all approaches in order, and the rules that applied."""
+
+    case: Case
+    first: str
+    judged: pd.DataFrame  # index approach, in the order to try; columns verdict and because
+    rules: pd.DataFrame  # index approach and rule; columns effect, when, why, source
+
+    def table(self) -> pd.DataFrame:
+        """Return the approaches (index) in the order to try them, with columns `verdict` and `because`."""
+        return self.judged.copy()
+
+    def __repr__(self) -> str:
+        lines = [f"{name}: {line['verdict']}; {line['because']}" for name, line in self.judged.iterrows()]
+        return "\n".join([f"First: {self.first}.", *lines])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(str(name))}</th><td>{html.escape(line['verdict'])}</td>"
+            f"<td style='text-align:left'>{html.escape(line['because'])}</td></tr>"
+            for name, line in self.judged.iterrows()
+        )
+        head = "<tr><th>approach</th><th>verdict</th><th style='text-align:left'>because</th></tr>"
+        return f"<p>First: <b>{html.escape(self.first)}</b></p><table>{head}{cells}</table>"
+
+
+def advise(
+    *,
+    task: str,
+    rows: int,
+    model_parameters: float | None = None,
+    gpu_gb: float = 0,
+    memory_gb: float | None = None,
+    knowledge_changes: bool = False,
+    format_matters: bool = False,
+    questions_a_day: int = 100,
+    prompt_reaches: float | None = None,
+    wanted: float | None = None,
+    many_tasks: bool = False,
+) -> Advice:
+    """Judge prompting, few-shot prompting, RAG, frozen features, full fine-tuning, LoRA and QLoRA for your task.
+
+    Args:
+        task: "classification", "generation" (answers, instructions, style, format) or "documents" (questions that your
+            documents answer).
+        rows: labelled rows, or instructions with their answers.
+        model_parameters: of the model that you would train, such as 2.7e9; by default that of the course's own model
+            for the task.
+        gpu_gb: memory of the GPU in GB; 0 for none.
+        memory_gb: free memory of the machine in GB; None if you do not know it.
+        knowledge_changes: the answers depend on facts that change often.
+        format_matters: the answer must have a certain form or style.
+        questions_a_day: how often the model is asked.
+        prompt_reaches: the accuracy or exact match that a prompt reaches already, 0 to 1; None if not tried.
+        wanted: the accuracy or exact match that is good enough, 0 to 1; None if nobody said.
+        many_tasks: several specialised models are to share one base.
+
+    Returns:
+        The advice. `first` is the approach to try first, `table()` has all of them with a verdict and a reason, and
+        `rules` has every rule that applied, with its source.
+
+    Raises:
+        BadInput: a value is impossible, such as 7 for model_parameters, where 7e9 was meant.
+
+    >>> advise(task="documents", rows=0, knowledge_changes=True).first
+    'RAG'
+    """
+    import pandas as pd
+
+    advice_input.check_task("task", task, TASKS)
+    advice_input.check_count("rows", rows)
+    if model_parameters is not None:
+        advice_input.check_parameters("model_parameters", model_parameters)
+    advice_input.check_gb("gpu_gb", gpu_gb, "0 for no GPU")
+    if memory_gb is not None:
+        advice_input.check_gb("memory_gb", memory_gb, "None if you do not know it")
+    for name, flag in (
+        ("knowledge_changes", knowledge_changes), ("format_matters", format_matters), ("many_tasks", many_tasks),
+    ):  # fmt: skip
+        advice_input.check_flag(name, flag)
+    advice_input.check_count("questions_a_day", questions_a_day)
+    for name, share in (("prompt_reaches", prompt_reaches), ("wanted", wanted)):
+        if share is not None:
+            advice_input.check_share(name, share)
+    case = Case(
+        task, int(rows), PARAMETERS[task] if model_parameters is None else float(model_parameters), float(gpu_gb),
+        None if memory_gb is None else float(memory_gb), bool(knowledge_changes), bool(format_matters),
+        int(questions_a_day), prompt_reaches, wanted, bool(many_tasks),
+    )  # fmt: skip
+
+    applied = {approach: _applying(case, approach) for approach in APPROACHES}
+    verdicts = {approach: min((rule["effect"] for rule in found), key=VERDICTS.index)
+                for approach, found in applied.items()}  # fmt: skip
+    judged = pd.DataFrame(
+        [
+            {"approach": approach, "verdict": verdicts[approach], "because": _because(case, approach, found, verdicts)}
+            for approach, found in applied.items()
+        ]
+    ).set_index("approach")
+    order = sorted(APPROACHES, key=lambda approach: (-VERDICTS.index(verdicts[approach]), _turn(case, approach)))
+    rules = pd.DataFrame(
+        [
+            {"approach": approach, "rule": rule["id"]} | {key: rule[key] for key in ("effect", "when", "why", "source")}
+            for approach in order
+            for rule in applied[approach]
+        ]
+    ).set_index(["approach", "rule"])
+    can = VERDICTS.index(verdicts[order[0]]) >= VERDICTS.index("possible")
+    return Advice(case, order[0] if can else COLLECT_ROWS, judged.loc[order], rules)
+
+
+def _applying(case: Case, approach: str) -> list[dict[str, Any]]:
+    """The rules that apply to an approach; there is always one."""
+    return [
+        rule
+        for rule in _rules_file()["rule"]
+        if approach in rule["approaches"] and CONDITIONS[rule["id"]](case, approach)
+    ]
+
+
+def _because(case: Case, approach: str, found: list[dict[str, Any]], verdicts: dict[str, str]) -> str:
+    """The reasons of the rules that decided."""
+    on_gpu = case.gpu_gb > 0
+    free = "memory_gb not given" if case.memory_gb is None else f"{case.memory_gb:g} GB of free memory"
+    values = vars(case) | {
+        "parameters": _parameters(case.model_parameters),
+        "needed": case.needed(approach, on_gpu=on_gpu) if approach in TRAINED else math.nan,
+        "machine": f"a GPU of {case.gpu_gb:g} GB, {free}" if on_gpu else f"no GPU, {free}",
+    }
+    return "; ".join(rule["because"].format(**values) for rule in found if rule["effect"] == verdicts[approach])
+
+
+def _turn(case: Case, approach: str) -> int:
+    """The place of an approach among those with the same verdict: the least work first, and what the case is about."""
+    order = list(APPROACHES)
+    if case.facts and not case.labels:
+        order.insert(0, order.pop(order.index("RAG")))
+    if case.many_tasks or case.large:
+        order.append(order.pop(order.index("full fine-tuning")))
+    return order.index(approach)
+
+
+def clashes() -> pd.DataFrame:
+    """Return the rules of the tutorials that clash: one, other, clash, how it is settled, and by what; index the id."""
+    import pandas as pd
+
+    return pd.DataFrame(_rules_file()["clash"]).set_index("id")
+
+
+def _parameters(number: float) -> str:
+    """A number of parameters in words.
+
+    >>> _parameters(2.7e9), _parameters(66_955_010)
+    ('2.7 billion', '67 million')
+    """
+    return f"{number / 1e9:.3g} billion" if number >= 1e9 else f"{number / 1e6:.3g} million"

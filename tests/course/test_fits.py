@@ -1,0 +1,131 @@
+import dataclasses
+import json
+
+import psutil
+import pytest
+import torch
+
+from ftlab.course import fits
+from ftlab.course.fits import trainable_here
+from ftlab.data import hub
+from ftlab.errors import BadInput
+from ftlab.memory import footprint, meta_models
+
+
+@pytest.fixture
+def no_network(monkeypatch, empty_home):
+    def refuse(*args, **options):
+        raise AssertionError("nothing is fetched to estimate memory")
+
+    monkeypatch.setattr(hub, "folder", refuse)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A folder with the config of a tiny decoder, and no weights."""
+    meta_models.config_of("gpt2").save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_layer": 1, "n_embd": 48, "n_head": 4}))
+    return str(tmp_path)
+
+
+def test_it_needs_no_network_and_no_weights(no_network):
+    table = trainable_here(["minilm", "distilbert-base-uncased"], memory_gb=8, gpu_gb=0, batch_size=2, length=32)
+    assert list(table.index) == [
+        (model, method) for model in ("minilm", "distilbert-base-uncased") for method in footprint.METHODS
+    ]
+    assert table["fits"].all()
+    assert (table["million parameters"].loc["minilm"] == [22.7, 22.9, 22.9]).all()
+
+
+def test_all_models_of_the_table_have_a_config_in_the_package():
+    assert set(fits.MODELS) <= set(meta_models.shipped())
+
+
+def test_a_line_is_what_the_footprint_predicts(small):
+    table = trainable_here(small, memory_gb=8, gpu_gb=0, batch_size=2, length=32)
+    for method in footprint.METHODS:
+        found = footprint.estimate(small, method=method, batch_size=2, length=32)
+        assert table["GB"][small, method] == round(found.total / 1e9, 1)
+
+
+def test_what_fits_is_compared_at_the_predicted_peak(small):
+    peak = footprint.estimate(small, batch_size=2, length=32).total / 1e9
+    for free, fit in ((peak * 1.001, True), (peak * 0.999, False)):
+        table = trainable_here(small, memory_gb=free, gpu_gb=0, batch_size=2, length=32)
+        assert table["fits"][small, "full"] == fit
+
+
+def test_more_memory_never_makes_a_training_not_fit(small):
+    fit = [trainable_here(small, memory_gb=gb, gpu_gb=0, length=32)["fits"].sum() for gb in (0, 0.05, 0.2, 1, 100)]
+    assert fit == sorted(fit)
+    assert (fit[0], fit[-1]) == (0, 3)
+
+
+def test_a_gpu_keeps_frozen_weights_in_bf16_and_trained_ones_in_fp32(small):
+    on_gpu = trainable_here(small, gpu_gb=8, length=32)
+    assert on_gpu["weights"].tolist() == ["fp32", "bf16", "4 bits"]
+    assert trainable_here(small, gpu_gb=0, length=32)["weights"].tolist() == ["fp32", "fp32", "4 bits"]
+    assert on_gpu.columns.name == "4 x 32 tokens on the GPU, 8.0 GB free"
+
+
+def test_by_default_it_asks_this_machine(small, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    name = trainable_here(small, length=32).columns.name
+    assert name.startswith("4 x 32 tokens on the CPU, ")
+    assert float(name.split(", ")[1].split()[0]) == pytest.approx(psutil.virtual_memory().available / 1e9, rel=0.3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(footprint, "free_memory", lambda device: 24_000_000_000)
+    assert trainable_here(small, length=32).columns.name == "4 x 32 tokens on the GPU, 24.0 GB free"
+
+
+def test_a_7b_model_on_gpus(no_network):
+    """Tutorial A: LoRA of 7B on 8 to 16 GB. In half precision 16 GB just hold it; 8 GB need 4 bits."""
+    table = trainable_here([fits.A_7B], gpu_gb=16)
+    assert table["fits"].tolist() == [False, True, True]
+    assert 14.5 < table["GB"][fits.A_7B, "lora"] < 16
+    assert 4.5 < table["GB"][fits.A_7B, "qlora"] < 8
+    assert table["published"][fits.A_7B, "lora"] == "8 to 16 GB (tutorial A)"
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize(("device", "dtype"), [("cpu", "float32"), ("cuda", "bfloat16")])
+@pytest.mark.parametrize("model", ["microsoft/phi-2", fits.A_7B])
+def test_a_large_model_counted_by_layers_is_the_same_as_counted_whole(model, device, dtype, method):
+    config = meta_models.config_of(model)
+    config.num_hidden_layers = 9
+    for batch_size, length in ((4, 256), (1, 16), (8, 1024)):
+        settings = {"batch_size": batch_size, "length": length, "method": method, "device": device, "dtype": dtype}
+        whole = footprint.estimate(config, checkpointing=True, **settings)
+        found = fits.by_layers(config, **settings)
+        for part in dataclasses.fields(whole):
+            # the allocator's gaps are rounded to whole bytes in each count
+            assert getattr(found, part.name) == pytest.approx(getattr(whole, part.name), rel=0, abs=16), part.name
+
+
+def test_a_shallow_model_is_counted_whole():
+    config = meta_models.config_of(fits.A_7B)
+    config.num_hidden_layers = 2
+    settings = {"batch_size": 1, "length": 16, "method": "lora"}
+    assert fits.by_layers(config, **settings) == footprint.estimate(config, checkpointing=True, **settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"models": []}, "models is empty; expected at least one of minilm, "),
+        ({"models": ["gpt5"]}, "there is no model 'gpt5'"),
+        ({"memory_gb": -1}, "memory_gb is -1; expected a number of GB"),
+        ({"memory_gb": 16384}, "memory_gb is 16384; .*write 8 for 8192 MB"),
+        ({"gpu_gb": "8"}, "gpu_gb is '8'; expected a number of GB .*give 0 for no GPU"),
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number, 1 or more"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; expected a whole number"),
+        ({"length": True}, "length is True; expected a whole number"),
+        ({"models": ["minilm"], "length": 513}, "rows of 513 tokens do not fit a bert model with 512 positions"),
+    ],
+    ids=str,
+)
+def test_an_impossible_value_is_refused_in_one_sentence(given, said):
+    with pytest.raises(BadInput, match=said) as raised:
+        trainable_here(**given)
+    assert "\n" not in str(raised.value)

@@ -12,6 +12,8 @@ from tqdm.auto import tqdm
 
 HEADLESS = "FTLAB_HEADLESS"  # set while notebooks run with nobody before them
 LIVE = "progress.json"  # what a lesson writes into its folder while it trains, and `ftlab run` shows
+CLAIMS = "claims.json"  # the claims of a lesson so far, for `ftlab run` to show
+_IS_WIDGET = any(base.__name__ == "tqdm_notebook" for base in tqdm.__mro__)
 
 
 class Bar(tqdm):
@@ -21,7 +23,27 @@ class Bar(tqdm):
     """
 
     def __init__(self, *iterables: Any, **options: Any) -> None:
-        super().__init__(*iterables, **{**options, "leave": False, "disable": not _watched()})
+        self._output: Any = None
+        widget: dict[str, Any] = {"display": False} if _IS_WIDGET else {}
+        super().__init__(*iterables, **{**options, **widget, "leave": False, "disable": not _watched()})
+        if widget and not self.disable:
+            from IPython.display import display
+
+            self._output = display(self.__dict__["container"], display_id=True)
+
+    def __exit__(self, kind: Any, *more: Any) -> None:
+        """End the bar. It vanishes after fewer steps than were announced, too; after an error it stays."""
+        if kind is None:
+            self.total = self.n
+        super().__exit__(kind, *more)
+
+    def close(self) -> None:
+        """End the bar. In a notebook, its output becomes text: a saved notebook has no widgets any more."""
+        left = str(self) if self.total and self.n < self.total else ""
+        super().close()
+        if self._output:
+            self._output.update({"text/plain": left} if left else {}, raw=True)
+            self._output = None
 
 
 def bar(what: str, **options: Any) -> tqdm:

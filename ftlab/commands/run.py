@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,16 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the lessons that `options` name, and print their results. Return the exit code."""
-    from ftlab.course import runner
+    from ftlab.course import expected_time, profiles, runner
+    from ftlab.course.notebooks import lessons as find
 
     given = read_parameters(options)
     profile = str(given.pop("profile", options.profile))
+    # A time was measured for a profile's own values alone; those are never refused, so this may come first.
+    if not (options.json or given) and profile in profiles.PROFILES:
+        before = expected_time.before_lessons if options.lesson else expected_time.before_the_course
+        for line in before(find(options.lesson), profile):
+            print(line, file=sys.stderr, flush=True)
     folder, results = runner.run(
         options.lesson, profile=profile, parameters=given, out=options.out, watch=not options.json
     )

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,12 @@ from ftlab import files
 from ftlab.data import assets
 from ftlab.errors import BadInput, ClaimFailed, LessonFailed
 from ftlab.internals import papermill as papermill_internals
+from ftlab.internals.papermill import Hook
 from ftlab.progress import HEADLESS
+
+
+def _nothing(index: int, cells: Sequence[Any]) -> None:
+    """Do nothing before or after a cell."""
 
 
 def execute(
@@ -28,7 +33,8 @@ def execute(
     results: Path,
     failed: str,
     less: str = "",
-    before_cell: Callable[[int, Sequence[Any]], None] | None = None,
+    before_cell: Hook = _nothing,
+    after_cell: Hook = _nothing,
 ) -> None:
     """Execute the notebook `source`, in its own folder, into `target`, which is written cell by cell.
 
@@ -41,6 +47,7 @@ def execute(
         failed: where the notebook is if it fails: the end of the error's sentence.
         less: which parameters make it need less memory, for the error.
         before_cell: called before each cell, with its index and all cells.
+        after_cell: the same after each cell, whose outputs are in it then.
 
     Raises:
         BadInput: a cell met a mistake of the user, or the disk is full.
@@ -51,7 +58,7 @@ def execute(
     from nbclient.exceptions import DeadKernelError
 
     name = source.stem
-    papermill_internals.register_engine("ftlab", before_cell or (lambda index, cells: None))
+    papermill_internals.register_engine("ftlab", before_cell, after_cell)
     # The notebook runs in another folder, where a relative cache would be another cache.
     settings = {HEADLESS: "1", "FTLAB_HOME": str(assets.home()), **settings}
     try:

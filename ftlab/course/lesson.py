@@ -26,8 +26,9 @@ from ftlab import files
 from ftlab.course import auto_budget, profiles, records
 from ftlab.data import sources
 from ftlab.errors import BadInput, ClaimFailed
+from ftlab.intervals import Interval
 from ftlab.models import devices, loading
-from ftlab.progress import quiet
+from ftlab.progress import CLAIMS, quiet
 from ftlab.training import checkpoints
 
 if TYPE_CHECKING:
@@ -79,9 +80,17 @@ class Lesson:
         """The splits that were noted by `used`: rows, hash and origin of each."""
         return self._data
 
-    def measure(self, **values: float | None) -> None:
-        """Record `values` in metrics.json, by name. None, and NaN, become null: not measured."""
-        self._metrics.update({name: _plain(value) for name, value in values.items()})
+    def measure(self, **values: float | Interval | None) -> None:
+        """Record `values` in metrics.json, by name; the ends of an interval are <name>_low and <name>_high.
+
+        None, and NaN, become null: not measured.
+        """
+        for name, value in values.items():
+            if isinstance(value, Interval):
+                ends = {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+                self._metrics.update({end: _plain(number) for end, number in ends.items()})
+            else:
+                self._metrics[name] = _plain(value)
 
     def claim(
         self,
@@ -131,6 +140,8 @@ class Lesson:
         self._claim_lines.append(
             {"claim": text, "bound": bound, "measured": _plain(value), "holds": true, "stored": stored}
         )
+        if self.folder.name.startswith(files.PARTIAL):  # `ftlab run` watches it
+            files.write_json(self.folder / CLAIMS, self._claims)
         if true and stored:
             print(f"from the stored benchmark: {statement}")
         elif true:

@@ -1,57 +1,201 @@
-"""The status line of a run: lesson, section, cells done, training step, time. Silent where nobody watches."""
+"""What a run shows on stderr: the section that it is in, the claims as they come, and the result of each lesson.
+
+In a terminal a status line stays below these: lesson, cells done, time, section, training step. Where nobody watches a
+terminal there are plain lines instead.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from ftlab.progress import CLAIMS, LIVE
+
+MOST = 4  # claims of one section that are shown; of more, only those that do not hold
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
-class Display:
-    """The status line. `progress` is a rich Progress, or None where nobody watches."""
+class Display(Protocol):
+    """What the runner tells a display of a lesson."""
+
+    def begin(self, lesson: str, folder: Path) -> None:
+        """`lesson` begins; it writes its files into `folder`."""
+
+    def cell(self, index: int, cells: Sequence[Any]) -> None:
+        """The cell at `index` of `cells` begins."""
+
+    def cell_done(self, index: int, cells: Sequence[Any]) -> None:
+        """The cell at `index` of `cells` has run, well or not."""
+
+    def end(self, headline: str) -> None:
+        """The lesson is done; `headline` is its result."""
+
+
+class Quiet:
+    """A display that tells only which lesson begins."""
+
+    def begin(self, lesson: str, folder: Path) -> None:
+        """Print the line that begins a lesson; its `folder` is not used."""
+        print(f"ftlab: running {lesson}", file=sys.stderr, flush=True)
+
+    def cell(self, index: int, cells: Sequence[Any]) -> None:
+        """Show nothing."""
+
+    def cell_done(self, index: int, cells: Sequence[Any]) -> None:
+        """Show nothing."""
+
+    def end(self, headline: str) -> None:
+        """Show nothing."""
+
+
+class Lines(Quiet):
+    """Plain lines: each section with the time since the lesson began, its claims, and the result."""
+
+    def begin(self, lesson: str, folder: Path) -> None:
+        """Print the line that begins `lesson`. Its claims are read from its `folder`."""
+        super().begin(lesson, folder)
+        self._start(folder)
+
+    def _start(self, folder: Path) -> None:
+        self._began = time.monotonic()
+        self._folder = folder
+        self._section = ""
+        self._claims = 0
+
+    def cell(self, index: int, cells: Sequence[Any]) -> None:
+        """Show the section if the cell at `index` of `cells` begins one."""
+        if (section := section_at(index, cells)) != self._section:
+            self._section, self._claims = section, 0
+            self._show_section(section)
+
+    def cell_done(self, index: int, cells: Sequence[Any]) -> None:
+        """Show the claims that the cell at `index` of `cells` has printed."""
+        for line in claim_lines(cells[index]):
+            self._claims += 1
+            if self._claims <= MOST or line.startswith("✗"):
+                self._show_claim(with_value(line, self._folder))
+
+    def end(self, headline: str) -> None:
+        """Show `headline`, the lesson's result, and how long it took."""
+        self._print(f"  {self._clock()}  result: {printable(headline)}")
+
+    def _show_section(self, section: str) -> None:
+        self._print(f"  {self._clock()}  {section}")
+
+    def _show_claim(self, claim: str) -> None:
+        self._print(f"          {claim}")
+
+    def _clock(self) -> str:
+        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
+        return f"{minutes:3d}:{seconds:02d}"
+
+    def _print(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+class Live(Lines):
+    """The same above a status line. `progress` is a rich Progress."""
 
     def __init__(self, progress: Any) -> None:
         self.progress = progress
         self.task: Any = None
 
-    def begin(self, lesson: str, live: Path) -> None:
-        """Start the line of `lesson`; while it trains it writes its step to the file `live`."""
-        if self.progress is None:
-            print(f"ftlab: running {lesson}", file=sys.stderr, flush=True)
-        else:
-            self.task = self.progress.add_task(lesson, total=None, section="starting the kernel", live=live)
+    def begin(self, lesson: str, folder: Path) -> None:
+        """Start the status line of `lesson`; while it trains, it writes its step into `folder`."""
+        from rich.text import Text
+
+        self._start(folder)
+        self._heading = ""
+        self.progress.print(Text(lesson, style="bold"))
+        self.task = self.progress.add_task(lesson, total=None, section="starting the kernel", live=folder / LIVE)
 
     def cell(self, index: int, cells: Sequence[Any]) -> None:
-        """Show that the cell at `index` of `cells` starts; the section is the last heading before it."""
-        if self.progress is None:
-            return
-        section = ""
-        for cell in cells[: index + 1]:
-            if cell.cell_type == "markdown" and (heading := re.search(r"^#+\s+(.+)$", cell.source, re.MULTILINE)):
-                section = heading[1].strip()
-        self.progress.update(self.task, completed=index, total=len(cells), section=section[:48])
+        """Move the status line to the cell at `index` of `cells`."""
+        super().cell(index, cells)
+        self.progress.update(self.task, completed=index, total=len(cells), section=self._section)
 
     def end(self, headline: str) -> None:
-        """Show `headline`, the lesson's result: it is done."""
-        if self.progress is not None:
-            total = self.progress.tasks[-1].total
-            self.progress.update(self.task, completed=total, section=headline[:80])
+        """Replace the status line by `headline`, the lesson's result."""
+        self.progress.remove_task(self.task)
+        super().end(headline)
+
+    def _show_section(self, section: str) -> None:
+        self._heading = section  # the status line names it; above that line it stands only over its claims
+
+    def _show_claim(self, claim: str) -> None:
+        if self._heading:
+            self._print(f"  {self._clock()}  {self._heading}", style="dim")
+            self._heading = ""
+        super()._show_claim(claim)
+
+    def _print(self, line: str, style: str = "") -> None:
+        from rich.padding import Padding
+        from rich.text import Text
+
+        shown = Text(line.lstrip(), style=style)
+        shown.highlight_regex("^✓", "green")
+        shown.highlight_regex("^✗", "red")
+        self.progress.print(Padding(shown, (0, 0, 0, len(line) - len(line.lstrip()))))
+
+
+def section_at(index: int, cells: Sequence[Any]) -> str:
+    """Return the last heading of the Markdown in `cells` up to the cell at `index`, on one line; "" without one."""
+    for cell in reversed(cells[: index + 1]):
+        if cell.cell_type == "markdown" and (headings := re.findall(r"^#+\s+(.+)$", cell.source, re.MULTILINE)):
+            return printable(headings[-1])
+    return ""
+
+
+def claim_lines(cell: Any) -> list[str]:
+    """Return the lines that `lesson.claim` printed in `cell`: they begin with a tick or a cross."""
+    said = "".join(output.text for output in cell.get("outputs", ()) if output.get("name") == "stdout")
+    return [printable(line) for line in said.splitlines() if line.startswith(("✓ ", "✗ "))]
+
+
+def with_value(line: str, folder: Path) -> str:
+    """Return the `line` of a claim with the measured value, which the running lesson notes in `folder`.
+
+    "✓ accuracy: at least 0.75" becomes "✓ accuracy: 0.815 (at least 0.75)".
+    """
+    try:
+        noted = json.loads((folder / CLAIMS).read_text(encoding="utf-8"))
+        for claim in reversed(noted):
+            what, _, bound = claim["claim"].rpartition(": ")
+            if claim["value"] is not None and line[2:].startswith(printable(claim["claim"])):
+                rest = line[2 + len(printable(claim["claim"])) :].strip(" ()")  # whether it is promised for this run
+                return f"{line[0]} {printable(what)}: {claim['value']:.3g} ({'; '.join(filter(None, (bound, rest)))})"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no such file, or not one of ours
+        pass
+    return line
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, without what a terminal would obey: escape sequences and control characters.
+
+    >>> printable("in \x1b[1mbold\x1b[0m\x07")
+    'in bold'
+    """
+    text = " ".join(_ANSI.sub("", text).split())
+    return "".join(character for character in text if character.isprintable())
 
 
 @contextmanager
 def display(watch: bool) -> Iterator[Display]:
-    """Yield a Display on stderr: live if `watch` is true and stderr is a terminal, else silent."""
+    """Yield a Display on stderr: with a status line in a terminal, plain lines elsewhere, Quiet unless `watch`."""
     from rich.console import Console
 
-    console = Console(stderr=True)
-    if not (watch and console.is_terminal):
-        yield Display(None)
+    console = Console(stderr=True, highlight=False)
+    if not (watch and console.is_interactive):
+        yield Lines() if watch else Quiet()
         return
     from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.table import Column
     from rich.text import Text
 
     class Steps(ProgressColumn):
@@ -60,17 +204,19 @@ def display(watch: bool) -> Iterator[Display]:
         def render(self, task: Task) -> Text:
             try:
                 live = json.loads(Path(task.fields["live"]).read_text(encoding="utf-8"))
-            except (OSError, ValueError):
+                return Text(printable(f"{live['what']}: step {live['step']} of {live['of']}"), style="cyan")
+            except (OSError, ValueError, KeyError, TypeError):
                 return Text("")
-            return Text(f"{live['what']}: step {live['step']} of {live['of']}", style="cyan")
 
     columns = (
-        SpinnerColumn(finished_text="✓"),
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
+        SpinnerColumn(),
+        TextColumn("{task.description}", style="bold", markup=False),
+        BarColumn(bar_width=12),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[section]}"),
+        TextColumn(
+            "{task.fields[section]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        ),
         Steps(),
     )
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
-        yield Display(progress)
+    with Progress(*columns, console=console, refresh_per_second=4, expand=True) as progress:
+        yield Live(progress)

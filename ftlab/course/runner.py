@@ -21,7 +21,7 @@ from ftlab.course.notebooks import LessonFile, lessons
 from ftlab.data import assets, sources, tasks
 from ftlab.errors import BadInput, LessonFailed
 from ftlab.models import loading
-from ftlab.progress import LIVE
+from ftlab.progress import CLAIMS, LIVE
 
 LOCK = ".lock"  # in a run's folder, while it runs
 
@@ -88,7 +88,7 @@ def run(
         profile: smoke, cpu or gpu.
         parameters: values set by hand, by name.
         out: the run's folder; runs/<time>-<profile> by default.
-        watch: whether to show a status line in a terminal.
+        watch: whether to show sections and results on stderr as they come, with a status line in a terminal.
 
     Returns:
         The run's folder, and a result for each lesson.
@@ -156,7 +156,7 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live:
     """Run one lesson into `folder/<lesson>`, which appears only when the lesson is done."""
     began = time.monotonic()
     with files.atomic(folder / lesson.name, folder=True, error=BadInput) as partial:
-        live.begin(lesson.name, partial / LIVE)
+        live.begin(lesson.name, partial)
         notebook = partial / f"{lesson.name}.ipynb"
         try:
             execute(
@@ -168,11 +168,13 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live:
                 failed=f"the notebook up to there is {lesson.name}.failed.ipynb",
                 less="-p rows, -p batch_size, -p max_length",
                 before_cell=live.cell,
+                after_cell=live.cell_done,
             )
         except LessonFailed:
             _keep(notebook, folder / f"{lesson.name}.failed.ipynb")
             raise
-        (partial / LIVE).unlink(missing_ok=True)
+        for shown in (LIVE, CLAIMS):
+            (partial / shown).unlink(missing_ok=True)
         seconds = time.monotonic() - began
         if not (partial / "record.json").is_file():
             _keep(notebook, folder / f"{lesson.name}.failed.ipynb")

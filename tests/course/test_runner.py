@@ -248,7 +248,7 @@ def test_a_lesson_is_found_by_number_name_or_path(name):
 
 def test_lessons_run_in_the_order_of_the_course():
     assert [lesson.number for lesson in notebooks.lessons(["02", "01"])] == ["01", "02"]
-    with pytest.raises(BadInput, match="there is no lesson '17'; there are 01_data_audit"):
+    with pytest.raises(BadInput, match="there is no lesson '17'; there are 00_start_here, 01_data_audit"):
         notebooks.lessons(["17"])
 
 

@@ -301,7 +301,7 @@ class TokenView:
             "prompt": "color:var(--jp-content-font-color2,inherit)",
             "supervised": f"font-weight:bold;border-bottom:{blue};background:rgba(59,142,208,.2)",
             "end": f"font-weight:bold;border:{orange};padding:0 2px;background:rgba(224,123,57,.2)",
-            "padding": "text-decoration:line-through;color:var(--jp-content-font-color3,inherit)",
+            "padding": "text-decoration:line-through;color:var(--jp-content-font-color2,inherit)",
         }
         shown = []
         for token, number, label, kind in zip(self.tokens, self.ids, self.labels, self.kinds, strict=True):

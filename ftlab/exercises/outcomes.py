@@ -153,9 +153,10 @@ class Result:
     def _table(self) -> str:
         rows = []
         for outcome in self.outcomes:
-            colour = COLOURS.get(outcome.status, "inherit")
+            # The text keeps the colour of the page: on a half transparent background it is readable in light and dark.
+            tone = f"background:{COLOURS[outcome.status]}33;" if outcome.status in COLOURS else ""
             cells = (
-                f"<td style='text-align:left;color:{colour};white-space:nowrap'>{MARKS[outcome.status]} "
+                f"<td style='text-align:left;{tone}white-space:nowrap'>{MARKS[outcome.status]} "
                 f"{outcome.status}</td>"
                 f"<td style='text-align:left'><code>{outcome.rule.id}</code></td>"
                 f"<td style='text-align:left'>{html.escape(outcome.rule.what)}</td>"

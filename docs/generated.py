@@ -5,35 +5,57 @@ A figure in a page stands between two comments, which no reader sees:
     <!-- figure .2f learning_curve: avg(rotten_tomatoes.runs[?model=='fine-tuned'].accuracy) -->0.72<!-- end -->
 
 First a format of Python, then a benchmark of benchmarks/results, then a JMESPath expression (jmespath.org) on its
-`result`. A test compares, so a page never quotes what is no longer measured.
+`result`. A whole table stands between two comments too, the first and the last of them on lines of their own:
+
+    <!-- lessons: from benchmarks/results/first_run.json -->
+    ...
+    <!-- end -->
+
+`TABLES` says which there are, and `docs/results.png` is drawn by docs/picture.py. A test compares, so a page never
+quotes what is no longer measured.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from functools import cache
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jmespath
 
+from ftlab.course import bench
+from ftlab.errors import BadInput
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+if str(REPOSITORY / "docs") not in sys.path:  # so that it may be run and imported from anywhere
+    sys.path.append(str(REPOSITORY / "docs"))
+
+import benchmark_page  # noqa: E402
+import lesson_tables  # noqa: E402
+import picture  # noqa: E402
+
+TABLES: dict[str, Callable[[], str]] = {
+    "lessons": lesson_tables.minutes_and_memory,
+    "expected results": lesson_tables.expected_results,
+    "benchmarks": benchmark_page.summary,
+    "every benchmark": benchmark_page.sections,
+}
 FIGURE = re.compile(r"(<!-- figure (\S+) (\w+): (.+?) -->).*?(<!-- end -->)")
+TABLE = re.compile(rf"(<!-- ({'|'.join(TABLES)}): from \S+ -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-@cache
 def result(benchmark: str) -> Any:
     """Return the stored result of `benchmark`."""
-    path = REPOSITORY / "benchmarks" / "results" / f"{benchmark}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["result"]
+    return bench.stored(benchmark)["result"]
 
 
 def with_figures(text: str) -> str:
-    """Return `text` with each figure as it is stored.
+    """Return `text` with each figure and each table as it is stored.
 
     Raises:
-        ValueError: an expression finds nothing, or something that the format does not fit.
+        ValueError: an expression finds nothing, or something that the format does not fit, or a table lacks a value.
     """
 
     def figure(match: re.Match[str]) -> str:
@@ -41,9 +63,14 @@ def with_figures(text: str) -> str:
         value = jmespath.search(expression, result(benchmark))
         if value is None or isinstance(value, (list, dict)):
             raise ValueError(f"{benchmark} has no one value at {expression}; expected a number or a word")
-        return f"{before}{value:{form.replace('s', '')}}{after}"
+        written = format(value, form.replace("s", "")).replace("%", " %")
+        return f"{before}{written}{after}"
 
-    return FIGURE.sub(figure, text)
+    def table(match: re.Match[str]) -> str:
+        before, name, after = match.groups()
+        return f"{before}{TABLES[name]()}\n{after}"
+
+    return TABLE.sub(table, FIGURE.sub(figure, text))
 
 
 def pages() -> list[Path]:
@@ -51,15 +78,28 @@ def pages() -> list[Path]:
     return [*sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "README.md", REPOSITORY / "LOG.md"]
 
 
-def main() -> None:
-    """Rewrite every page that has changed."""
+def main() -> int:
+    """Rewrite every page, and the picture, that has changed. Return 1 if one of them could not be written."""
+    failed = 0
     for page in filter(Path.is_file, pages()):
         before = page.read_text(encoding="utf-8")
-        after = with_figures(before)
+        try:
+            after = with_figures(before)
+        except (ValueError, BadInput) as problem:  # the others are written all the same
+            print(f"{page.relative_to(REPOSITORY)}: {problem}", file=sys.stderr)
+            failed = 1
+            continue
         if after != before:
             page.write_text(after, encoding="utf-8")
             print(page.relative_to(REPOSITORY))
+    try:
+        if picture.write():
+            print(picture.FILE.relative_to(REPOSITORY))
+    except (ValueError, BadInput) as problem:
+        print(f"{picture.FILE.relative_to(REPOSITORY)}: {problem}", file=sys.stderr)
+        failed = 1
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

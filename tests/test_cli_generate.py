@@ -164,13 +164,13 @@ def test_the_model_s_own_end_tokens_end_and_its_other_rules_are_told_of(capsys, 
     assert all(plain[place]["answer"].startswith(line["answer"]) for place, line in enumerate(found))
 
 
-def commands_of_the_readme(repository):
-    lines = (repository / "README.md").read_text(encoding="utf-8").splitlines()
+def commands_of_the_page(repository):
+    lines = (repository / "docs" / "use_a_model.md").read_text(encoding="utf-8").splitlines()
     return [line.split("#")[0].strip() for line in lines if line.startswith("ftlab generate ")]
 
 
-def test_what_the_readme_says_of_generate_runs(capsys, chat_model, adapter, piped, repository):
-    commands = commands_of_the_readme(repository)
+def test_what_its_page_says_of_generate_runs(capsys, chat_model, adapter, piped, repository):
+    commands = commands_of_the_page(repository)
     assert {"--chat", "--instruct", "--adapter"} <= {word for command in commands for word in command.split()}
     for command in commands:
         given, _, file = command.partition(" < ")

@@ -1,7 +1,6 @@
-"""Whatever the README, the notebooks and the exercises name runs: from one list, tests/promises.toml."""
+"""Whatever the pages, the notebooks and the exercises name runs: from one list, tests/promises.toml."""
 
 import ast
-import io
 import json
 import os
 import re
@@ -10,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import nbformat
@@ -25,7 +24,7 @@ from ftlab.data import sources, tasks
 from ftlab.errors import BadInput
 from ftlab.freezing import plans
 from ftlab.models import loading, tiny
-from tests import cells
+from tests import cells, pages
 from tests import hub as stand_in
 
 pytestmark = pytest.mark.slow
@@ -33,7 +32,9 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 RUNS = tomllib.loads((HERE / "promises.toml").read_text(encoding="utf-8"))["run"]
 LESSONS = {lesson.number: lesson for lesson in notebooks.lessons()}
-COMMAND = re.compile(r"`(ftlab [a-z][^`]*)`")
+COMMAND = re.compile(r"`(?:\.venv/bin/)?(ftlab [a-z][^`]*)`")
+SHELLS = ("", "bash", "sh", "shell", "console", "text", "powershell")  # "" names no language
+SHELL_LINE = re.compile(r"(?:\$ |!|%)?(?:\.venv[/\\]\w+[/\\])?(ftlab [a-z].*)")
 # What a value is a value of, where a text names it alone.
 KINDS = {
     "dataset": set(sources.SOURCES), "task": set(tasks.TASKS), "model": set(loading.MODELS),
@@ -121,15 +122,16 @@ def notebook(number: str) -> nbformat.NotebookNode:
 
 def commands(text: str) -> list[str]:
     """The `ftlab` lines of a text, in its code blocks and in its sentences."""
-    blocks = "\n".join(re.findall(r"```\n(.*?)```", text, re.DOTALL))
-    in_prose = [code for code in COMMAND.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)) if " " in code]
-    return [line for line in blocks.splitlines() if line.startswith("ftlab ")] + in_prose
+    lines = "\n".join(pages.blocks(text, *SHELLS)).splitlines()
+    in_blocks = [found[1] for line in lines if (found := SHELL_LINE.match(line))]
+    return in_blocks + [code for code in COMMAND.findall(pages.prose(text)) if " " in code]
 
 
-def texts(repository: Path) -> str:
-    prose = [cell.source for number in LESSONS for cell in notebook(number).cells if cell.cell_type == "markdown"]
-    files = [repository / "README.md", repository / "exercises" / "README.md"]
-    return "\n\n".join([*(file.read_text(encoding="utf-8") for file in files), *prose])
+def texts(repository: Path, only: Collection[str] = ()) -> str:
+    """All that a learner reads, or of the pages `only` some: these first, in the order of their names."""
+    read = pages.markdown_files(repository)
+    wanted = [path for path in read if not only or path.relative_to(repository).as_posix() in only]
+    return "\n\n".join(map(pages.markdown, [*wanted, *(lesson.path for lesson in LESSONS.values())]))
 
 
 def named(repository: Path) -> set[Named]:
@@ -169,6 +171,50 @@ def test_the_list_has_all_that_the_texts_name(repository):
         if not good:
             missing.append((number, name, value))
     assert missing == []
+
+
+def test_every_command_of_a_page_is_one_that_the_command_line_takes(repository):
+    """Also those that no test runs, since they take long or name what a reader has."""
+    shown = list(dict.fromkeys(commands(texts(repository))))
+    assert len(shown) > 30
+    refused = [line for line in shown if not INCOMPLETE.match(line) and not parsed(line)]
+    assert refused == []
+
+
+def parsed(line: str) -> bool:
+    """Whether the command line's own parser takes a line that a page shows."""
+    words = shlex.split(line, comments=True)[1:]
+    for sign in ("<", ">", "|"):  # what a shell does with the rest
+        words = words[: words.index(sign)] if sign in words else words
+    try:
+        cli._parser().parse_args(words)
+    except SystemExit as ended:
+        return ended.code == 0  # --help
+    return True
+
+
+@pytest.mark.parametrize(
+    ("line", "taken"),
+    [
+        ("ftlab run 02 -p rows 400  # fewer", True),
+        ("ftlab generate OUT --instruct < questions.txt", True),
+        ("ftlab doctor --help", True),
+        ("ftlab walk", False),
+        ("ftlab run 02 --rows 400", False),
+        ("ftlab audit", False),
+    ],
+)
+def test_a_command_that_does_not_exist_is_noticed(line, taken, capsys):
+    assert parsed(line) == taken
+
+
+def test_commands_are_found_wherever_a_page_shows_them():
+    text = (
+        "Run `ftlab doctor`, or `.venv/bin/ftlab run 00`.\n\n```python\nftlab = 1\n```\n\n"
+        "```bash\n$ ftlab fetch\n```\n\n"
+        "```\n.venv/bin/ftlab run 01  # one\n```\n\n```powershell\n.venv\\Scripts\\ftlab run 02\n```\n"
+    )
+    assert commands(text) == ["ftlab fetch", "ftlab run 01  # one", "ftlab run 02", "ftlab doctor", "ftlab run 00"]
 
 
 @pytest.mark.parametrize(
@@ -311,13 +357,18 @@ def test_it_runs_from_a_hub(some, brought, hub, tmp_path):
 
 # --- commands and code ----------------------------------------------------------------------------------------------
 # Lines that name no file and no model, or take long: `ftlab run` is above, and the others have tests of their own.
-NOT_RUN = ("ftlab run", "ftlab bench", "ftlab fetch", "ftlab doctor")
-INCOMPLETE = re.compile(r"^ftlab (audit|predict|generate|merge)( --\w+)?$")  # named in a sentence, and no line to copy
+NOT_RUN = ("ftlab run", "ftlab bench", "ftlab fetch", "ftlab doctor", "ftlab generate")
+REFERENCE = (
+    "README.md", "exercises/README.md", "docs/command_line.md", "docs/your_own_files.md", "docs/audit.md",
+    "docs/training.md", "docs/use_a_model.md",
+)  # fmt: skip
+# Named in a sentence, and no line to copy.
+INCOMPLETE = re.compile(r"^ftlab (audit|check|predict|generate|merge|bench)( --\w+)?$")
 
 
 @pytest.fixture
 def desk(brought, classifier_folder, tmp_path, monkeypatch) -> Path:
-    """A folder with the files and folders that the README's lines name."""
+    """A folder with the files and folders that the pages' lines name."""
     shutil.copytree(classifier_folder, tmp_path / "here" / "02_text_classification" / "model")
     for name in ("MODEL", "tickets"):
         (tmp_path / name).symlink_to(classifier_folder)
@@ -336,25 +387,21 @@ def desk(brought, classifier_folder, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_every_other_command_that_a_text_shows_works(desk, repository, monkeypatch, capsys):
+def test_every_other_command_that_a_text_shows_works(desk, repository, capsys):
     """Each line as it stands, in the order of the texts; a model's name means a tiny one."""
-    shown = [line.partition("#")[0].strip() for line in commands(texts(repository))]
+    shown = [line.partition("#")[0].strip() for line in commands(texts(repository, REFERENCE))]
     shown = [line for line in dict.fromkeys(shown) if not line.startswith(NOT_RUN) and not INCOMPLETE.match(line)]
     shown = [line for line in shown if "FILE" not in line]
     assert len(shown) >= 8
     for line in shown:
         words = shlex.split(line)[1:]
-        with monkeypatch.context() as patched:
-            if "<" in words:
-                *words, _, given = words
-                patched.setattr(sys, "stdin", io.StringIO(Path(given).read_text(encoding="utf-8")))
-            code = cli.main([{"smollm2": "BASE", "minilm": "tiny-distilbert"}.get(word, word) for word in words])
+        code = cli.main([{"minilm": "tiny-distilbert"}.get(word, word) for word in words])
         said = capsys.readouterr()
         expected = (0, 1) if "--fail-on" in words else (3,) if words[0] == "check" else (0,)  # 3: nothing is recorded
         assert code in expected, (line, said.err)
 
 
-def test_the_python_that_the_readme_shows_runs(desk, repository):
+def test_the_python_that_the_reference_pages_show_runs(desk, repository):
     """A block is run as it stands, with what its sentences speak of at hand; a model's name means a tiny one."""
     from transformers import Trainer, TrainingArguments
 
@@ -363,7 +410,7 @@ def test_the_python_that_the_readme_shows_runs(desk, repository):
     from ftlab.models import devices
     from ftlab.training import classification
 
-    text = (repository / "README.md").read_text(encoding="utf-8")
+    text = "\n\n".join(pages.markdown(repository / "docs" / f"{name}.md") for name in ("training", "use_a_model"))
     rows = sources.load("mini_reviews")["train"].select(range(32))
     model, tokenizer = (
         loading.encoder("tiny-distilbert", ["negative", "positive"]),
@@ -374,7 +421,7 @@ def test_the_python_that_the_readme_shows_runs(desk, repository):
         "Trainer": Trainer, "TrainingArguments": TrainingArguments, "plans": plans, "features": features,
         "footprint": footprint, "devices": devices, "folder": str(desk / "MODEL"),
     }  # fmt: skip
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    blocks = pages.blocks(text, "python")
     inline = re.findall(r"`((?:footprint|Classifier)[.(][^`]+\))`", text)
     assert (len(blocks), len(inline)) == (3, 2)
     for code in (*blocks, *inline):

@@ -76,6 +76,9 @@ def starter(solution: Any, steps: Collection[str], name: str = "the solution") -
     kept = strip_noise(solution)
     kept.cells = [cell for cell in kept.cells if SOLUTION_ONLY not in _tags(cell)]
     _todo_cells(kept, name, steps)
+    for cell in kept.cells:
+        if cell.cell_type == "markdown":  # a starter stands one folder higher, and links from there
+            cell.source = cell.source.replace("](../", "](")
     codes = [cell for cell in kept.cells if cell.cell_type == "code"]
     trees = [_parsed(cell.source, name) for cell in codes]
     for number, (cell, tree) in enumerate(zip(codes, trees, strict=True)):

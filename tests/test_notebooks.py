@@ -178,7 +178,7 @@ def smoke_run(tmp_path_factory):
         folder, (result,) = runner.run(
             [number], profile="smoke", out=tmp_path_factory.mktemp("smoke") / number, watch=False
         )
-        return folder / LESSONS[int(number) - 1].name, result
+        return folder / result.lesson, result
 
     return run
 

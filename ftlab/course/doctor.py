@@ -6,15 +6,20 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from ftlab.course import bench, records
 from ftlab.data import assets, hub
 from ftlab.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUPPORTED = ((3, 11), (3, 13))  # the same as requires-python in pyproject.toml
 NEEDED_DISK_GB = 2
@@ -30,10 +35,22 @@ class Check:
     todo: str = ""
 
 
-def examine() -> list[Check]:
-    """Return all checks. Contacts the network once, for the model hub, and changes nothing."""
+def examine(*, hub: bool = True) -> list[Check]:
+    """Return all checks. Changes nothing; contacts the network once, for the model hub, unless `hub` is false."""
     gpu = _gpu()
-    return [_python(), _packages(), _cores(), _memory(), _disk(), gpu, *_assets(), _hub(), _advice(gpu)]
+    found = [_python(), _packages(), _cores(), _memory(), _disk(), gpu, *_assets()]
+    return [*found, *([_hub()] if hub else []), _advice(gpu)]
+
+
+def table(checks: Sequence[Check]) -> pd.DataFrame:
+    """Return `checks` as a table, indexed by what was examined: ok, found, and what to do where it is not ok."""
+    import pandas as pd
+
+    lines = [
+        {"check": check.name, "ok": check.ok, "found": check.found, "to do": "" if check.ok else check.todo}
+        for check in checks
+    ]
+    return pd.DataFrame(lines).set_index("check")
 
 
 def _python() -> Check:
@@ -113,7 +130,8 @@ def _disk() -> Check:
         return Check("disk", False, f"there is no {folder}, the drive of the cache", "name another in FTLAB_HOME")
     free = shutil.disk_usage(folder).free / 1e9
     writable = os.access(folder, os.W_OK)
-    found = f"{free:.1f} GB free for the cache, {assets.home()}" + ("" if writable else ", which cannot be written")
+    home = str(assets.home()).replace(str(Path.home()), "~", 1)
+    found = f"{free:.1f} GB free for the cache, {home}" + ("" if writable else ", which cannot be written")
     todo = f"name a folder of yours with {NEEDED_DISK_GB} GB free in FTLAB_HOME"
     return Check("disk", writable and free >= NEEDED_DISK_GB, found, todo)
 

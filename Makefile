@@ -1,11 +1,12 @@
-# Each target sets up .venv by itself, the first time and whenever the pins change. None needs root, git or conda.
+# Each target sets up .venv by itself, the first time and whenever the pins change (bootstrap.py). None needs root, git or
+# conda. Without make, as on Windows: python bootstrap.py.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: run test lint lab notebooks exercises bench doctor clean help
+.PHONY: run test lint lab notebooks exercises site bench doctor clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +16,7 @@ help:
 	@echo "make lint       style, types, and the order of the rooms"
 	@echo "make notebooks  run the lessons and store their outputs in notebooks/"
 	@echo "make exercises  write the exercises from their solutions, and run and check the solutions"
+	@echo "make site       the whole course as a web site, in site/"
 	@echo "make bench      measure a newcomer's first run"
 	@echo "make doctor     look at this machine and say what to do"
 
@@ -22,7 +24,7 @@ run: $(READY)
 	@$(BIN)/ftlab run
 
 lab: $(READY)
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks/00_start_here.ipynb
 
 # Models this small gain nothing from a second thread; several tests at once gain from a second core.
 test: $(READY)
@@ -43,26 +45,32 @@ notebooks: $(READY)
 exercises: $(READY)
 	@$(BIN)/python -m ftlab.exercises.authoring
 
+# Sphinx is installed when it is first needed. A link that leads nowhere is a warning, and a warning is an error.
+site: $(READY)
+	@$(BIN)/python -c 'import myst_nb, sphinx, sphinx_book_theme' 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[site]' \
+		|| { echo "ftlab: pip could not install what builds the site; mend what it says above and run make site again" >&2; exit 1; }
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir .cache/site \
+		--conf-dir docs . site
+	@echo "ftlab: open site/index.html"
+
 bench: $(READY)
 	@$(BIN)/ftlab bench first_run --save
-	@$(BIN)/python benchmarks/first_run.py
+	@$(BIN)/python docs/generated.py
 
 doctor: $(READY)
 	@$(BIN)/ftlab doctor
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site
 
-# The stamp is written last, so a set-up that was cut off is done again. pip's words go to a log: they are many, and
-# when it fails the last ones say why.
-$(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
-		echo "ftlab: $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null || echo missing); expected Python 3.11 to 3.13: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
-	@echo "ftlab: setting up $(VENV), once; this downloads the pinned packages and takes some minutes"
-	@rm -f $(READY)
-	@$(PYTHON) -m venv $(VENV) > /dev/null 2>&1 || { rm -rf $(VENV); \
-		echo "ftlab: $(PYTHON) cannot make a virtual environment; install its venv module (Debian and Ubuntu: python3-venv) and run make again" >&2; exit 2; }
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip setuptools > $(VENV)/setup.log 2>&1 \
-		&& $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab,test]' >> $(VENV)/setup.log 2>&1 \
-		|| { grep -h ERROR $(VENV)/setup.log | tail -n 3 >&2; echo "ftlab: pip could not set up $(VENV); its words are in $(VENV)/setup.log; mend that and run make again" >&2; exit 1; }
-	@touch $(READY)
+# bootstrap.py has the steps, and says nothing if all is done. A .venv that is ready serves whatever $(PYTHON) is; where
+# there is no $(PYTHON), the Python in .venv looks whether it is.
+.PHONY: $(READY)
+$(READY):
+	@for python in $(PYTHON) $(BIN)/python; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2> /dev/null; then \
+			TORCH="$(TORCH)" exec $$python bootstrap.py --again "make $(MAKECMDGOALS)" $(if $(findstring command,$(origin PYTHON)),,--quiet); \
+		fi; \
+	done; \
+	echo "ftlab: $(PYTHON) is missing, or older than 3.6; expected Python 3.11 to 3.13: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2

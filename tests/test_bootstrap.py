@@ -1,0 +1,729 @@
+"""The set-up: which PyTorch it chooses, what it refuses, and what it does with what it finds.
+
+Real pip runs decide, on a stand-in package index on this machine, with wheels of a few hundred bytes.
+"""
+
+import ast
+import base64
+import hashlib
+import http.server
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import venv
+import zipfile
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ftlab.course import doctor
+from ftlab.data import assets
+
+PIP, SETUPTOOLS = metadata.version("pip"), metadata.version("setuptools")
+PINS = {"pip": PIP, "setuptools": SETUPTOOLS, "torch": "2.13.0", "numpy": "2.4.6"}
+
+# The course in miniature: built without any package, and with a command of its own.
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+"""
+BACKEND = """
+import os, zipfile
+METADATA = '''Metadata-Version: 2.1
+Name: ftlab
+Version: 1
+Provides-Extra: lab
+Provides-Extra: test
+Requires-Dist: numpy
+Requires-Dist: torch
+'''
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    name = "ftlab-1-py3-none-any.whl"
+    info = "ftlab-1.dist-info/"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        wheel.writestr("ftlab.py", "def main(): print('the course runs')")
+        wheel.writestr(info + "METADATA", METADATA)
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "entry_points.txt", "[console_scripts]\\nftlab = ftlab:main\\n")
+        wheel.writestr(info + "RECORD", "")
+    return name
+"""
+
+
+def make_wheel(folder: Path, name: str, version: str, requires: tuple[str, ...] = ()) -> None:
+    folder = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    lines = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"]
+    lines += [f"Requires-Dist: {each}\n" for each in requires]
+    with zipfile.ZipFile(folder / f"{info.removesuffix('.dist-info')}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{info}/METADATA", "".join(lines))
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "".join(f"{info}/{file},,\n" for file in ("METADATA", "WHEEL", "RECORD")))
+
+
+def repack(folder: Path, name: str) -> Path:
+    """An installed package of this Python as the wheel that it came from."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    path = folder / name / f"{name}-{metadata.version(name)}-py3-none-any.whl"
+    record = []
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file in metadata.distribution(name).files or ():
+            if (
+                file.parts[0] in ("..", "/")
+                or file.suffix == ".pyc"
+                or file.name in ("RECORD", "INSTALLER", "REQUESTED")
+            ):
+                continue
+            content = file.read_binary()
+            wheel.writestr(file.as_posix(), content)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+            record.append(f"{file.as_posix()},sha256={digest},{len(content)}\n")
+        wheel.writestr(f"{name}-{metadata.version(name)}.dist-info/RECORD", "".join(record))
+    return path
+
+
+class Index(http.server.ThreadingHTTPServer):
+    """Package indexes of our own: each folder below `root` is one; what was asked of it is in `asked`."""
+
+    def __init__(self, root: Path):
+        self.root, self.asked = root, []
+        index = self
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def __init__(self, *args):
+                super().__init__(*args, directory=str(root))
+
+            def log_message(self, *args):
+                index.asked.append(self.path)
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    root = tmp_path_factory.mktemp("index")
+    for name in (
+        "cuda",
+        "cpu",
+    ):  # what pip's sources offer: a PyTorch that needs CUDA's libraries, or one that does not
+        make_wheel(root / name, "numpy", "2.4.6")
+        make_wheel(root / name, "setuptools", SETUPTOOLS)
+        make_wheel(root / name, "nvidia-xyz", "13.0")
+        make_wheel(root / name, "torch", "2.13.0", ("nvidia-xyz",) if name == "cuda" else ())
+    shutil.copytree(repack(root / "cuda", "pip").parent, root / "cpu" / "pip")
+    make_wheel(root / "whl" / "cpu", "torch", "2.13.0+cpu")
+    make_wheel(root / "whl" / "cu130", "torch", "2.13.0+cu130", ("nvidia-xyz",))
+    with Index(root) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pip_folder(index, tmp_path_factory):
+    """This Python's pip, already compiled: environments that see this folder need no copy of their own."""
+    folder = tmp_path_factory.mktemp("pip")
+    installed = Path(metadata.distribution("pip").locate_file(""))
+    for name in ("pip", f"pip-{PIP}.dist-info"):
+        (folder / name).symlink_to(installed / name, target_is_directory=True)
+    return folder
+
+
+def new_project(folder: Path, repository: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("bootstrap.py", "Makefile"):
+        shutil.copy(repository / name, folder)
+    (folder / "pyproject.toml").write_text(PROJECT)
+    (folder / "backend.py").write_text(BACKEND)
+    (folder / "constraints.txt").write_text("".join(f"{name}=={version}\n" for name, version in PINS.items()))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path, repository):
+    return new_project(tmp_path / "my köurse", repository)  # a blank and a letter that ASCII lacks
+
+
+@pytest.fixture
+def bootstrap(project):
+    return load(project)
+
+
+def load(project: Path):
+    spec = importlib.util.spec_from_file_location("bootstrap", project / "bootstrap.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def settings(index: Index, offers: str, folder: Path, gpu: bool, **more: str) -> dict[str, str]:
+    """An environment in which pip knows only our index, and nvidia-smi answers as with a GPU or without."""
+    tools = folder / "tools"
+    tools.mkdir(exist_ok=True)
+    answer = "case $1 in -L) echo 'GPU 0: NVIDIA H200';; *) echo 590.44.01;; esac" if gpu else "exit 9"
+    (tools / "nvidia-smi").write_text(f"#!/bin/sh\n{answer}\n")
+    (tools / "nvidia-smi").chmod(0o755)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith(("PIP_", "PYTHON", "MAKE")) and not name.upper().endswith("_PROXY")
+    }
+    kept.pop("TORCH", None)
+    ours = {
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": f"{index.url}/{offers}",
+        "PIP_CACHE_DIR": str(folder / "cache"),
+        "FTLAB_TORCH_INDEX": f"{index.url}/whl",
+        "NO_PROXY": "127.0.0.1",
+    }
+    return {**kept, **ours, **more}
+
+
+def fast_venv(bootstrap, pip_folder: Path) -> None:
+    """Make .venv as `make_venv` does, with a pip that was unpacked before."""
+    bootstrap.VENV.mkdir(exist_ok=True)
+    bootstrap.LOG.write_text("")
+    venv.create(bootstrap.VENV, symlinks=True)
+    (packages,) = bootstrap.VENV.glob("lib/python3*/site-packages")
+    (packages / "pip.pth").write_text(str(pip_folder))
+
+
+@pytest.fixture
+def set_up(bootstrap, pip_folder, index, tmp_path, monkeypatch, capsys):
+    """Run the set-up with a quick .venv; return the exit code, what it said, what it installed, and what was asked."""
+
+    def run(offers: str, gpu: bool = False, **more: str) -> SimpleNamespace:
+        environment = settings(index, offers, tmp_path, gpu, **more)
+        for name in {*os.environ} - {*environment}:
+            monkeypatch.delenv(name)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(bootstrap, "make_venv", lambda: fast_venv(bootstrap, pip_folder))
+        monkeypatch.setattr(bootstrap, "SMALLEST_MB", 1)
+        index.asked.clear()
+        code = bootstrap.main([])
+        said = capsys.readouterr()
+        found = bootstrap.VENV.glob("lib/python3*/site-packages/*.dist-info") if bootstrap.VENV.is_dir() else ()
+        packages = dict(path.name.removesuffix(".dist-info").split("-") for path in found)
+        from_torch = [path for path in index.asked if path.startswith("/whl")]
+        return SimpleNamespace(code=code, out=said.out, err=said.err, packages=packages, from_torch=from_torch)
+
+    return run
+
+
+def refusal(done: SimpleNamespace) -> str:
+    """The one sentence with which a set-up was refused."""
+    (line,) = done.err.splitlines()
+    assert line.startswith("ftlab: ")
+    assert "Traceback" not in done.err
+    return line.removeprefix("ftlab: ")
+
+
+# ---- PyTorch
+
+
+@pytest.mark.parametrize(
+    ("wish", "version", "kind", "gpu", "system", "expected"),
+    [
+        ("auto", "2.13.0", "cuda", False, "Linux", "cpu"),
+        ("auto", "2.13.0", "cuda", True, "Linux", None),
+        ("auto", "2.13.0", "cpu", False, "Linux", None),
+        ("auto", "2.13.0+cpu", "cpu", True, "Linux", None),
+        ("auto", "2.13.0+cu130", "cuda", False, "Linux", "cpu"),
+        ("auto", "2.13.0+rocm7.1", "other", False, "Linux", None),
+        ("auto", "2.13.0+cu130", "cuda", False, "Windows", None),
+        ("auto", "2.13.0", "cpu", True, "Windows", None),
+        ("cpu", "2.13.0", "cuda", True, "Linux", "cpu"),
+        ("cpu", "2.13.0", "cpu", True, "Windows", None),
+        ("cpu", "2.13.0", "cpu", False, "Darwin", None),
+        ("cuda", "2.13.0", "cuda", False, "Linux", None),
+        ("cuda", "2.13.0", "cpu", True, "Windows", "cu130"),
+        ("cuda", "2.13.0+cpu", "cpu", True, "Linux", "cu130"),
+        ("cu126", "2.13.0", "cuda", True, "Linux", "cu126"),
+        ("cu126", "2.13.0+cu126", "cuda", True, "Linux", None),
+    ],
+)
+def test_where_pytorch_comes_from(bootstrap, wish, version, kind, gpu, system, expected):
+    assert bootstrap.torch_index(wish, bootstrap.Torch(version, kind), gpu, system) == expected
+    assert bootstrap.torch_index(wish, None, gpu, system) is None  # it is installed already
+
+
+@pytest.mark.parametrize(
+    ("version", "others", "kind"),
+    [
+        ("2.13.0", ["numpy"], "cpu"),  # PyPI for Windows and macOS
+        ("2.13.0", ["nvidia-cudnn-cu13", "triton"], "cuda"),  # PyPI for Linux
+        ("2.13.0", ["cuda_bindings"], "cuda"),
+        ("2.13.0+cpu", ["numpy"], "cpu"),
+        ("2.13.0+cu130", [], "cuda"),
+        ("2.13.0+xpu", [], "other"),
+    ],
+)
+def test_the_kind_of_pytorch_that_pip_offers(bootstrap, version, others, kind):
+    names = [("torch", version), *((name, "1") for name in others)]
+    wanted = [{"metadata": {"name": name, "version": number}} for name, number in names]
+    assert bootstrap.torch_in(wanted) == (version, kind)
+    assert bootstrap.torch_in(wanted[1:]) is None
+
+
+def test_without_a_gpu_pytorch_alone_comes_from_its_cpu_index(index, project, tmp_path):
+    environment = settings(index, "cuda", tmp_path, gpu=False)
+    index.asked.clear()
+    command = ["make", "doctor", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path for path in index.asked if path.startswith("/whl")} == {
+        "/whl/cpu/torch/", "/whl/cpu/torch/torch-2.13.0%2Bcpu-py3-none-any.whl"
+    }  # fmt: skip
+    names = {path.name for path in (project / ".venv").glob("lib/python3*/site-packages/*.dist-info")}
+    assert "torch-2.13.0+cpu.dist-info" in names
+    assert not any(name.startswith("nvidia") for name in names)
+    said = done.stdout.splitlines()
+    assert re.match(r"ftlab: 2 packages: 0 MB to download; unpacked they take about 0 MB$", said[2])
+    assert said[3] == f"ftlab: PyTorch's CPU build comes from {index.url}/whl/cpu, as there is no NVIDIA GPU"
+    assert said[-1] == "the course runs"
+
+    # A second run finds that all is done, says nothing, and asks nobody, whatever Python is named.
+    index.asked.clear()
+    command = ["make", "doctor", "PYTHON=python-that-is-not-there"]
+    again = subprocess.run(
+        ["make", "doctor"], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+    assert again.stdout == "the course runs\n"
+    again = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert again.stdout.splitlines()[-1] == "the course runs"
+    assert index.asked == []
+
+
+def test_with_a_gpu_nothing_is_added(set_up, bootstrap):
+    bootstrap.VENV.mkdir()
+    bootstrap.LOG.write_text("a set-up that was cut off\n")
+    (bootstrap.VENV / "half").write_text("")
+    done = set_up("cuda", gpu=True)
+    assert (done.code, done.from_torch) == (0, [])
+    assert done.packages == {
+        "ftlab": "1",
+        "numpy": "2.4.6",
+        "torch": "2.13.0",
+        "nvidia_xyz": "13.0",
+        "setuptools": SETUPTOOLS,
+    }
+    assert ".venv is half-made: making it anew" in done.out
+    assert not (bootstrap.VENV / "half").exists()
+    assert json.loads(bootstrap.READY.read_text())["torch"] == "2.13.0"
+    assert not (bootstrap.VENV / "tmp").exists()
+    # TORCH says the same as what is there, or something else.
+    assert bootstrap.is_ready("auto")
+    assert bootstrap.is_ready("cuda")
+    assert not bootstrap.is_ready("cpu")
+    assert not bootstrap.is_ready("cu126")
+    # New pins: .venv is brought up to them.
+    with bootstrap.PINS[0].open("a") as file:
+        file.write("six==1.0\n")
+    assert not bootstrap.is_ready("auto")
+    bootstrap.prepare("auto")
+    assert bootstrap.python_of(bootstrap.VENV).exists()
+    assert not bootstrap.READY.exists()  # until they are in
+
+
+def test_where_pip_offers_a_cpu_build_nothing_is_added(set_up, bootstrap):
+    bootstrap.VENV.mkdir()
+    stamp = {"folder": "/elsewhere", "python": "3.11.1", "torch": "2.13.0", "pins": bootstrap.hash_of_pins()}
+    bootstrap.READY.write_text(json.dumps(stamp))
+    (bootstrap.VENV / "pyvenv.cfg").write_text("")
+    done = set_up("cpu")
+    assert (done.code, done.from_torch) == (0, [])
+    assert done.packages["torch"] == "2.13.0"
+    assert ".venv was set up in another folder (/elsewhere): making it anew" in done.out
+
+
+def test_torch_cuda_adds_the_cuda_index_where_pip_offers_a_cpu_build(set_up, bootstrap):
+    done = set_up("cpu", TORCH="cuda")
+    assert done.code == 0
+    assert {path.split("/")[2] for path in done.from_torch} == {"cu130"}
+    assert done.packages["torch"] == "2.13.0+cu130"
+    assert done.packages["nvidia_xyz"] == "13.0"
+    assert bootstrap.is_ready("cuda")
+    assert bootstrap.is_ready("cu130")
+
+
+def test_a_torch_that_does_not_exist_is_refused(set_up, bootstrap):
+    done = set_up("cpu", TORCH="rocm6")
+    assert done.code == 2
+    assert refusal(done).startswith("TORCH is 'rocm6'; expected cpu, cuda, or a CUDA index of PyTorch such as cu130")
+    assert not bootstrap.VENV.exists()
+
+
+def test_where_pytorch_s_index_fails_the_sentence_says_the_two_ways(set_up):
+    done = set_up("cuda", FTLAB_TORCH_INDEX="http://127.0.0.1:9/whl", PIP_RETRIES="1")
+    assert done.code == 1
+    last = done.err.splitlines()[-1]
+    assert "pip did not reach 127.0.0.1" in last
+    assert "name it in FTLAB_TORCH_INDEX; with TORCH=cuda you get the build that pip's sources have" in last
+
+
+# ---- What is refused
+
+
+def test_any_python_3_can_read_it(repository):
+    ast.parse((repository / "bootstrap.py").read_text(encoding="utf-8"), feature_version=(3, 7))
+
+
+def python(version=(3, 12, 1), maxsize=2**63 - 1, executable="/opt/python"):
+    return SimpleNamespace(
+        version_info=version, maxsize=maxsize, executable=executable, prefix="/opt", stdout=sys.stdout
+    )
+
+
+@pytest.mark.parametrize("version", [(3, 6, 15), (3, 10, 13), (3, 14, 0)])
+def test_a_python_too_old_or_too_new_is_refused(bootstrap, monkeypatch, version):
+    monkeypatch.setattr(bootstrap, "sys", python(version))
+    name = ".".join(map(str, version))
+    with pytest.raises(bootstrap.Stop) as refused:
+        bootstrap.check_python("python3 bootstrap.py")
+    assert str(refused.value) == (
+        f"/opt/python is Python {name}; expected Python 3.11 to 3.13, 64-bit: python3.12 bootstrap.py"
+    )
+    assert refused.value.code == 2
+
+
+LIAR = """#!/bin/sh
+# A Python that believes to be another.
+[ "$1" = bootstrap.py ] || exec {python} "$@"
+shift
+exec {python} -c "
+import runpy, sys
+sys.version_info, sys.executable = {version}, '$0'
+runpy.run_path('bootstrap.py', run_name='__main__')" "$@"
+"""
+
+
+def test_make_refuses_another_python_in_one_sentence(project, tmp_path):
+    old = tmp_path / "python3.9"
+    old.write_text(LIAR.format(python=sys.executable, version=(3, 9, 1)))
+    old.chmod(0o755)
+    done = subprocess.run(["make", "run", f"PYTHON={old}"], cwd=project, capture_output=True, text=True, check=False)
+    first, *_ = done.stderr.splitlines()
+    assert done.returncode != 0
+    assert first == (f"ftlab: {old} is Python 3.9.1; expected Python 3.11 to 3.13, 64-bit: make run PYTHON=python3.12")
+    assert not (project / ".venv").exists()
+
+
+def test_make_says_which_python_is_missing(project):
+    command = ["make", "run", "PYTHON=python-that-is-not-there"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    first, *_ = done.stderr.splitlines()
+    assert done.returncode != 0
+    assert first.startswith(
+        "ftlab: python-that-is-not-there is missing, or older than 3.6; expected Python 3.11 to 3.13"
+    )
+
+
+def test_a_32_bit_python_is_refused(bootstrap, monkeypatch):
+    monkeypatch.setattr(bootstrap, "sys", python(maxsize=2**31 - 1))
+    with pytest.raises(bootstrap.Stop, match=r"is a 32-bit Python 3.12.1; expected Python 3.11 to 3.13, 64-bit"):
+        bootstrap.check_python("python3 bootstrap.py")
+
+
+@pytest.mark.parametrize("missing", ["venv", "ensurepip"])
+def test_a_python_without_venv_is_refused(bootstrap, monkeypatch, missing):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(bootstrap.importlib.util, "find_spec", lambda name: None if name == missing else find(name))
+    with pytest.raises(bootstrap.Stop, match=f"has no module {missing}.*sudo apt install python3.*-venv"):
+        bootstrap.check_python("make run")
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "sentence"),
+    [
+        ("Darwin", "x86_64", "", "no builds for Macs with an Intel processor"),
+        ("Linux", "x86_64", "glibc 2.27", "this Linux has glibc 2.27; expected glibc 2.28 or newer"),
+        ("Linux", "aarch64", "no glibc", "this Linux has no glibc"),
+    ],
+)
+def test_a_system_without_wheels_is_refused(bootstrap, monkeypatch, system, machine, libc, sentence):
+    monkeypatch.setattr(bootstrap, "platform", SimpleNamespace(system=lambda: system, machine=lambda: machine))
+    monkeypatch.setattr(bootstrap, "_libc", lambda: libc)
+    monkeypatch.setattr(bootstrap, "_answer", lambda command: "0")
+    with pytest.raises(bootstrap.Stop, match=sentence):
+        bootstrap.check_system()
+
+
+def test_too_little_space_is_refused_before_anything_is_made(bootstrap, monkeypatch, capsys):
+    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1.2e9))
+    monkeypatch.delenv("TORCH", raising=False)
+    assert bootstrap.main([]) == 2
+    assert f"1,200 MB are free in {bootstrap.ROOT}, and the set-up needs 2,400 MB; make room" in capsys.readouterr().err
+    assert not bootstrap.VENV.exists()
+
+
+def package(name: str, url: str = "https://x.invalid/a.whl") -> dict:
+    return {"metadata": {"name": name, "version": "1"}, "download_info": {"url": url}}
+
+
+class Sized:
+    """A pip whose packages have these sizes."""
+
+    def __init__(self, *sizes):
+        self.found = sizes
+
+    def sizes(self, urls):
+        return list(self.found)
+
+    def caches_on(self, folder):
+        return True
+
+
+def test_too_little_space_for_what_comes_is_refused_with_both_numbers(bootstrap, monkeypatch):
+    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3e9))
+    with pytest.raises(bootstrap.Stop) as refused:
+        bootstrap.announce([package("torch"), package("nvidia-cudnn")], Sized(200e6, 1500e6))
+    assert "3,000 MB are free in" in str(refused.value)
+    assert "needs 7,300 MB (3,900 MB unpacked, 3,400 MB for the download)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ([200e6, 15e6], "2 packages: 215 MB to download; unpacked they take about 968 MB"),
+        ([200e6, None], "2 packages: at least 200 MB to download (sizes unknown: 1); unpacked"),
+        ([200e6, None] * 51, "102 packages: at least 10.2 GB to download (sizes unknown: 51)"),
+        ([None, None] * 51, "102 packages: about 550 MB to download, an estimate, as their sizes could not be asked"),
+    ],
+)
+def test_it_says_first_how_many_mb_come(bootstrap, monkeypatch, capsys, sizes, said):
+    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1e12))
+    bootstrap.announce([package(f"p{number}") for number in range(len(sizes))], Sized(*sizes))
+    assert capsys.readouterr().out.startswith(f"ftlab: {said}")
+
+
+def test_files_of_this_disk_are_not_counted_as_download(bootstrap, monkeypatch, capsys):
+    packages = [package("a"), package("b", "file:///wheels/b.whl")]
+    bootstrap.announce(packages, Sized(3e6, 5e6))
+    assert "2 packages: 8 MB (5 MB of it from this disk);" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_refused(bootstrap, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(bootstrap.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(
+        bootstrap.Stop, match=r"cannot be written \(Permission denied\); copy the course to a folder of yours"
+    ):
+        bootstrap.check_folder()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_another_s_folder_is_refused(repository, tmp_path_factory):
+    system = "/usr/bin/python3"
+    if not shutil.which("setpriv") or not Path(system).exists():
+        pytest.skip("no setpriv, or no Python that everybody may run")
+    folder = new_project(Path("/tmp") / f"ftlab-unwritable-{os.getpid()}", repository)
+    try:
+        folder.chmod(0o755)
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", system, "bootstrap.py"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if "expected Python" in done.stderr or "no module" in done.stderr:
+            pytest.skip("the system's Python cannot run the course")
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"ftlab: {folder} cannot be written (Permission denied)")
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_folder_without_the_course_is_refused(bootstrap):
+    bootstrap.PINS[0].unlink()
+    with pytest.raises(bootstrap.Stop, match=r"has no constraints.txt; get the whole course"):
+        bootstrap.check_folder()
+
+
+def test_a_path_that_no_virtual_environment_may_have_is_refused(tmp_path, repository):
+    bootstrap = load(new_project(tmp_path / "a:b", repository))
+    with pytest.raises(bootstrap.Stop, match="contains ':'"):
+        bootstrap.check_folder()
+
+
+def _file(path: Path) -> None:
+    path.write_text("a file")
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+    (path / "thesis.txt").write_text("years of work")
+
+
+def _environment(path: Path) -> None:
+    (path / "lib" / "python3.11" / "site-packages" / "flask-3.0.dist-info").mkdir(parents=True)
+    (path / "pyvenv.cfg").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (_file, "is not a folder, and the set-up goes there; rename or delete it, then: python3 bootstrap.py"),
+        (_folder, "is no virtual environment, so it stays as it is; rename or delete it"),
+        (_environment, "has packages that this set-up did not install (flask); rename or delete it"),
+    ],
+)
+def test_a_venv_that_is_something_else_is_refused_and_kept(bootstrap, set_up, make, sentence):
+    make(bootstrap.VENV)
+    before = sorted(bootstrap.ROOT.rglob("*"))
+    done = set_up("cpu")
+    assert done.code == 2
+    assert sentence in refusal(done)
+    assert [path for path in before if path not in set(bootstrap.ROOT.rglob("*"))] == []
+
+
+def test_a_venv_whose_python_is_gone_is_not_ready(bootstrap):
+    bootstrap.VENV.mkdir()
+    stamp = {"folder": str(bootstrap.ROOT), "python": "3.11.1", "torch": "2.13.0", "pins": bootstrap.hash_of_pins()}
+    bootstrap.READY.write_text(json.dumps(stamp))
+    assert not bootstrap.is_ready("auto")
+    assert bootstrap._why_anew(stamp, "auto") == "has no Python that runs"
+
+
+def test_one_set_up_at_a_time(bootstrap):
+    with bootstrap.Lock(), pytest.raises(bootstrap.Stop, match="another set-up is running"), bootstrap.Lock():
+        pass
+    with bootstrap.Lock():
+        pass
+
+
+# ---- pip fails
+
+
+def test_a_proxy_that_fails_is_named(set_up):
+    proxy = "http://me:secret@127.0.0.1:9"
+    done = set_up("cpu", http_proxy=proxy, NO_PROXY="")
+    assert done.code == 1
+    *_, last = done.err.splitlines()
+    assert "ftlab: pip did not get through the proxy http://***@127.0.0.1:9 (http_proxy); set the right one" in last
+    assert "HTTPS_PROXY" in last
+    assert "then: python3 bootstrap.py; pip's words are in" in last
+    assert "secret" not in done.err
+
+
+def test_an_index_that_fails_is_named(set_up, bootstrap):
+    done = set_up("cpu", PIP_INDEX_URL="http://127.0.0.1:9/simple")
+    assert done.code == 1
+    (last,) = done.err.splitlines()
+    assert "ftlab: pip did not reach 127.0.0.1, with no proxy set; look at the network" in last
+    assert not bootstrap.READY.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "the disk is full"),
+        ("OSError: [WinError 112] There is not enough space on the disk", "the disk is full"),
+        ("host='a.example', port=443 ... CERTIFICATE_VERIFY_FAILED", "the certificate of a.example was not accepted"),
+        ("ERROR: No matching distribution found for torch==2.13.0", "there is no torch==2.13.0 for Python 3"),
+        ("ERROR: [WinError 32] The process cannot access the file", "close what uses it"),
+        (
+            "ProxyError('Tunnel connection failed: 407 Proxy Authentication Required')",
+            "pip did not get through the proxy",
+        ),
+        (
+            "WARNING: Retrying (ReadTimeoutError)\nERROR: Could not find a version that satisfies the requirement "
+            "torch==2.13.0 (from versions: 2.14.0)\nERROR: No matching distribution found for torch==2.13.0",
+            "there is no torch==2.13.0 for Python 3",
+        ),
+        ("ERROR: something new", "pip could not install the packages; mend what it names"),
+    ],
+)
+def test_pip_s_failure_is_explained(bootstrap, words, sentence):
+    *_, last = bootstrap.explanation(words, {}, bootstrap.LOG).splitlines()
+    assert sentence in last
+    assert str(bootstrap.LOG) in last
+
+
+# ---- The files around it
+
+
+def test_it_agrees_with_the_course(repository):
+    bootstrap = load(repository)
+    assert doctor.SUPPORTED == bootstrap.SUPPORTED
+    assert sum(asset.download_mb for asset in assets.ASSETS.values()) == bootstrap.ASSETS_MB
+    assert "torch" in bootstrap.HERE_KEPT
+    assert bootstrap.pinned("torch") == doctor.pinned()["torch"]
+
+
+def test_the_page_about_the_set_up_names_what_is_true(repository):
+    bootstrap = load(repository)
+    page = (repository / "docs" / "set_up.md").read_text(encoding="utf-8")
+    assert f"torch=={bootstrap.pinned('torch')}+cpu" in page
+    assert bootstrap.TORCH_INDEX in page
+    assert f"PyTorch's index `{bootstrap.CUDA}`" in page
+    assert f"driver from {bootstrap.CUDA_13_DRIVER} on" in page
+    assert f"another {bootstrap.ASSETS_MB} MB" in page
+
+
+def test_every_target_of_make_sets_up_first(repository):
+    makefile = (repository / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^\.PHONY: (run .*)$", makefile, re.MULTILINE)[0].split()
+    for target in {*targets} - {"clean", "help"}:
+        assert re.search(rf"^{target}: \$\(READY\)", makefile, re.MULTILINE), target
+
+
+def cells(readme: str) -> list[str]:
+    (section,) = re.findall(r"^## Colab and Kaggle\n(.*?)(?=^## )", readme, re.MULTILINE | re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def test_the_cells_for_colab_and_kaggle_keep_its_pytorch(repository, index, pip_folder, tmp_path):
+    clone, install, run = cells((repository / "README.md").read_text(encoding="utf-8"))
+    service = SimpleNamespace(VENV=tmp_path / "colab", LOG=tmp_path / "log")
+    fast_venv(service, pip_folder)
+    (packages,) = service.VENV.glob("lib/python3*/site-packages")
+    preinstalled = {"torch": "2.11.0+cu128", "ipykernel": "6.17.1", "numpy": "2.0.2", "tornado": "6.5.1"}
+    project = (repository / "pyproject.toml").read_text(encoding="utf-8")
+    pins = {name.lower().replace("_", "-"): version for name, version in doctor.pinned().items()}
+    course = {name: version for name, version in pins.items() if f'"{name}>=' in project}
+    root = index.root / "colab"
+    for name, version in course.items():
+        make_wheel(root, name, version)
+    shutil.rmtree(root / "setuptools", ignore_errors=True)
+    repack(root, "setuptools")  # it builds the course
+    for name, version in preinstalled.items():
+        make_wheel(tmp_path / "before", name, version)
+        with zipfile.ZipFile(next((tmp_path / "before" / name).iterdir())) as wheel:
+            wheel.extractall(packages)
+    environment = settings(index, "colab", tmp_path, gpu=True)
+    environment["PATH"] = f"{service.VENV / 'bin'}{os.pathsep}{environment['PATH']}"
+
+    folder = tmp_path
+    for line in [*clone.splitlines(), *install.splitlines()]:
+        if line.startswith("%cd "):
+            folder = folder / line.removeprefix("%cd ").strip()
+            for name in ("bootstrap.py", "pyproject.toml", "constraints.txt"):  # as they are here, committed or not
+                shutil.copy(repository / name, folder)
+        elif line.startswith("!"):
+            command = re.sub(r"https://\S+/ftlab", f"file://{repository} ftlab", line.removeprefix("!"))
+            done = subprocess.run(
+                command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+    assert "kept as they are: torch 2.11.0+cu128, ipykernel 6.17.1" in done.stdout
+    found = [path.name.removesuffix(".dist-info").split("-") for path in packages.glob("*.dist-info")]
+    installed = {name.lower().replace("_", "-"): version for name, version in found}
+    assert {name: installed[name] for name in ("torch", "ipykernel", "tornado")} == {
+        name: preinstalled[name] for name in ("torch", "ipykernel", "tornado")
+    }
+    assert installed["numpy"] == course["numpy"]
+    assert installed["transformers"] == course["transformers"]
+    assert run.splitlines() == ["!ftlab run 00"]
+    assert (service.VENV / "bin" / "ftlab").exists()
+    assert not (folder / ".venv").exists()

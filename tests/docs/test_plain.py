@@ -4,9 +4,8 @@ import ast
 import csv
 import importlib.util
 import json
-import os
 import re
-import subprocess
+import runpy
 import sys
 
 import pytest
@@ -34,29 +33,22 @@ def given(tmp_path_factory):
 
 
 @pytest.fixture
-def run(repository, given, tmp_path):
-    """Run a script as its reader does, offline; what it printed, and the folder of its result."""
+def run(repository, given, tmp_path, monkeypatch, capsys, one_thread):
+    """Run a script as its reader does; what it printed, and the folder of its result."""
 
-    def start(name, rows=None):
-        command = [sys.executable, repository / "docs" / "plain" / f"{name}.py"]
-        command += [given[name].weights, rows or given[name].folder, tmp_path / "out"]
-        quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-        done = subprocess.run(command, env=os.environ | quiet, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout, tmp_path / "out"
+    def start(name):
+        script = repository / "docs" / "plain" / f"{name}.py"
+        paths = (script, given[name].weights, given[name].folder, tmp_path / "out")
+        monkeypatch.setattr(sys, "argv", list(map(str, paths)))
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+        runpy.run_path(str(script), run_name="__main__")
+        return capsys.readouterr().out, tmp_path / "out"
 
     return start
 
 
 def source(repository, name):
     return (repository / "docs" / "plain" / f"{name}.py").read_text(encoding="utf-8")
-
-
-def first_rows(folder, count):
-    """Shorten the training rows of a handout to `count`."""
-    for path in folder.glob("train.*"):
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(lines[: count + (path.suffix == ".csv")]), encoding="utf-8")
 
 
 def test_the_classifier_trains_and_its_saved_model_answers_with_names(run):
@@ -110,16 +102,12 @@ def test_the_settings_of_a_script_are_those_of_its_lesson(repository, name):
 
     budget = profiles.resolve(handout.LESSONS[name], "cpu", {})
     code = source(repository, name)
-    names = {
-        "num_train_epochs": "epochs",
-        "per_device_train_batch_size": "batch_size",
-        "learning_rate": "learning_rate",
-    }
-    names |= {"max_length": "max_length", "r": "rank", "lora_alpha": "alpha", "weight_decay": "weight_decay"}
-    found = {key: float(value) for key, value in re.findall(r"\b(\w+)=([\d.e-]+)[,)]", code) if key in names}
-    found |= {"max_length": float(value) for value in re.findall(r"MAX_LENGTH = (\d+)", code)}
+    names = {"num_train_epochs": "epochs", "per_device_train_batch_size": "batch_size", "r": "rank"}
+    names |= {"lora_alpha": "alpha", "learning_rate": "", "weight_decay": "", "max_length": "", "MAX_LENGTH": ""}
+    settings = re.findall(r"\b(\w+) ?= ?(\d[\d.]*(?:e-\d+)?)(?=[,)\s])", code)
+    found = {names[key] or key.lower(): float(value) for key, value in settings if key in names}
     assert len(found) >= 5
-    assert found == {key: float(budget.settings[names[key]]) for key in found}
+    assert found == {key: float(budget.settings[key]) for key in found}
 
 
 def test_the_handout_has_the_rows_of_the_lesson_and_a_library_reads_them_unchanged(given, tmp_path):

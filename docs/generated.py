@@ -11,8 +11,8 @@ First a format of Python, then a benchmark of benchmarks/results, then a JMESPat
     ...
     <!-- end -->
 
-`TABLES` says which there are, and `docs/results.png` is drawn by docs/picture.py. A test compares, so a page never
-quotes what is no longer measured.
+`TABLES` says which there are, and `docs/results.png` is drawn by docs/picture.py. A comment that begins like one of
+these and has another form is an error. A test compares, so a page never quotes what is no longer measured.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 FIGURE = re.compile(r"(<!-- figure (\S+) (\w+): (.+?) -->).*?(<!-- end -->)")
 TABLE = re.compile(rf"(<!-- ({'|'.join(TABLES)}): from \S+ -->\n).*?(<!-- end -->)", re.DOTALL)
+MEANT = re.compile(rf"<!--\s*(?:figure|{'|'.join(TABLES)})\b", re.IGNORECASE)  # also with a slip in it
 
 
 def result(benchmark: str) -> Any:
@@ -55,8 +56,14 @@ def with_figures(text: str) -> str:
     """Return `text` with each figure and each table as it is stored.
 
     Raises:
-        ValueError: an expression finds nothing, or something that the format does not fit, or a table lacks a value.
+        ValueError: an expression finds nothing, or something that the format does not fit, or a table lacks a value, or
+            a comment is not written as the module's docstring explains.
     """
+    understood = {match.start() for kind in (FIGURE, TABLE) for match in kind.finditer(text)}
+    for match in MEANT.finditer(text):
+        if match.start() not in understood:
+            line = text[match.start() :].splitlines()[0]
+            raise ValueError(f"{line[:80]!r} is no comment that docs/generated.py explains; see there and correct it")
 
     def figure(match: re.Match[str]) -> str:
         before, form, benchmark, expression, after = match.groups()

@@ -46,10 +46,6 @@ def test_an_exact_figure_is_quoted_from_a_benchmark_or_stands_beside_its_paper(p
         assert not EXACT.search(sentence) or "](http" in sentence, sentence
 
 
-def test_no_line_begins_with_a_figure_because_that_would_end_its_paragraph(page):
-    assert not re.search(r"^\s*(- |\d+\. )?<!-- figure", page.read_text(encoding="utf-8"), re.MULTILINE)
-
-
 def questions(repository) -> dict[str, str]:
     text = (repository / "docs" / "faq.md").read_text(encoding="utf-8")
     parts = re.split(r"^### (.+)$", text, flags=re.MULTILINE)[1:]

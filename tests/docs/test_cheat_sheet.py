@@ -149,6 +149,18 @@ def test_every_line_of_the_cheat_sheet_runs_without_a_deprecation(
         assert main(arguments) == 0, f"{command}\n{capsys.readouterr()}"
 
 
+def test_no_comment_with_a_source_is_skipped_because_it_is_mistyped(repository):
+    """Budgets and claims are compared on these two pages alone."""
+    for path in sorted(repository.glob("docs/*.md")):
+        text = path.read_text(encoding="utf-8")
+        if path.name != "cheat_sheet.md":
+            assert not re.search(r"<!--\s*budget\b", text), path.name
+        if path.name != "what_tutorials_get_wrong.md":
+            assert not re.search(r"<!--\s*claim\b", text), path.name
+        assert len(re.findall(r"<!--\s*budget\b", text)) == len(BUDGET.findall(text)), path.name
+        assert len(re.findall(r"<!--\s*claim\b", text)) == len(CLAIM.findall(text)), path.name
+
+
 def test_a_budget_in_the_cheat_sheet_is_the_profiles(cheat_sheet, repository):
     profiles = tomllib.loads((repository / "ftlab" / "course" / "profiles.toml").read_text(encoding="utf-8"))
     quoted = BUDGET.findall(cheat_sheet)

@@ -1,6 +1,7 @@
 """What the pages quote is what is stored."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -60,6 +61,29 @@ def test_every_figure_in_the_pages_is_the_stored_one(generated, name):
 def test_a_figure_that_is_stored_nowhere_is_refused(generated):
     with pytest.raises(ValueError, match=r"learning_curve has no one value at moon\.cheese"):
         generated.with_figures("<!-- figure .2f learning_curve: moon.cheese -->0.9<!-- end -->")
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "<!-- figure .2f learning_curve max(x) -->0.9<!-- end -->",  # no colon
+        "<!-- figure  .2f learning_curve: max(x) -->0.9<!-- end -->",  # two spaces
+        "<!--figure .2f learning_curve: max(x) -->0.9<!-- end -->",
+        "<!-- figure .2f learning_curve:\nmax(x) -->0.9<!-- end -->",
+        "<!-- figure .2f learning_curve: max(x) -->0.9\n<!-- end -->",
+        "<!-- figure .0f merge: settings.rank -->9<!-- and --> <!-- figure .0f merge: settings.rank -->9<!-- end -->",
+        "<!-- lessons from benchmarks/results/first_run.json -->\n| a |\n<!-- end -->",
+    ],
+)
+def test_a_mistyped_comment_is_refused_and_not_skipped(generated, comment):
+    with pytest.raises(ValueError, match=r"<!-- ?(figure|lessons).* is no comment that docs/generated\.py explains"):
+        generated.with_figures(f"about {comment} of them")
+
+
+def test_no_line_begins_with_a_figure_because_that_would_end_its_paragraph(generated):
+    for page in generated.pages():
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(- |\d+\. )?<!-- figure", text, re.MULTILINE), page.name
 
 
 def test_a_wrong_figure_is_replaced(generated):

@@ -10,7 +10,7 @@ NO_TERMS = {
     *("by its id", "by module", "classes", "difference", "every", "first layers", "how", "more", "once", "phi-2"),
     *("predict", "run", "the same", "trained", "the tokenizer that you will train with", "what it cost"),
     *("does this row teach the model to stop?", "dropout is off in the frozen part"),
-    *("takes", "needs", "you can answer afterwards", "replace them by your own"),
+    *("takes", "needs", "you can answer afterwards", "replace them with your own"),
 }
 
 

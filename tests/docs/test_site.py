@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests import pages
 for needed in ("sphinx", "myst_nb", "sphinx_book_theme"):
     pytest.importorskip(needed, reason="the site is built by `make site`, which installs the extra `site`")
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # What a browser loads without being asked: scripts, styles, fonts, pictures, frames. A link to follow is none of these.
 LOADED = re.compile(
     r"<(?:script|img|iframe|source|video|embed|object)\b[^>]*?\b(?:src|data)=[\"'](?:https?:)?//[^\"']+"
@@ -111,3 +113,15 @@ def test_the_home_page_lists_the_parts_in_order(site):
     found = re.findall(r"class=\"caption-text\">([^<]+)<", home)
     assert found[: len(parts)] == parts
     assert home == (site / "README.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to print with")
+def test_the_cheat_sheet_prints_on_two_sides_of_a4(site, tmp_path):
+    printed = tmp_path / "cheat_sheet.pdf"
+    page = (site / "docs" / "cheat_sheet.html").as_uri()
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
+    subprocess.run(
+        [CHROMIUM, *options, f"--print-to-pdf={printed}", page], capture_output=True, timeout=120, check=True
+    )
+    sides = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", printed.read_bytes())
+    assert [(round(float(width)), round(float(height))) for width, height in sides] == [(595, 842)] * 2

@@ -28,8 +28,17 @@ TRAINED = ("frozen features", "full fine-tuning", "LoRA", "QLoRA")
 APPROACHES = (*PROMPTED, *TRAINED)
 VERDICTS = ("ruled out", "not now", "possible", "recommended")  # from worst to best
 COLLECT_ROWS = "collect rows"  # what comes first where no approach is possible yet
+SET_THE_BAR = "set the bar"  # what comes first where a prompt was tried, and nobody said what is wanted
+STEPS = {
+    COLLECT_ROWS: "no approach is possible without them",
+    SET_THE_BAR: "say what is good enough (`wanted`), and ask again",
+}
 # The model that is judged if none is named: the course's own, DistilBERT with two labels and SmolLM2.
 PARAMETERS = {"classification": 66_955_010, "generation": 134_515_008, "documents": 134_515_008}
+
+# Seconds of one pass over a row without a GPU, for each billion parameters: 2 FLOPs for each parameter and token
+# (Kaplan et al. 2020), 256 tokens, 100 billion FLOPs a second.
+PASS_SECONDS = 2 * 256 * 1e9 / 1e11
 
 
 @cache
@@ -48,15 +57,21 @@ class Case:
     memory_gb: float | None
     knowledge_changes: bool
     format_matters: bool
-    questions_a_day: int
+    questions_a_day: int | None
     prompt_reaches: float | None
     wanted: float | None
     many_tasks: bool
+    classes: int
 
     @property
     def labels(self) -> bool:
         """Whether the answer is a label, and not text."""
         return self.task == "classification"
+
+    @property
+    def to_train_on(self) -> float:
+        """Rows to compare with the bounds of a training: those of two classes that give each class as many rows."""
+        return self.rows * 2 / self.classes if self.labels else self.rows
 
     @property
     def facts(self) -> bool:
@@ -74,23 +89,30 @@ class Case:
         return self.prompt_reaches is not None and self.wanted is not None and self.prompt_reaches < self.wanted
 
     @property
+    def no_bar(self) -> bool:
+        """Whether a prompt was tried, and nobody said what is wanted."""
+        return self.prompt_reaches is not None and self.wanted is None
+
+    @property
     def large(self) -> bool:
         """Whether the model has more than a billion parameters."""
         return self.model_parameters > bounds()["billion"]
 
     @property
     def often(self) -> bool:
-        """Whether the model is asked so often that long prompts cost more than a training."""
-        return self.questions_a_day >= bounds()["often"]
+        """Whether a small model is asked so often that long prompts cost more than its training."""
+        return not self.large and self.questions_a_day is not None and self.questions_a_day >= bounds()["often"]
 
     def needed(self, approach: str, *, on_gpu: bool) -> float:
-        """GB that training by `approach` takes: bytes for each parameter, and room for activations and libraries."""
-        memory = _rules_file()["memory"]
-        return memory["on_gpu" if on_gpu else "on_cpu"][approach] * self.model_parameters / 1e9 + memory["room_gb"]
+        """GB that training by `approach` takes: for each parameter, and the room of activations and libraries."""
+        memory, billions = _rules_file()["memory"]["on_gpu" if on_gpu else "on_cpu"], self.model_parameters / 1e9
+        room_gb, of_each = memory["room"]["large" if self.large else "labels" if self.labels else "text"]
+        return (memory[approach] + of_each) * billions + room_gb
 
     def on_gpu(self, approach: str) -> bool:
-        """Whether the GPU holds the training."""
-        return approach in TRAINED and self.needed(approach, on_gpu=True) <= self.gpu_gb
+        """Whether the GPU holds the training, with a margin: a card's memory is never free to the last byte."""
+        usable = bounds()["usable_gpu"] * self.gpu_gb
+        return approach in TRAINED and self.needed(approach, on_gpu=True) <= usable
 
     def on_cpu(self, approach: str) -> bool:
         """Whether the machine's free memory holds the training."""
@@ -116,6 +138,10 @@ def _text_from(low: str, case: Case, high: str | None = None) -> bool:
     return not case.labels and _between(low, case.rows, high)
 
 
+def _labels_from(low: str, case: Case, high: str | None = None) -> bool:
+    return case.labels and _between(low, case.to_train_on, high)
+
+
 # The conditions of the rules in advice.toml, by id. Those of memory depend on the approach, too.
 CONDITIONS: dict[str, Callable[[Case, str], bool]] = {
     # prompting
@@ -123,32 +149,34 @@ CONDITIONS: dict[str, Callable[[Case, str], bool]] = {
     "prompt_enough": lambda case, _: case.prompt_enough,
     "training_not_needed": lambda case, _: case.prompt_enough,
     "prompt_short": lambda case, _: case.prompt_short,
-    "no_bar": lambda case, _: case.prompt_reaches is not None and case.wanted is None,
-    "prompt_lacks_facts": lambda case, _: case.facts,
+    "no_bar": lambda case, _: case.no_bar,
+    "prompt_lacks_facts": lambda case, _: case.facts and not case.prompt_enough,
     # few-shot prompting
     "no_example": lambda case, _: case.rows == 0,
     "handful": lambda case, _: 0 < case.rows < bounds()["few"],
     "examples_in_prompt": lambda case, _: bounds()["few"] <= case.rows <= bounds()["frozen"],
     "more_than_a_prompt_holds": lambda case, _: case.rows > bounds()["frozen"],
     # RAG
-    "facts_to_look_up": lambda case, _: not case.labels and case.facts,
+    "facts_to_look_up": lambda case, _: not case.labels and case.facts and not case.prompt_enough,
+    "facts_grow_old": lambda case, _: not case.labels and case.facts and case.prompt_enough,
     "training_teaches_no_facts": lambda case, _: not case.labels and case.facts and not case.format_matters,
     "form_beside_facts": lambda case, _: not case.labels and case.facts and case.format_matters,
     "rag_any_amount": lambda case, _: not case.labels and not case.facts and not case.format_matters,
     "rag_brings_no_form": lambda case, _: not case.labels and not case.facts and case.format_matters,
     "rag_gives_no_label": lambda case, _: case.labels and not case.facts,
     "labels_change": lambda case, _: case.labels and case.facts,
-    "refit_in_seconds": lambda case, _: case.labels and case.facts and _between("frozen", case.rows),
+    "refit_in_seconds": lambda case, _: case.facts and _labels_from("frozen", case),
     # frozen features
     "head_gives_labels": lambda case, _: not case.labels,
     "nothing_to_train_on": lambda case, _: case.rows < 2,
-    "frozen_below_100": lambda case, _: case.labels and 2 <= case.rows < bounds()["frozen"],
-    "frozen_first": lambda case, _: case.labels and _between("frozen", case.rows, "full"),
-    "frozen_as_bar": lambda case, _: case.labels and _between("full", case.rows) and not case.facts,
+    "class_without_a_row": lambda case, _: case.labels and 2 <= case.rows < case.classes,
+    "frozen_below_100": lambda case, _: case.labels and case.rows >= 2 and case.to_train_on < bounds()["frozen"],
+    "frozen_first": lambda case, _: _labels_from("frozen", case, "full"),
+    "frozen_as_bar": lambda case, _: _labels_from("full", case) and not case.facts,
     # how many rows
-    "too_few_rows": lambda case, _: 2 <= case.rows < bounds()["frozen"],
-    "full_or_frozen": lambda case, _: case.labels and _between("frozen", case.rows, "full"),
-    "full_from_500": lambda case, _: case.labels and _between("full", case.rows) and not case.large,
+    "too_few_rows": lambda case, _: case.rows >= 2 and case.to_train_on < bounds()["frozen"],
+    "full_or_frozen": lambda case, _: _labels_from("frozen", case, "full"),
+    "full_from_500": lambda case, _: _labels_from("full", case) and not case.large,
     "hundred_answers": lambda case, _: _text_from("frozen", case, "hundreds"),
     "no_reason_yet": lambda case, _: (
         _text_from("hundreds", case, "many") and not (case.format_matters or case.often or case.prompt_short)
@@ -159,15 +187,22 @@ CONDITIONS: dict[str, Callable[[Case, str], bool]] = {
     "thousand_answers": lambda case, _: _text_from("many", case),
     # how large a model
     "billions_in_full": lambda case, _: case.large,
-    "lora_above_a_billion": lambda case, _: case.large and _between("frozen", case.rows),
+    "lora_above_a_billion": lambda case, _: case.large and _between("frozen", case.to_train_on),
     "small_model_in_full": lambda case, _: not case.large and case.fits("full fine-tuning") and not case.many_tasks,
     "lora_saves_memory": lambda case, _: (
-        not case.large and _between("frozen", case.rows) and not case.fits("full fine-tuning") and case.fits("LoRA")
+        not case.large
+        and _between("frozen", case.to_train_on)
+        and not case.fits("full fine-tuning")
+        and case.fits("LoRA")
     ),
-    "many_adapters": lambda case, _: case.many_tasks and _between("frozen", case.rows),
-    "lora_reaches_its_limit": lambda case, _: case.rows > bounds()["lora_most"] and case.fits("full fine-tuning"),
+    "many_adapters": lambda case, _: case.many_tasks and _between("frozen", case.to_train_on),
+    "lora_reaches_its_limit": lambda case, _: (
+        case.rows > bounds()["lora_most"] and not (case.large or case.many_tasks) and case.fits("full fine-tuning")
+    ),
     "four_bits_not_needed": lambda case, _: case.fits("LoRA"),
-    "four_bits_to_fit": lambda case, _: _between("frozen", case.rows) and not case.fits("LoRA") and case.fits("QLoRA"),
+    "four_bits_to_fit": lambda case, _: (
+        _between("frozen", case.to_train_on) and not case.fits("LoRA") and case.fits("QLoRA")
+    ),
     # memory
     "does_not_fit": lambda case, approach: (
         case.memory_gb is not None and not case.on_gpu(approach) and not case.on_cpu(approach)
@@ -176,6 +211,7 @@ CONDITIONS: dict[str, Callable[[Case, str], bool]] = {
         case.memory_gb is None and not case.on_gpu(approach) and not case.on_cpu(approach)
     ),
     "days_on_a_cpu": lambda case, approach: case.large and not case.on_gpu(approach) and case.on_cpu(approach),
+    "one_pass_on_a_cpu": lambda case, approach: case.large and not case.on_gpu(approach) and case.on_cpu(approach),
 }
 
 
@@ -194,7 +230,11 @@ class Advice:
 
     def __repr__(self) -> str:
         lines = [f"{name}: {line['verdict']}; {line['because']}" for name, line in self.judged.iterrows()]
-        return "\n".join([f"First: {self.first}.", *lines])
+        return "\n".join([f"First: {self.first}{self._how()}.", *lines])
+
+    def _how(self) -> str:
+        """What to do, where the first step is none of the approaches."""
+        return f": {STEPS[self.first]}" if self.first in STEPS else ""
 
     def _repr_html_(self) -> str:
         cells = "".join(
@@ -203,7 +243,7 @@ class Advice:
             for name, line in self.judged.iterrows()
         )
         head = "<tr><th>approach</th><th>verdict</th><th style='text-align:left'>because</th></tr>"
-        return f"<p>First: <b>{html.escape(self.first)}</b></p><table>{head}{cells}</table>"
+        return f"<p>First: <b>{html.escape(self.first)}</b>{html.escape(self._how())}</p><table>{head}{cells}</table>"
 
 
 def advise(
@@ -215,10 +255,11 @@ def advise(
     memory_gb: float | None = None,
     knowledge_changes: bool = False,
     format_matters: bool = False,
-    questions_a_day: int = 100,
+    questions_a_day: int | None = None,
     prompt_reaches: float | None = None,
     wanted: float | None = None,
     many_tasks: bool = False,
+    classes: int = 2,
 ) -> Advice:
     """Judge prompting, few-shot prompting, RAG, frozen features, full fine-tuning, LoRA and QLoRA for your task.
 
@@ -232,17 +273,18 @@ def advise(
         memory_gb: free memory of the machine in GB; None if you do not know it.
         knowledge_changes: the answers depend on facts that change often.
         format_matters: the answer must have a certain form or style.
-        questions_a_day: how often the model is asked.
+        questions_a_day: how often the model is asked; None if you do not know it.
         prompt_reaches: the accuracy or exact match that a prompt reaches already, 0 to 1; None if not tried.
         wanted: the accuracy or exact match that is good enough, 0 to 1; None if nobody said.
         many_tasks: several specialised models are to share one base.
+        classes: labels of a classification. The bounds hold for two; with more, each needs as many rows as one of two.
 
     Returns:
-        The advice. `first` is the approach to try first, `table()` has all of them with a verdict and a reason, and
-        `rules` has every rule that applied, with its source.
+        The advice. `first` is the approach to try first, or a step before it (`STEPS`); `table()` has all approaches
+        with a verdict and a reason, and `rules` has every rule that applied, with its source.
 
     Raises:
-        BadInput: a value is impossible, such as 7 for model_parameters, where 7e9 was meant.
+        BadInput: a value is impossible, such as 7 for model_parameters, where 7e9 was meant, or classes of a text.
 
     >>> advise(task="documents", rows=0, knowledge_changes=True).first
     'RAG'
@@ -260,19 +302,21 @@ def advise(
         ("knowledge_changes", knowledge_changes), ("format_matters", format_matters), ("many_tasks", many_tasks),
     ):  # fmt: skip
         advice_input.check_flag(name, flag)
-    advice_input.check_count("questions_a_day", questions_a_day)
+    if questions_a_day is not None:
+        advice_input.check_count("questions_a_day", questions_a_day)
+    advice_input.check_classes("classes", classes, task)
     for name, share in (("prompt_reaches", prompt_reaches), ("wanted", wanted)):
         if share is not None:
             advice_input.check_share(name, share)
     case = Case(
         task, int(rows), PARAMETERS[task] if model_parameters is None else float(model_parameters), float(gpu_gb),
         None if memory_gb is None else float(memory_gb), bool(knowledge_changes), bool(format_matters),
-        int(questions_a_day), prompt_reaches, wanted, bool(many_tasks),
+        None if questions_a_day is None else int(questions_a_day), prompt_reaches, wanted, bool(many_tasks),
+        int(classes),
     )  # fmt: skip
 
     applied = {approach: _applying(case, approach) for approach in APPROACHES}
-    verdicts = {approach: min((rule["effect"] for rule in found), key=VERDICTS.index)
-                for approach, found in applied.items()}  # fmt: skip
+    verdicts = {approach: _lowest(found) for approach, found in applied.items()}
     judged = pd.DataFrame(
         [
             {"approach": approach, "verdict": verdicts[approach], "because": _because(case, approach, found, verdicts)}
@@ -288,7 +332,8 @@ def advise(
         ]
     ).set_index(["approach", "rule"])
     can = VERDICTS.index(verdicts[order[0]]) >= VERDICTS.index("possible")
-    return Advice(case, order[0] if can else COLLECT_ROWS, judged.loc[order], rules)
+    first = SET_THE_BAR if case.no_bar else order[0] if can else COLLECT_ROWS
+    return Advice(case, first, judged.loc[order], rules)
 
 
 def _applying(case: Case, approach: str) -> list[dict[str, Any]]:
@@ -300,14 +345,22 @@ def _applying(case: Case, approach: str) -> list[dict[str, Any]]:
     ]
 
 
+def _lowest(rules: list[dict[str, Any]]) -> str:
+    """The verdict of the rules that apply to an approach: the lowest."""
+    return min((rule["effect"] for rule in rules), key=VERDICTS.index)
+
+
 def _because(case: Case, approach: str, found: list[dict[str, Any]], verdicts: dict[str, str]) -> str:
     """The reasons of the rules that decided."""
-    on_gpu = case.gpu_gb > 0
+    on_gpu, usable = case.gpu_gb > 0, bounds()["usable_gpu"] * case.gpu_gb
     free = "memory_gb not given" if case.memory_gb is None else f"{case.memory_gb:g} GB of free memory"
     values = vars(case) | {
         "parameters": _parameters(case.model_parameters),
+        "n_rows": _rows(case),
+        "n_examples": "1 example fits" if case.rows == 1 else f"{case.rows:,} examples fit",
+        "passing": _duration(case.rows * PASS_SECONDS * case.model_parameters / 1e9),
         "needed": case.needed(approach, on_gpu=on_gpu) if approach in TRAINED else math.nan,
-        "machine": f"a GPU of {case.gpu_gb:g} GB, {free}" if on_gpu else f"no GPU, {free}",
+        "machine": f"a GPU of {case.gpu_gb:g} GB, {usable:.1f} of them usable, {free}" if on_gpu else f"no GPU, {free}",
     }
     return "; ".join(rule["because"].format(**values) for rule in found if rule["effect"] == verdicts[approach])
 
@@ -315,11 +368,16 @@ def _because(case: Case, approach: str, found: list[dict[str, Any]], verdicts: d
 def _turn(case: Case, approach: str) -> int:
     """The place of an approach among those with the same verdict: the least work first, and what the case is about."""
     order = list(APPROACHES)
+    last = []
     if case.facts and not case.labels:
         order.insert(0, order.pop(order.index("RAG")))
     if case.many_tasks or case.large:
-        order.append(order.pop(order.index("full fine-tuning")))
-    return order.index(approach)
+        last.append("full fine-tuning")
+    if case.rows > bounds()["frozen"]:
+        last.append("few-shot prompting")  # it would use some of the rows
+    if not case.facts:
+        last.append("RAG")  # no facts are missing
+    return [*(name for name in order if name not in last), *last].index(approach)
 
 
 def clashes() -> pd.DataFrame:
@@ -327,6 +385,24 @@ def clashes() -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(_rules_file()["clash"]).set_index("id")
+
+
+def _rows(case: Case) -> str:
+    """The rows in words, with the classes if they are not two."""
+    rows = "1 row" if case.rows == 1 else f"{case.rows or 'no'} rows" if case.rows < 1000 else f"{case.rows:,} rows"
+    return f"{rows} of {case.classes:,} classes" if case.classes > 2 else rows
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> _duration(3000), _duration(3 * 3600), _duration(1e6)
+    ('less than an hour', '3 hours', '12 days')
+    """
+    hours = seconds / 3600
+    if hours < 1:
+        return "less than an hour"
+    return f"{hours:.0f} hour{'s' * (round(hours) > 1)}" if hours < 48 else f"{hours / 24:,.0f} days"
 
 
 def _parameters(number: float) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # FLOPs for each parameter and token (Kaplan et al., Scaling Laws for Neural Language Models, 2020, section 2.1).
 FLOPS_TO_ANSWER, FLOPS_TO_TRAIN = 2, 6
 # Columns of `settled_by_measurement`, and the names in the benchmark. The first two leave the whole backbone frozen.
+# "first 4 frozen" freezes a part of it, and trains the last layers.
 MEASURED = {
     "head only": "head only",
     "sentence vectors": "sentence vectors",
@@ -94,9 +95,9 @@ def settled_by_measurement(benchmark: dict[str, Any] | None = None) -> pd.DataFr
     Returns:
         A line for each number of training rows (index). The mean macro F1 over the seeds of "head only" (a head on a
         frozen backbone), "sentence vectors" (logistic regression on its mean over the tokens), "first 4 frozen" and
-        "full"; "best frozen", the better of the first two; "full - best frozen" with "low" and "high", the 95 %
-        confidence interval of the mean difference over "seeds"; and "clear", as in lesson 03: whether Student's paired
-        test shows a difference, with Holm's correction for all comparisons of the benchmark.
+        "full"; "best frozen backbone", the better of the first two; "full - best frozen backbone" with "low" and
+        "high", the 95 % confidence interval of the mean difference over "seeds"; and "clear", as in lesson 03: whether
+        Student's paired test shows a difference, with Holm's correction for all comparisons of the benchmark.
 
     Raises:
         BadInput: no benchmark is stored.
@@ -116,7 +117,7 @@ def settled_by_measurement(benchmark: dict[str, Any] | None = None) -> pd.DataFr
         best = str(line[list(FROZEN)].idxmax())
         gap = gaps.xs((rows, MEASURED[best]))
         lines.append(
-            {"rows": rows, **line, "best frozen": best, "full - best frozen": -gap["gap"], "low": -gap["high"],
-             "high": -gap["low"], "seeds": runs["seed"].nunique(), "clear": bool(gap["clear"])}
+            {"rows": rows, **line, "best frozen backbone": best, "full - best frozen backbone": -gap["gap"],
+             "low": -gap["high"], "high": -gap["low"], "seeds": runs["seed"].nunique(), "clear": bool(gap["clear"])}
         )  # fmt: skip
     return pd.DataFrame(lines).set_index("rows")

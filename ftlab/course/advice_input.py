@@ -74,3 +74,13 @@ def check_parameters(name: str, value: Any) -> None:
             f"{name} is {quoted(value)}; expected a number of parameters from {LEAST_PARAMETERS:g} to "
             f"{MOST_PARAMETERS:g}: write 2.7e9 for 2.7 billion"
         )
+
+
+def check_classes(name: str, value: Any, task: str) -> None:
+    """Raise BadInput unless `value` is a number of classes, 2 or more; without labels, 2 (the default)."""
+    check_count(name, value, least=2)
+    if task != "classification" and value != 2:
+        raise BadInput(
+            f"{name} is {value}, and the task is {quoted(task)}; only a classification has classes: leave {name} out, "
+            'or give task="classification"'
+        )

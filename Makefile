@@ -64,13 +64,16 @@ doctor: $(READY)
 clean:
 	rm -rf $(VENV) runs site
 
-# bootstrap.py has the steps, and says nothing if all is done. A .venv that is ready serves whatever $(PYTHON) is; where
-# there is no $(PYTHON), the Python in .venv looks whether it is.
+# bootstrap.py has the steps, and says nothing if all is done. If python3 is missing and no PYTHON=... was typed, the
+# Python in .venv runs it.
+TYPED = make $(MAKECMDGOALS)$(if $(TORCH), TORCH=$(TORCH))
+CHOSEN = $(if $(findstring command,$(origin PYTHON)),$(PYTHON))
+
 .PHONY: $(READY)
 $(READY):
-	@for python in $(PYTHON) $(BIN)/python; do \
+	@for python in $(if $(CHOSEN),$(CHOSEN),$(PYTHON) $(BIN)/python); do \
 		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2> /dev/null; then \
-			TORCH="$(TORCH)" exec $$python bootstrap.py --again "make $(MAKECMDGOALS)" $(if $(findstring command,$(origin PYTHON)),,--quiet); \
+			TORCH="$(TORCH)" exec $$python bootstrap.py --again "$(TYPED)$(if $(CHOSEN), PYTHON=$(CHOSEN))" $(if $(CHOSEN),,--quiet); \
 		fi; \
 	done; \
-	echo "ftlab: $(PYTHON) is missing, or older than 3.6; expected Python 3.11 to 3.13: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2
+	echo "ftlab: $(PYTHON) is missing, or older than 3.6; expected Python 3.11 to 3.13: $(TYPED) PYTHON=python3.12" >&2; exit 2

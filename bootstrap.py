@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,7 @@ TORCH_INDEX = "https://download.pytorch.org/whl"  # PyTorch's own package index;
 CUDA = "cu130"  # the CUDA version of the pinned PyTorch on PyPI, and so what TORCH=cuda means where PyPI has CPU builds
 CUDA_13_DRIVER = 580  # the oldest NVIDIA driver, by its first number, that runs CUDA 13
 
-ASSETS_MB = 190  # weights and reviews, which the first lesson fetches
+FIRST_MB = 97  # weights and reviews, which lesson 00 fetches
 UNPACKED = 4.5  # what .venv takes on disk for each byte of its wheels: measured, 2.3 GB for 515 MB
 UNPACKED_CUDA = 2.0  # the same for CUDA's libraries, and for a PyTorch that contains them: an estimate
 TYPICAL_MB = {"cpu": 550, "cuda": 3500}  # the download, where sizes cannot be asked: measured, and an estimate
@@ -45,7 +46,10 @@ HERE_KEPT = ("torch", "ipykernel", "ipywidgets", "pip")  # of a notebook service
 
 
 class Stop(Exception):
-    """The set-up cannot go on: one sentence, and the exit code (2: yours to change, 1: pip failed)."""
+    """The set-up cannot go on: one sentence, and the exit code (2: yours to change, 1: pip failed).
+
+    In the sentence, {again} stands for the command that was typed, and {other} for the same with another Python.
+    """
 
     def __init__(self, sentence: str, code: int = 2) -> None:
         super().__init__(sentence)
@@ -73,11 +77,12 @@ def main(arguments: "list[str] | None" = None) -> int:
         options.again += " --here"
     try:
         if options.here:
-            set_up_here(options.again)
+            set_up_here()
         else:
             set_up(options.again, options.quiet)
     except Stop as stop:
-        return _fail(str(stop).replace("{again}", options.again), stop.code)
+        sentence = str(stop).replace("{again}", options.again).replace("{other}", _with_other_python(options.again))
+        return _fail(sentence, stop.code)
     except KeyboardInterrupt:
         return _fail("stopped; to begin again: " + options.again, 130)
     except OSError as error:
@@ -107,15 +112,17 @@ def set_up(again: str, quiet: bool = False) -> None:
         if not quiet and not (again.startswith("make") and found.startswith(f"Python {_own_version()},")):
             say(f".venv is ready ({found}); nothing to do. For another Python, delete .venv and run this again")
         return
-    check_python(again)
+    check_python()
     check_system()
     check_folder()
     with Lock():
+        if is_ready(wish):
+            say(".venv is ready: another set-up has just made it")
+            return
         began = time.monotonic()
         prepare(wish)
-        make = not python_of(VENV).exists()
-        check_space(SMALLEST_MB if make else 0)
-        if make:
+        if not python_of(VENV).exists():
+            check_space(SMALLEST_MB, VENV if VENV.is_dir() else ROOT)  # .venv may be a link to another disk
             say(f"setting up .venv with Python {_own_version()}, once; pip's words go to {LOG.relative_to(ROOT)}")
             make_venv()
         else:
@@ -128,11 +135,10 @@ def set_up(again: str, quiet: bool = False) -> None:
         write_stamp(pip)
         say(f"ready in {time.monotonic() - began:.0f} s")
     if not again.startswith("make"):
-        start = str(python_of(VENV).parent.relative_to(ROOT) / "ftlab")
-        lab = str(python_of(VENV).parent.relative_to(ROOT) / "jupyter")
-        say(f"next: {start} run 00   (the first lesson fetches {ASSETS_MB} MB of weights and reviews, once)")
-        lesson = Path("notebooks") / "00_start_here.ipynb"
-        say(f"to read the lessons: {lab} lab --ServerApp.root_dir=. {lesson}")
+        commands, lesson = python_of(VENV).parent, ROOT / "notebooks" / "00_start_here.ipynb"
+        say(f"next: {_typed(commands / 'ftlab')} run 00   (it fetches {FIRST_MB} MB of weights and reviews, once)")
+        lab = f"{_typed(commands / 'jupyter')} lab --ServerApp.root_dir={_typed(ROOT)} {_typed(lesson)}"
+        say(f"to read the lessons: {lab}")
 
 
 def install(pip: "Pip", wish: str) -> None:
@@ -157,7 +163,8 @@ def install(pip: "Pip", wish: str) -> None:
             wanted = [each for each in wanted if not _belongs_to_torch(_name(each))] + chosen
         else:  # it needs other CUDA libraries than pip's sources named
             wanted = pip.report("--extra-index-url", _index_url(index), build, *course)
-    announce(wanted, pip)
+    announce(wanted, pip, VENV)
+    READY.unlink(missing_ok=True)  # until all is in
     if index:
         why = f"as TORCH={wish} says" if wish != "auto" else "as there is no NVIDIA GPU"
         say(f"{build_of(index)} comes from {_shown(_index_url(index))}, {why}")
@@ -230,8 +237,9 @@ def _fits(wish: str, version: str) -> bool:
     local = version.partition("+")[2]
     if wish == "auto" or local == wish or platform.system() == "Darwin":
         return True
-    cuda = local.startswith("cu") or (not local and platform.system() == "Linux" and _has_cuda_libraries())
-    return (wish == "cuda" and cuda) or (wish == "cpu" and not cuda)
+    pypi_cuda = not local and platform.system() == "Linux" and _has_cuda_libraries()
+    cuda = local.startswith("cu") or pypi_cuda
+    return (wish == "cuda" and cuda) or (wish == "cpu" and not cuda) or (wish == CUDA and pypi_cuda)
 
 
 def _has_cuda_libraries() -> bool:
@@ -264,11 +272,9 @@ def prepare(wish: str) -> None:
     why = _why_anew(stamp, wish)
     if why:
         if Path(sys.prefix).resolve() == VENV.resolve():
-            raise Stop(f".venv {why}, and its own Python cannot do that; use another, then: {{again}}")
+            raise Stop(f".venv {why}, and its own Python cannot do that; use another: {{other}}")
         say(f".venv {why}: making it anew")
         empty(VENV)
-    else:
-        READY.unlink()  # until the new pins are in
 
 
 def _why_anew(stamp: "dict[str, str] | None", wish: str) -> str:
@@ -341,7 +347,7 @@ def empty(folder: Path) -> None:
 # ---- Checks of the machine
 
 
-def check_python(again: str, with_venv: bool = True) -> None:
+def check_python(with_venv: bool = True) -> None:
     """Refuse a Python that cannot run the course, or, if `with_venv`, cannot make .venv.
 
     Raises:
@@ -350,14 +356,13 @@ def check_python(again: str, with_venv: bool = True) -> None:
     low, high = SUPPORTED
     version = _own_version()
     expected = "expected Python {}.{} to {}.{}, 64-bit".format(*(low + high))
-    other = _with_other_python(again)
     if not low <= tuple(sys.version_info[:2]) <= high:
-        raise Stop(f"{sys.executable} is Python {version}; {expected}: {other}")
+        raise Stop(f"{sys.executable} is Python {version}; {expected}: {{other}}")
     if sys.maxsize <= 2**32:
-        raise Stop(f"{sys.executable} is a 32-bit Python {version}; {expected}: {other}")
+        raise Stop(f"{sys.executable} is a 32-bit Python {version}; {expected}: {{other}}")
     if platform.python_implementation() != "CPython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
         kind = "free-threaded" if platform.python_implementation() == "CPython" else platform.python_implementation()
-        raise Stop(f"{sys.executable} is {kind}; expected CPython as python.org ships it: {other}")
+        raise Stop(f"{sys.executable} is {kind}; expected CPython as python.org ships it: {{other}}")
     missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
     if missing and with_venv:
         raise Stop(
@@ -437,18 +442,17 @@ def _long_paths() -> bool:
         return False
 
 
-def check_space(needed_mb: float, of_which: str = "") -> None:
-    """Refuse to begin what the disk has no room for.
+def check_space(needed_mb: float, folder: Path, of_which: str = "") -> None:
+    """Refuse to begin what the disk of `folder` has no room for.
 
     Raises:
         Stop: with how much is needed and how much is there.
     """
-    folder = VENV if VENV.is_dir() else ROOT  # it may be a link to another disk
     free = shutil.disk_usage(str(folder)).free / 1e6
     if free < needed_mb:
         raise Stop(
             f"{megabytes(free)} are free in {folder}, and the set-up needs {megabytes(needed_mb)}{of_which}; make "
-            "room, or move the course to another disk, then: {again}"
+            "room on that disk, then: {again}"
         )
 
 
@@ -558,8 +562,8 @@ def _normal(name: str) -> str:
 # ---- How many MB
 
 
-def announce(wanted: "list[dict]", pip: "Pip") -> None:
-    """Say how many MB come, and refuse if the disk has no room for them.
+def announce(wanted: "list[dict]", pip: "Pip", folder: Path) -> None:
+    """Say how many MB come into `folder`, and refuse if its disk has no room for them.
 
     Raises:
         Stop: there is not enough space for the download and what it unpacks to.
@@ -584,9 +588,9 @@ def announce(wanted: "list[dict]", pip: "Pip") -> None:
         size = f"{'at least ' if unknown else ''}{megabytes(total)}{'' if local else ' to download'}"
         size += f" ({', '.join(notes)})" if notes else ""
     say(f"{len(packages)} packages: {size}; unpacked they take about {megabytes(unpacked)}")
-    cached = total - local if pip.caches_on(VENV) else 0
+    cached = total - local if pip.caches_on(folder) else 0
     of_which = f" ({megabytes(unpacked)} unpacked, {megabytes(total - local + cached)} for the download)"
-    check_space(unpacked + total - local + cached, of_which)
+    check_space(unpacked + total - local + cached, folder, of_which)
 
 
 def _unpacked(package: "dict") -> float:
@@ -761,7 +765,7 @@ def make_venv() -> None:
         last = [line for line in LOG.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()][-1]
         raise Stop(
             f"{sys.executable} could not make a virtual environment ({last.strip()}); the whole answer is in {LOG}; "
-            "mend that, or use another Python, then: {again}"
+            "mend that, then: {again}"
         )
 
 
@@ -887,6 +891,8 @@ def _advice(words: str, settings: "dict[str, str]") -> str:
         return "a file in .venv could not be written; close what uses it (JupyterLab, a terminal), then: {again}"
     if re.search(r"40[13] (Client Error|Unauthorized|Forbidden)|HTTP error 40[13]", words):
         return f"{index} refused to answer; look at the name and password in pip's settings, then: {{again}}"
+    if "externally-managed-environment" in words:
+        return f"this Python belongs to the system; set up without --here: {_this_command()}"
     return "pip could not install the packages; mend what it names, then: {again}"
 
 
@@ -921,20 +927,35 @@ def _os_error(error: OSError) -> str:
     return f"{error.filename or ROOT}: {error.strerror or error}; expected a folder that can be written"
 
 
+def _typed(path: Path) -> str:
+    """Return `path`, which is in the course's folder, as a person types it where they are."""
+    here = Path("bootstrap.py")
+    words = str(path.relative_to(ROOT) if here.is_file() and here.samefile(__file__) else path)
+    return subprocess.list2cmdline([words]) if os.name == "nt" else shlex.quote(words)
+
+
 def _this_command() -> str:
-    return "py bootstrap.py" if os.name == "nt" else "python3 bootstrap.py"
+    """Return the command that runs this script with this Python."""
+    name = Path(sys.executable).name
+    python = name if shutil.which(name) == sys.executable else shlex.quote(sys.executable)
+    if os.name == "nt":
+        python = "py -{}.{}".format(*sys.version_info[:2])
+    return python + " " + _typed(ROOT / "bootstrap.py")
 
 
 def _with_other_python(again: str) -> str:
+    """Return the command `again` with a Python that the course supports."""
+    if again.endswith(" --here"):
+        return "choose a runtime with such a Python, then: " + again
     if again.startswith("make"):
-        return again + " PYTHON=python3.12"
-    return "py -3.12 bootstrap.py" if os.name == "nt" else "python3.12 bootstrap.py"
+        return re.sub(r" PYTHON=\S+", "", again) + " PYTHON=python3.12"
+    return ("py -3.12 " if os.name == "nt" else "python3.12 ") + _typed(ROOT / "bootstrap.py")
 
 
 # ---- Colab and Kaggle
 
 
-def set_up_here(again: str) -> None:
+def set_up_here() -> None:
     """Install the course into this Python, and keep what the notebook service has of its own: PyTorch above all.
 
     Only what the course itself names is brought to its pin; what a service runs on keeps its version.
@@ -942,8 +963,17 @@ def set_up_here(again: str) -> None:
     Raises:
         Stop: this Python does not do, or pip failed.
     """
-    check_python(again, with_venv=False)
+    if os.environ.get("TORCH"):
+        raise Stop(
+            "TORCH has no effect with --here, which keeps the PyTorch that is there; leave it out, then: {again}"
+        )
+    check_python(with_venv=False)
     check_folder()
+    if not _may_be_changed():
+        raise Stop(
+            f"{sys.executable} is neither Colab's nor Kaggle's, nor of a virtual or conda environment, and --here "
+            f"would change it; set up without --here: {_this_command()}"
+        )
     import tomllib
     from importlib import metadata
 
@@ -954,6 +984,10 @@ def set_up_here(again: str) -> None:
             kept[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    if "torch" not in kept:
+        raise Stop(
+            f"{sys.executable} has no PyTorch, and --here installs none; set up without --here: {_this_command()}"
+        )
     named = {_normal(re.split(r"[^A-Za-z0-9._-]", line)[0]): line for line in project["dependencies"]}
     constraints = [f"{name}=={kept.get(name) or pinned(name)}" for name in named]
     with tempfile.TemporaryDirectory(prefix="ftlab-setup-") as folder:
@@ -961,12 +995,19 @@ def set_up_here(again: str) -> None:
         file.write_text("\n".join(constraints) + "\n", encoding="utf-8")
         pip = Pip(Path(sys.executable), Path(tempfile.gettempdir()) / "ftlab_setup.log", None)
         say("kept as they are: " + ", ".join("{} {}".format(*each) for each in kept.items()))
-        wanted = [line for name, line in named.items() if name not in kept]
-        pip.run("--constraint", str(file), *wanted)
+        wanted = ["--constraint", str(file), *(line for name, line in named.items() if name not in kept)]
+        announce(pip.report(*wanted), pip, Path(sysconfig.get_path("purelib")))
+        pip.run(*wanted)
         pip.run("--no-deps", "--editable", ".")
-    if kept.get("torch") and kept["torch"].partition("+")[0] != pinned("torch"):
+    if kept["torch"].partition("+")[0] != pinned("torch"):
         say("the course was measured with torch {}: figures may differ a little here".format(pinned("torch")))
     say("ready: ftlab run 00. In a notebook that is open already, restart the session once")
+
+
+def _may_be_changed() -> bool:
+    """Is this Python a notebook service's, or of an environment that is there to be changed?"""
+    service = "COLAB_RELEASE_TAG" in os.environ or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+    return service or sys.prefix != sys.base_prefix or Path(sys.prefix, "conda-meta").is_dir()
 
 
 if __name__ == "__main__":

@@ -21,8 +21,13 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LEFT_OUT = shutil.ignore_patterns(
-    ".venv", "runs", "work", "build", "site", ".git", "*.egg-info", "__pycache__", ".*_cache", ".ipynb_checkpoints"
-)
+    ".venv", "runs", "work", "build", "site", ".git", ".cache", "*.egg-info", "__pycache__", ".*_cache",
+    ".ipynb_checkpoints",
+)  # fmt: skip
+OURS = (  # settings that a newcomer has not
+    "FTLAB_HOME", "FTLAB_HEADLESS", "FTLAB_RUN_FOLDER", "FTLAB_TORCH_INDEX", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL",
+    "PYTHON", "TORCH",
+)  # fmt: skip
 STAMP = ".venv/ready"  # make writes it last, when the set-up is done
 LESSON_BEGINS = re.compile(r"ftlab: (running\b|\d\d_)")
 TO_DOWNLOAD = re.compile(r"(\d[\d,]*(?:\.\d+)?) (MB|GB) to download")
@@ -33,10 +38,8 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ftlab-first-run-") as base:
         clone, cache = Path(base) / "ftlab", Path(base) / "cache"
         shutil.copytree(REPOSITORY, clone, ignore=LEFT_OUT)
-        # A newcomer has none of these settings, and no cache.
-        ours = ("FTLAB_HOME", "FTLAB_HEADLESS", "FTLAB_RUN_FOLDER", "VIRTUAL_ENV", "MAKEFLAGS", "MAKELEVEL", "TORCH")
-        environment = {name: value for name, value in os.environ.items() if name not in ours}
-        environment["FTLAB_HOME"] = str(cache)
+        environment = {name: value for name, value in os.environ.items() if name not in OURS}
+        environment["FTLAB_HOME"] = str(cache)  # empty
         began = time.time()
         said, total = make_run(clone, environment)
         found = {

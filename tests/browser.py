@@ -72,12 +72,15 @@ LOW_CONTRAST = """root => {
 def smoke_copy(notebook: Path, folder: Path) -> Path:
     """Copy `notebook` into `folder`, without outputs and with profile = "smoke", as a learner would edit it."""
     copy = nbformat.read(notebook, as_version=4)
+    changed = 0
     for cell in copy.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
             if "parameters" in cell.metadata.get("tags", []):
                 assert '"cpu"' in cell.source
                 cell.source = cell.source.replace('"cpu"', '"smoke"', 1)
+                changed += 1
+    assert changed == 1, f"{notebook.name} has {changed} cells with the tag parameters; expected one"
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(copy, folder / notebook.name)
     return folder / notebook.name

@@ -23,7 +23,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ftlab.course import doctor
+from ftlab.course import doctor, profiles
 from ftlab.data import assets
 
 PIP, SETUPTOOLS = metadata.version("pip"), metadata.version("setuptools")
@@ -156,7 +156,8 @@ def project(tmp_path, repository):
 
 
 @pytest.fixture
-def bootstrap(project):
+def bootstrap(project, monkeypatch):
+    monkeypatch.chdir(project)
     return load(project)
 
 
@@ -278,7 +279,14 @@ def test_the_kind_of_pytorch_that_pip_offers(bootstrap, version, others, kind):
     assert bootstrap.torch_in(wanted[1:]) is None
 
 
-def test_without_a_gpu_pytorch_alone_comes_from_its_cpu_index(index, project, tmp_path):
+def as_the_page_shows(lines: list[str], index: Index) -> set[str]:
+    """Lines of a set-up without this machine's addresses and numbers."""
+    shown = "\n".join(lines).replace(f"{index.url}/whl", "https://download.pytorch.org/whl")
+    shown = re.sub(r"with Python [\d.]+", "with Python 3.11.7", shown)
+    return {*re.sub(r"\d+(?= packages| MB to| MB$| s$)", "N", shown, flags=re.MULTILINE).splitlines()}
+
+
+def test_without_a_gpu_pytorch_alone_comes_from_its_cpu_index(index, project, tmp_path, repository):
     environment = settings(index, "cuda", tmp_path, gpu=False)
     index.asked.clear()
     command = ["make", "doctor", f"PYTHON={sys.executable}"]
@@ -294,17 +302,23 @@ def test_without_a_gpu_pytorch_alone_comes_from_its_cpu_index(index, project, tm
     assert re.match(r"ftlab: 2 packages: 0 MB to download; unpacked they take about 0 MB$", said[2])
     assert said[3] == f"ftlab: PyTorch's CPU build comes from {index.url}/whl/cpu, as there is no NVIDIA GPU"
     assert said[-1] == "the course runs"
+    page = (repository / "docs" / "set_up.md").read_text(encoding="utf-8")
+    assert as_the_page_shows(said[:-1], index) <= {*page.splitlines()}
 
-    # A second run finds that all is done, says nothing, and asks nobody, whatever Python is named.
+    # A second run finds that all is done, says nothing, and asks nobody.
     index.asked.clear()
-    command = ["make", "doctor", "PYTHON=python-that-is-not-there"]
     again = subprocess.run(
         ["make", "doctor"], cwd=project, env=environment, capture_output=True, text=True, check=False
     )
     assert again.stdout == "the course runs\n"
-    again = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    assert again.stdout.splitlines()[-1] == "the course runs"
     assert index.asked == []
+    # A Python that was asked for by name is not replaced by another.
+    command = ["make", "doctor", "PYTHON=python-that-is-not-there", "TORCH=cpu"]
+    again = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode != 0
+    assert again.stdout == ""
+    assert "python-that-is-not-there is missing" in again.stderr
+    assert "make doctor TORCH=cpu PYTHON=python3.12" in again.stderr
 
 
 def test_with_a_gpu_nothing_is_added(set_up, bootstrap):
@@ -327,18 +341,45 @@ def test_with_a_gpu_nothing_is_added(set_up, bootstrap):
     # TORCH says the same as what is there, or something else.
     assert bootstrap.is_ready("auto")
     assert bootstrap.is_ready("cuda")
+    assert bootstrap.is_ready("cu130")  # that is the CUDA version of pip's own build
     assert not bootstrap.is_ready("cpu")
     assert not bootstrap.is_ready("cu126")
-    # New pins: .venv is brought up to them.
-    with bootstrap.PINS[0].open("a") as file:
-        file.write("six==1.0\n")
+    # New pins: .venv is brought up to them. Where pip fails, what is there stays, however often it fails.
+    bootstrap.PINS[0].write_text(bootstrap.PINS[0].read_text().replace(SETUPTOOLS, "0.0.1"))
     assert not bootstrap.is_ready("auto")
-    bootstrap.prepare("auto")
-    assert bootstrap.python_of(bootstrap.VENV).exists()
-    assert not bootstrap.READY.exists()  # until they are in
+    for _ in range(2):
+        failed = set_up("cuda", gpu=True, PIP_NO_INDEX="1")
+        assert failed.code == 1
+        assert "the pins have changed: bringing .venv up to them" in failed.out
+        assert failed.packages == done.packages
 
 
-def test_where_pip_offers_a_cpu_build_nothing_is_added(set_up, bootstrap):
+def test_the_stamp_goes_before_pip_changes_what_it_vouches_for(bootstrap, monkeypatch):
+    class PipThatIsCutOff:
+        def run(self, *arguments):
+            if "--editable" in arguments:
+                raise bootstrap.Stop("cut off", 1)
+
+        def report(self, *arguments):
+            return []
+
+    bootstrap.VENV.mkdir()
+    bootstrap.READY.write_text("{}")
+    with pytest.raises(bootstrap.Stop, match="cut off"):
+        bootstrap.install(PipThatIsCutOff(), "auto")
+    assert not bootstrap.READY.exists()
+
+
+def test_what_another_set_up_has_just_made_is_not_made_again(bootstrap, monkeypatch, capsys):
+    answers = iter(["", "Python 3.12.1, torch 2.13.0"])  # before the lock, and within
+    monkeypatch.setattr(bootstrap, "is_ready", lambda wish: next(answers))
+    monkeypatch.setattr(bootstrap, "prepare", lambda wish: pytest.fail("made again"))
+    monkeypatch.delenv("TORCH", raising=False)
+    assert bootstrap.main([]) == 0
+    assert capsys.readouterr().out == "ftlab: .venv is ready: another set-up has just made it\n"
+
+
+def test_where_pip_offers_a_cpu_build_nothing_is_added(set_up, bootstrap, repository, index):
     bootstrap.VENV.mkdir()
     stamp = {"folder": "/elsewhere", "python": "3.11.1", "torch": "2.13.0", "pins": bootstrap.hash_of_pins()}
     bootstrap.READY.write_text(json.dumps(stamp))
@@ -347,6 +388,10 @@ def test_where_pip_offers_a_cpu_build_nothing_is_added(set_up, bootstrap):
     assert (done.code, done.from_torch) == (0, [])
     assert done.packages["torch"] == "2.13.0"
     assert ".venv was set up in another folder (/elsewhere): making it anew" in done.out
+    _, *shown = done.out.splitlines()
+    page = (repository / "docs" / "set_up.md").read_text(encoding="utf-8")
+    assert as_the_page_shows(shown, index) <= {*page.splitlines()}
+    assert shown[-2].startswith("ftlab: next: .venv/bin/ftlab run 00")
 
 
 def test_torch_cuda_adds_the_cuda_index_where_pip_offers_a_cpu_build(set_up, bootstrap):
@@ -392,10 +437,8 @@ def test_a_python_too_old_or_too_new_is_refused(bootstrap, monkeypatch, version)
     monkeypatch.setattr(bootstrap, "sys", python(version))
     name = ".".join(map(str, version))
     with pytest.raises(bootstrap.Stop) as refused:
-        bootstrap.check_python("python3 bootstrap.py")
-    assert str(refused.value) == (
-        f"/opt/python is Python {name}; expected Python 3.11 to 3.13, 64-bit: python3.12 bootstrap.py"
-    )
+        bootstrap.check_python()
+    assert str(refused.value) == f"/opt/python is Python {name}; expected Python 3.11 to 3.13, 64-bit: {{other}}"
     assert refused.value.code == 2
 
 
@@ -434,7 +477,7 @@ def test_make_says_which_python_is_missing(project):
 def test_a_32_bit_python_is_refused(bootstrap, monkeypatch):
     monkeypatch.setattr(bootstrap, "sys", python(maxsize=2**31 - 1))
     with pytest.raises(bootstrap.Stop, match=r"is a 32-bit Python 3.12.1; expected Python 3.11 to 3.13, 64-bit"):
-        bootstrap.check_python("python3 bootstrap.py")
+        bootstrap.check_python()
 
 
 @pytest.mark.parametrize("missing", ["venv", "ensurepip"])
@@ -442,7 +485,48 @@ def test_a_python_without_venv_is_refused(bootstrap, monkeypatch, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(bootstrap.importlib.util, "find_spec", lambda name: None if name == missing else find(name))
     with pytest.raises(bootstrap.Stop, match=f"has no module {missing}.*sudo apt install python3.*-venv"):
-        bootstrap.check_python("make run")
+        bootstrap.check_python()
+
+
+@pytest.mark.parametrize(
+    ("again", "advised"),
+    [
+        ("python3 bootstrap.py", "python3.12 bootstrap.py"),
+        ("make run", "make run PYTHON=python3.12"),
+        ("make run TORCH=cpu PYTHON=/opt/python3.9", "make run TORCH=cpu PYTHON=python3.12"),
+        ("python3 bootstrap.py --here", "choose a runtime with such a Python, then: python3 bootstrap.py --here"),
+    ],
+)
+def test_another_python_is_advised_in_the_command_that_was_typed(bootstrap, again, advised):
+    assert bootstrap._with_other_python(again) == advised
+
+
+def test_the_command_to_type_again_is_the_one_that_was_typed(bootstrap, monkeypatch, tmp_path):
+    executable = tmp_path / "python3.11"
+    executable.write_text("")
+    executable.chmod(0o755)
+    monkeypatch.setattr(bootstrap, "sys", python((3, 11, 7), executable=str(executable)))
+    assert bootstrap._this_command() == f"{executable} bootstrap.py"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert bootstrap._this_command() == "python3.11 bootstrap.py"
+    monkeypatch.chdir(tmp_path)
+    assert bootstrap._this_command() == f"python3.11 '{bootstrap.ROOT}/bootstrap.py'"
+    monkeypatch.setattr(bootstrap, "_typed", lambda path: path.name)
+    monkeypatch.setattr(bootstrap, "os", SimpleNamespace(name="nt"))
+    assert bootstrap._this_command() == "py -3.11 bootstrap.py"
+
+
+def test_make_repeats_what_was_typed(project, tmp_path):
+    saying = tmp_path / "python3.11"
+    saying.write_text('#!/bin/sh\n[ "$1" = -c ] || { echo "$3"; exit 1; }\n')
+    saying.chmod(0o755)
+    command = ["make", "doctor", "TORCH=cpu", f"PYTHON={saying}"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.stdout == f"make doctor TORCH=cpu PYTHON={saying}\n"
+    environment = {**os.environ, "PYTHON": str(saying)}  # a variable of the environment stays for the next time
+    environment.pop("TORCH", None)
+    done = subprocess.run(["make", "run"], cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "make run\n"
 
 
 @pytest.mark.parametrize(
@@ -465,7 +549,8 @@ def test_too_little_space_is_refused_before_anything_is_made(bootstrap, monkeypa
     monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1.2e9))
     monkeypatch.delenv("TORCH", raising=False)
     assert bootstrap.main([]) == 2
-    assert f"1,200 MB are free in {bootstrap.ROOT}, and the set-up needs 2,400 MB; make room" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"1,200 MB are free in {bootstrap.ROOT}, and the set-up needs 2,400 MB; make room on that disk, then" in said
     assert not bootstrap.VENV.exists()
 
 
@@ -489,7 +574,7 @@ class Sized:
 def test_too_little_space_for_what_comes_is_refused_with_both_numbers(bootstrap, monkeypatch):
     monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3e9))
     with pytest.raises(bootstrap.Stop) as refused:
-        bootstrap.announce([package("torch"), package("nvidia-cudnn")], Sized(200e6, 1500e6))
+        bootstrap.announce([package("torch"), package("nvidia-cudnn")], Sized(200e6, 1500e6), bootstrap.ROOT)
     assert "3,000 MB are free in" in str(refused.value)
     assert "needs 7,300 MB (3,900 MB unpacked, 3,400 MB for the download)" in str(refused.value)
 
@@ -505,13 +590,13 @@ def test_too_little_space_for_what_comes_is_refused_with_both_numbers(bootstrap,
 )
 def test_it_says_first_how_many_mb_come(bootstrap, monkeypatch, capsys, sizes, said):
     monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1e12))
-    bootstrap.announce([package(f"p{number}") for number in range(len(sizes))], Sized(*sizes))
+    bootstrap.announce([package(f"p{number}") for number in range(len(sizes))], Sized(*sizes), bootstrap.ROOT)
     assert capsys.readouterr().out.startswith(f"ftlab: {said}")
 
 
 def test_files_of_this_disk_are_not_counted_as_download(bootstrap, monkeypatch, capsys):
     packages = [package("a"), package("b", "file:///wheels/b.whl")]
-    bootstrap.announce(packages, Sized(3e6, 5e6))
+    bootstrap.announce(packages, Sized(3e6, 5e6), bootstrap.ROOT)
     assert "2 packages: 8 MB (5 MB of it from this disk);" in capsys.readouterr().out
 
 
@@ -573,7 +658,7 @@ def _environment(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (_file, "is not a folder, and the set-up goes there; rename or delete it, then: python3 bootstrap.py"),
+        (_file, "is not a folder, and the set-up goes there; rename or delete it, then: "),
         (_folder, "is no virtual environment, so it stays as it is; rename or delete it"),
         (_environment, "has packages that this set-up did not install (flask); rename or delete it"),
     ],
@@ -584,6 +669,7 @@ def test_a_venv_that_is_something_else_is_refused_and_kept(bootstrap, set_up, ma
     done = set_up("cpu")
     assert done.code == 2
     assert sentence in refusal(done)
+    assert done.err.endswith(f"then: {bootstrap._this_command()}\n")
     assert [path for path in before if path not in set(bootstrap.ROOT.rglob("*"))] == []
 
 
@@ -605,14 +691,14 @@ def test_one_set_up_at_a_time(bootstrap):
 # ---- pip fails
 
 
-def test_a_proxy_that_fails_is_named(set_up):
+def test_a_proxy_that_fails_is_named(set_up, bootstrap):
     proxy = "http://me:secret@127.0.0.1:9"
     done = set_up("cpu", http_proxy=proxy, NO_PROXY="")
     assert done.code == 1
     *_, last = done.err.splitlines()
     assert "ftlab: pip did not get through the proxy http://***@127.0.0.1:9 (http_proxy); set the right one" in last
     assert "HTTPS_PROXY" in last
-    assert "then: python3 bootstrap.py; pip's words are in" in last
+    assert f"then: {bootstrap._this_command()}; pip's words are in" in last
     assert "secret" not in done.err
 
 
@@ -641,6 +727,7 @@ def test_an_index_that_fails_is_named(set_up, bootstrap):
             "torch==2.13.0 (from versions: 2.14.0)\nERROR: No matching distribution found for torch==2.13.0",
             "there is no torch==2.13.0 for Python 3",
         ),
+        ("error: externally-managed-environment", "this Python belongs to the system; set up without --here: "),
         ("ERROR: something new", "pip could not install the packages; mend what it names"),
     ],
 )
@@ -653,10 +740,14 @@ def test_pip_s_failure_is_explained(bootstrap, words, sentence):
 # ---- The files around it
 
 
+def _download_mb(lesson: str) -> list[int]:
+    return [assets.ASSETS[name].download_mb for name in profiles.resolve(lesson, "cpu", {}).assets]
+
+
 def test_it_agrees_with_the_course(repository):
     bootstrap = load(repository)
     assert doctor.SUPPORTED == bootstrap.SUPPORTED
-    assert sum(asset.download_mb for asset in assets.ASSETS.values()) == bootstrap.ASSETS_MB
+    assert sum(_download_mb("start_here")) == bootstrap.FIRST_MB
     assert "torch" in bootstrap.HERE_KEPT
     assert bootstrap.pinned("torch") == doctor.pinned()["torch"]
 
@@ -668,7 +759,10 @@ def test_the_page_about_the_set_up_names_what_is_true(repository):
     assert bootstrap.TORCH_INDEX in page
     assert f"PyTorch's index `{bootstrap.CUDA}`" in page
     assert f"driver from {bootstrap.CUDA_13_DRIVER} on" in page
-    assert f"another {bootstrap.ASSETS_MB} MB" in page
+    total = sum(asset.download_mb for asset in assets.ASSETS.values())
+    assert f"lesson 00 another {bootstrap.FIRST_MB} MB, all lessons together {total} MB" in page
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    assert f"fetches {total} MB of weights and reviews once (lesson 00 alone: {bootstrap.FIRST_MB} MB)" in readme
 
 
 def test_every_target_of_make_sets_up_first(repository):
@@ -676,6 +770,54 @@ def test_every_target_of_make_sets_up_first(repository):
     targets = re.findall(r"^\.PHONY: (run .*)$", makefile, re.MULTILINE)[0].split()
     for target in {*targets} - {"clean", "help"}:
         assert re.search(rf"^{target}: \$\(READY\)", makefile, re.MULTILINE), target
+
+
+# ---- Colab and Kaggle
+
+
+def here(bootstrap, monkeypatch, capsys, **environment: str) -> str:
+    """Run with --here, where every call of pip is an error; return the sentence of refusal."""
+    for name in ("TORCH", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("run", "report"):
+        monkeypatch.setattr(bootstrap.Pip, name, lambda *_: pytest.fail("pip was called"))
+    assert bootstrap.main(["--here"]) == 2
+    return refusal(SimpleNamespace(err=capsys.readouterr().err))
+
+
+def test_here_refuses_torch_which_it_would_not_heed(bootstrap, monkeypatch, capsys):
+    sentence = here(bootstrap, monkeypatch, capsys, TORCH="cpu")
+    assert sentence.startswith("TORCH has no effect with --here, which keeps the PyTorch that is there; leave it out")
+    assert sentence.endswith(f"then: {bootstrap._this_command()} --here")
+
+
+def test_here_changes_no_system_s_python(bootstrap, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    sentence = here(bootstrap, monkeypatch, capsys)
+    assert "is neither Colab's nor Kaggle's, nor of a virtual or conda environment" in sentence
+    assert sentence.endswith(f"set up without --here: {bootstrap._this_command()}")
+    (tmp_path / "conda-meta").mkdir()
+    assert bootstrap._may_be_changed()
+
+
+@pytest.mark.parametrize("service", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
+def test_here_installs_no_pytorch(bootstrap, monkeypatch, capsys, service, repository):
+    shutil.copy(repository / "pyproject.toml", bootstrap.ROOT)
+    version = metadata.version
+
+    def without_torch(name):
+        if name == "torch":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", without_torch)
+    sentence = here(bootstrap, monkeypatch, capsys, **{service: "1"})
+    assert sentence.endswith(
+        f"has no PyTorch, and --here installs none; set up without --here: {bootstrap._this_command()}"
+    )
 
 
 def cells(readme: str) -> list[str]:
@@ -716,7 +858,9 @@ def test_the_cells_for_colab_and_kaggle_keep_its_pytorch(repository, index, pip_
                 command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, done.stdout + done.stderr
-    assert "kept as they are: torch 2.11.0+cu128, ipykernel 6.17.1" in done.stdout
+    kept, size, *_ = done.stdout.splitlines()
+    assert kept.startswith("ftlab: kept as they are: torch 2.11.0+cu128, ipykernel 6.17.1")
+    assert re.match(r"ftlab: \d+ packages: 0 MB to download; unpacked they take about 0 MB$", size)
     found = [path.name.removesuffix(".dist-info").split("-") for path in packages.glob("*.dist-info")]
     installed = {name.lower().replace("_", "-"): version for name, version in found}
     assert {name: installed[name] for name in ("torch", "ipykernel", "tornado")} == {

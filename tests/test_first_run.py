@@ -130,8 +130,13 @@ def test_a_first_run_is_measured_from_end_to_end(first_run, tmp_path, monkeypatc
     (repository / "runs" / "old" / "09_old").mkdir(parents=True)
     (repository / "runs" / "old" / "09_old" / "record.json").write_text("{}", encoding="utf-8")
     lesson = "runs/new/00_start_here"
+    (repository / ".cache").mkdir()
+    for name in ("PYTHON", "TORCH", "FTLAB_TORCH_INDEX"):
+        monkeypatch.setenv(name, "of the one who measures")
     _with_makefile(
         repository,
+        'test -z "$$PYTHON$$TORCH$$FTLAB_TORCH_INDEX"',
+        "test ! -e .cache",
         'echo "ftlab: 3 packages: 515 MB to download"',
         f"mkdir -p .venv/bin {lesson} $$FTLAB_HOME/assets/{ASSETS['minilm'].folder.name}",
         f"ln -sf {sys.executable} .venv/bin/python && touch .venv/ready",

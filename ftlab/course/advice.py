@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ftlab.course import advice_input
 from ftlab.course.advice_evidence import break_even as break_even
 from ftlab.course.advice_evidence import settled_by_measurement as settled_by_measurement
+from ftlab.course.tables import TextTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -237,13 +238,8 @@ class Advice:
         return f": {STEPS[self.first]}" if self.first in STEPS else ""
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(str(name))}</th><td>{html.escape(line['verdict'])}</td>"
-            f"<td style='text-align:left'>{html.escape(line['because'])}</td></tr>"
-            for name, line in self.judged.iterrows()
-        )
-        head = "<tr><th>approach</th><th>verdict</th><th style='text-align:left'>because</th></tr>"
-        return f"<p>First: <b>{html.escape(self.first)}</b>{html.escape(self._how())}</p><table>{head}{cells}</table>"
+        table = TextTable(self.judged)._repr_html_()
+        return f"<p>First: <b>{html.escape(self.first)}</b>{html.escape(self._how())}</p>{table}"
 
 
 def advise(

@@ -49,7 +49,10 @@ class Expected:
             low, high = _minutes(min(self.seconds, scaled)), _minutes(max(self.seconds, scaled))
             said = f"between {low.split()[0]} and {high} here" if low != high else f"about {high} here"
             said += f" ({alike} on {self.there})"
-        return said + (f", without {some(self.untimed)}, not timed yet" if self.untimed else "")
+        if self.untimed:
+            verbs = ("comes", "was") if len(self.untimed) == 1 else ("come", "were")
+            said += f"; {some(self.untimed)} {verbs[0]} on top, and {verbs[1]} not timed yet"
+        return said
 
 
 def expected(lessons: Sequence[LessonFile]) -> Expected | None:
@@ -123,7 +126,9 @@ def _typed(path: Path) -> str:
 
 
 def _has_make() -> bool:
-    return os.name != "nt"
+    """Whether `make lab` starts JupyterLab with this Python: elsewhere it would first set up a second environment."""
+    ours = Path("Makefile").is_file() and Path(sys.prefix).resolve() == Path(".venv").resolve()
+    return os.name != "nt" and ours
 
 
 def _has_gpu() -> bool:

@@ -41,8 +41,14 @@ def test_without_the_speed_of_the_other_machine_or_with_a_gpu_here_the_other_mac
 
 
 def test_a_lesson_that_was_not_timed_is_named_and_alone_has_no_time(stored):
-    assert expected_time.expected_words(LESSONS) == "about 10 minutes here, without 00_start_here, not timed yet"
+    assert expected_time.expected_words(LESSONS) == (
+        "about 10 minutes here; 00_start_here comes on top, and was not timed yet"
+    )
     assert expected_time.before_lessons(LESSONS[:1], "cpu") == []
+    del stored["result"]["lessons"]["01_audit"]
+    assert expected_time.expected_words(LESSONS).endswith(
+        "; 00_start_here, 01_audit come on top, and were not timed yet"
+    )
 
 
 def test_nothing_is_said_of_the_time_where_none_was_measured(monkeypatch):
@@ -65,6 +71,23 @@ def test_the_whole_course_is_told_in_four_lines_with_its_lessons_in_order_and_tw
     assert expected_time.before_lessons(LESSONS, "smoke") == []
 
 
+def _way_to_read() -> str:
+    return expected_time.before_the_course(LESSONS, "smoke")[2]
+
+
+def test_make_is_advised_where_this_python_is_that_of_its_set_up(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Makefile").write_text("")
+    monkeypatch.setattr(expected_time.sys, "prefix", str(tmp_path / ".venv"))
+    assert "make lab" in _way_to_read()
+    monkeypatch.setattr(expected_time.sys, "prefix", "/opt/conda")  # where make would set up a second one
+    assert "make lab" not in _way_to_read()
+    assert "jupyter" in _way_to_read()
+    monkeypatch.setattr(expected_time.sys, "prefix", str(tmp_path / ".venv"))
+    (tmp_path / "Makefile").unlink()
+    assert "make lab" not in _way_to_read()
+
+
 def test_windows_has_no_make(stored, monkeypatch):
     monkeypatch.setattr(expected_time, "_has_make", lambda: False)
-    assert "jupyter lab notebooks" in expected_time.before_the_course(LESSONS, "cpu")[2]
+    assert "jupyter lab notebooks" in _way_to_read()

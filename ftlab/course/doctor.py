@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SUPPORTED = ((3, 11), (3, 13))  # the same as requires-python in pyproject.toml
 NEEDED_DISK_GB = 2
+MOST_BUSY = 0.4  # the share of the cores that other programs may use without a word
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,11 @@ def _packages() -> Check:
 
 def _cores() -> Check:
     cores = records.usable_cores()
-    return Check("cores", cores >= 2, str(cores), "one core is enough, and twice as slow as the README says")
+    busy = psutil.cpu_percent(interval=0.3) / 100
+    found = str(cores)
+    if busy > MOST_BUSY:  # the threads of a training wait for each other, and so for the slowest
+        found += f", and other programs use {busy:.0%} of them now: a training takes several times as long"
+    return Check("cores", cores >= 2, found, "one core is enough, and twice as slow as the README says")
 
 
 def _memory() -> Check:

@@ -90,3 +90,11 @@ def test_damage_in_the_cache_is_named(monkeypatch):
     assert not checks["asset minilm"].ok
     assert "damaged: model.safetensors" in checks["asset minilm"].found
     assert checks["asset smollm2"].ok
+
+
+@pytest.mark.parametrize(("busy", "said"), [(90.0, "other programs use 90% of them now"), (10.0, "")])
+def test_other_programs_that_use_the_cores_are_pointed_out(monkeypatch, busy, said):
+    monkeypatch.setattr(doctor.psutil, "cpu_percent", lambda interval: busy)
+    check = doctor._cores()
+    assert said in check.found
+    assert ("," in check.found) == bool(said)

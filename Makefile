@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: run test lint lab notebooks exercises site bench doctor clean help
+.PHONY: run test browser lint lab notebooks exercises site bench doctor clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run        run the lessons from start to end, results in runs/"
 	@echo "make lab        open the lessons in JupyterLab"
 	@echo "make test       unit tests, and every stored notebook output verified"
+	@echo "make browser    every notebook in JupyterLab, in a browser"
 	@echo "make lint       style, types, and the order of the rooms"
 	@echo "make notebooks  run the lessons and store their outputs in notebooks/"
 	@echo "make exercises  write the exercises from their solutions, and run and check the solutions"
@@ -32,6 +33,13 @@ test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 	@$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout 600 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+# Every notebook in JupyterLab, in a browser without a window. It needs Chromium or Chrome.
+browser: $(READY)
+	@$(BIN)/python -c 'import playwright' 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]' \
+		|| { echo "ftlab: pip could not install what drives the browser; mend what it says above and run make browser again" >&2; exit 1; }
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_jupyterlab.py
 
 lint: $(READY)
 	@$(BIN)/ruff check .

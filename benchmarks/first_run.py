@@ -30,7 +30,7 @@ OURS = (  # settings that a newcomer has not
 )  # fmt: skip
 STAMP = ".venv/ready"  # make writes it last, when the set-up is done
 LESSON_BEGINS = re.compile(r"ftlab: (running\b|\d\d_)")
-TO_DOWNLOAD = re.compile(r"(\d[\d,]*(?:\.\d+)?) (MB|GB) to download")
+TO_DOWNLOAD = re.compile(r"packages: (?:at least |about )?(\d[\d,]*(?:\.\d+)?) (MB|GB)")
 
 
 def measure() -> dict[str, Any]:

@@ -80,7 +80,7 @@ def test_what_the_lessons_measured_is_stored_beside_what_they_took(first_run, cl
     [
         (["ftlab: setting up .venv, once; 2,400 MB are free"], None),
         (["ftlab: setting up .venv", "ftlab: 128 packages: 515 MB to download; unpacked about 2,300 MB"], 515),
-        (["ftlab: 150 packages: at least 12.3 GB to download (sizes unknown: 3); unpacked they take about 40 GB"], 12300),
+        (["ftlab: 150 packages: at least 12.3 GB to download (sizes unknown: 3); unpacked about 40 GB"], 12300),
         (["ftlab: 182 packages: 515 MB (300 MB of it from this disk); unpacked they take about 2,318 MB"], 515),
         (["ftlab: 150 packages: about 3,500 MB to download, an estimate"], 3500),
         (["ftlab: downloading minilm", "ftlab: 84 MB to download"], None),

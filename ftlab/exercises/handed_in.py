@@ -57,6 +57,7 @@ class HandedIn:
         self.level = level
         self.folder = folder
         self.loaded: dict[str, Any] = {}  # models, which several checks use
+        self._read: dict[str, dict[str, Any]] = {}  # the files of JSON, too
 
     @property
     def empty(self) -> bool:
@@ -118,6 +119,11 @@ class HandedIn:
 
     def json(self, name: str) -> dict[str, Any]:
         """Return the JSON object in the file `name`. Raises NotHandedIn, or BadInput if it is not one strict object."""
+        if name not in self._read:  # several rules look at one file
+            self._read[name] = self._read_json(name)
+        return self._read[name]
+
+    def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path(name)
         try:
             found = json.loads(path.read_text(encoding="utf-8"), parse_int=_whole, **_STRICT)

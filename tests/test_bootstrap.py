@@ -520,11 +520,12 @@ def test_make_repeats_what_was_typed(project, tmp_path):
     saying = tmp_path / "python3.11"
     saying.write_text('#!/bin/sh\n[ "$1" = -c ] || { echo "$3"; exit 1; }\n')
     saying.chmod(0o755)
+    outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "TORCH"}  # of a `make test`
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
     command = ["make", "doctor", "TORCH=cpu", f"PYTHON={saying}"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == f"make doctor TORCH=cpu PYTHON={saying}\n"
-    environment = {**os.environ, "PYTHON": str(saying)}  # a variable of the environment stays for the next time
-    environment.pop("TORCH", None)
+    environment["PYTHON"] = str(saying)  # a variable of the environment stays for the next time
     done = subprocess.run(["make", "run"], cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "make run\n"
 

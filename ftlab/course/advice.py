@@ -238,7 +238,7 @@ class Advice:
         return f": {STEPS[self.first]}" if self.first in STEPS else ""
 
     def _repr_html_(self) -> str:
-        table = TextTable(self.judged)._repr_html_()
+        table = TextTable(self.judged).html()
         return f"<p>First: <b>{html.escape(self.first)}</b>{html.escape(self._how())}</p>{table}"
 
 

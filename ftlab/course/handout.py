@@ -7,7 +7,6 @@ lessons, and the test split is opened to be handed out.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import subprocess
@@ -125,7 +124,7 @@ def _write_rows(rows: pd.DataFrame, folder: Path, split: str) -> None:
     if "label" in rows:
         rows[["text", "label"]].to_csv(folder / f"{split}.csv", index=False, lineterminator="\n", encoding="utf-8")
         return
-    lines = (json.dumps(row, ensure_ascii=False) for row in rows[["prompt", "completion"]].to_dict("records"))
+    lines = (files.to_json(row) for row in rows[["prompt", "completion"]].to_dict("records"))
     (folder / f"{split}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 
 

@@ -60,18 +60,19 @@ class Lines(Quiet):
     def begin(self, lesson: str, folder: Path) -> None:
         """Print the line that begins `lesson`. Its claims are read from its `folder`."""
         super().begin(lesson, folder)
-        self._start(folder)
+        self.start(folder)
 
-    def _start(self, folder: Path) -> None:
+    def start(self, folder: Path) -> None:
+        """Begin to count the time of a lesson, whose claims are in `folder`."""
         self._began = time.monotonic()
         self._folder = folder
-        self._section = ""
+        self.section = ""
         self._claims = 0
 
     def cell(self, index: int, cells: Sequence[Any]) -> None:
         """Show the section if the cell at `index` of `cells` begins one."""
-        if (section := section_at(index, cells)) != self._section:
-            self._section, self._claims = section, 0
+        if (section := section_at(index, cells)) != self.section:
+            self.section, self._claims = section, 0
             self._show_section(section)
 
     def cell_done(self, index: int, cells: Sequence[Any]) -> None:
@@ -79,19 +80,21 @@ class Lines(Quiet):
         for line in claim_lines(cells[index]):
             self._claims += 1
             if self._claims <= MOST or line.startswith("✗"):
-                self._show_claim(with_value(line, self._folder))
+                self.show_claim(with_value(line, self._folder))
 
     def end(self, headline: str) -> None:
         """Show `headline`, the lesson's result, and how long it took."""
-        self._print(f"  {self._clock()}  result: {printable(headline)}")
+        self._print(f"  {self.clock()}  result: {printable(headline)}")
 
     def _show_section(self, section: str) -> None:
-        self._print(f"  {self._clock()}  {section}")
+        self._print(f"  {self.clock()}  {section}")
 
-    def _show_claim(self, claim: str) -> None:
+    def show_claim(self, claim: str) -> None:
+        """Show `claim`, a line."""
         self._print(f"          {claim}")
 
-    def _clock(self) -> str:
+    def clock(self) -> str:
+        """Return the time since the lesson began."""
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         return f"{minutes:3d}:{seconds:02d}"
 
@@ -110,7 +113,7 @@ class Live(Lines):
         """Start the status line of `lesson`; while it trains, it writes its step into `folder`."""
         from rich.text import Text
 
-        self._start(folder)
+        self.start(folder)
         self._heading = ""
         self.progress.print(Text(lesson, style="bold"))
         self.task = self.progress.add_task(lesson, total=None, section="starting the kernel", live=folder / LIVE)
@@ -118,7 +121,7 @@ class Live(Lines):
     def cell(self, index: int, cells: Sequence[Any]) -> None:
         """Move the status line to the cell at `index` of `cells`."""
         super().cell(index, cells)
-        self.progress.update(self.task, completed=index, total=len(cells), section=self._section)
+        self.progress.update(self.task, completed=index, total=len(cells), section=self.section)
 
     def end(self, headline: str) -> None:
         """Replace the status line by `headline`, the lesson's result."""
@@ -128,11 +131,12 @@ class Live(Lines):
     def _show_section(self, section: str) -> None:
         self._heading = section  # the status line names it; above that line it stands only over its claims
 
-    def _show_claim(self, claim: str) -> None:
+    def show_claim(self, claim: str) -> None:
+        """Show `claim`, a line."""
         if self._heading:
-            self._print(f"  {self._clock()}  {self._heading}", style="dim")
+            self._print(f"  {self.clock()}  {self._heading}", style="dim")
             self._heading = ""
-        super()._show_claim(claim)
+        super().show_claim(claim)
 
     def _print(self, line: str, style: str = "") -> None:
         from rich.padding import Padding

@@ -25,6 +25,10 @@ class TextTable:
         return self.frame.to_string(index=self.index)
 
     def _repr_html_(self) -> str:
+        return self.html()
+
+    def html(self) -> str:
+        """Return the table as HTML, with nothing cut off."""
         import pandas as pd
 
         frame = self.frame.rename_axis(None)

@@ -6,6 +6,7 @@ from ftlab.errors import BadInput
 from ftlab.models import loading
 
 LESSONS = [
+    "start_here",
     "data_audit",
     "freezing_comparison",
     "gpt2_instruction_tuning",
@@ -122,7 +123,7 @@ def test_0_means_all_wherever_a_profile_says_0():
 
 
 def test_an_unknown_lesson_or_profile_names_the_known_ones():
-    assert "there are data_audit, text_classification" in refusal(lesson="text_clasification")
+    assert "there are start_here, data_audit, text_classification" in refusal(lesson="text_clasification")
     assert "there is no profile 'cuda'; there are smoke, cpu, gpu" in refusal(profile="cuda")
 
 

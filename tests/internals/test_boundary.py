@@ -15,8 +15,8 @@ LIBRARIES = {
 DOCUMENTED = {
     "IPython.display", "cleanlab.filter", "matplotlib.axes", "matplotlib.figure", "matplotlib.patches",
     "matplotlib.pyplot",
-    "matplotlib.ticker", "nbclient.exceptions", "pyarrow.parquet", "rich.console", "rich.progress", "rich.table",
-    "rich.text", "safetensors.torch", "torch.nn", "torch.nn.utils.rnn", "tqdm.auto",
+    "matplotlib.ticker", "nbclient.exceptions", "pyarrow.parquet", "rich.console", "rich.padding", "rich.progress",
+    "rich.table", "rich.text", "safetensors.torch", "torch.nn", "torch.nn.utils.rnn", "tqdm.auto",
     "peft.utils",  # by its __all__ alone; see below
 }  # fmt: skip
 DOCUMENTED_LIBRARIES = {"scipy", "sklearn"}  # whose names all live in submodules

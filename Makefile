@@ -25,7 +25,7 @@ run: $(READY)
 	@$(BIN)/ftlab run
 
 lab: $(READY)
-	@$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks/00_start_here.ipynb
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 # Models this small gain nothing from a second thread; several tests at once gain from a second core.
 test: $(READY)

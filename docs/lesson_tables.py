@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jmespath
+import numpy as np
 
 from ftlab.course import bench
 from ftlab.course.notebooks import notebooks_folder
+from ftlab.intervals import over_seeds
 
 WANTED = Path(__file__).resolve().with_name("expected_results.toml")
 
@@ -79,6 +81,9 @@ def _value(name: str, lesson: dict[str, Any], figure: dict[str, str]) -> str:
         value = jmespath.search(figure["expression"], bench.stored(figure["benchmark"])["result"])
         where = f"{figure['benchmark']} at {figure['expression']}"
         interval: list[float] = []
+        if isinstance(value, list):  # one for each seed
+            mean = over_seeds(np.array(value))
+            value, interval = mean.value, [mean.low, mean.high]
     elif "claim" in figure:
         found = [claim["value"] for claim in _of(lesson, "claims") if claim["claim"].startswith(figure["claim"] + ":")]
         value, where, interval = (found[0] if found else None), f"the claims of {name}: {figure['claim']}", []

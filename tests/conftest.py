@@ -2,6 +2,7 @@ import csv
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture
+def environment_as_it_was() -> Iterator[None]:
+    """A notebook goes offline for good, and its kernel ends with it; this process goes on with other tests."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The benchmark of a first run reads what a run leaves behind, whatever it prints."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -9,14 +8,12 @@ import time
 import pytest
 
 from ftlab.data.assets import ASSETS
+from tests import modules
 
 
 @pytest.fixture(scope="module")
 def first_run(repository):
-    spec = importlib.util.spec_from_file_location("benchmark_first_run", repository / "benchmarks" / "first_run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return modules.load(repository / "benchmarks" / "first_run.py")
 
 
 @pytest.fixture

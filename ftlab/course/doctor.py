@@ -81,12 +81,12 @@ def required() -> set[str]:
 
 
 def _packages() -> Check:
-    differ = []
+    differ, needed = [], required()
     for package, version in pinned().items():
         try:
             installed = metadata.version(package)
         except metadata.PackageNotFoundError:
-            if package.lower() not in required():  # of an extra, such as the site
+            if package.lower() not in needed:  # of an extra, such as the site
                 continue
             installed = "missing"
         if installed.partition("+")[0] != version:  # 2.13.0+cpu is 2.13.0

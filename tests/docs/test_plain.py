@@ -2,7 +2,6 @@
 
 import ast
 import csv
-import importlib.util
 import json
 import re
 import runpy
@@ -13,6 +12,10 @@ import pytest
 from ftlab import files
 from ftlab.course import bench, handout
 from ftlab.errors import BadInput
+from tests import modules
+
+# Handing out rows goes offline for good.
+pytestmark = pytest.mark.usefixtures("environment_as_it_was")
 
 SCRIPTS = ("classification", "lora")
 
@@ -20,10 +23,7 @@ SCRIPTS = ("classification", "lora")
 @pytest.fixture(scope="module")
 def plain(repository):
     """The benchmark of the scripts."""
-    spec = importlib.util.spec_from_file_location("benchmark_plain", repository / "benchmarks" / "plain.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return modules.load(repository / "benchmarks" / "plain.py")
 
 
 @pytest.fixture(scope="module")

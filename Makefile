@@ -34,11 +34,17 @@ test: $(READY)
 	@$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout 600 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
+# $(call extra,MODULE,EXTRA): install an extra of pyproject.toml when a module of it is first needed.
+define extra
+$(BIN)/python -c 'import $(1)' 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(2)]' >> $(VENV)/setup.log 2>&1 \
+		|| { grep -h ERROR $(VENV)/setup.log | tail -n 3 >&2; \
+		echo "ftlab: pip could not install the extra '$(2)'; its words are in $(VENV)/setup.log; mend that and run make $@ again" >&2; exit 1; }
+endef
+
 # Every notebook in JupyterLab, in a browser without a window. It needs Chromium or Chrome.
 browser: $(READY)
-	@$(BIN)/python -c 'import playwright' 2>/dev/null \
-		|| $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]' \
-		|| { echo "ftlab: pip could not install what drives the browser; mend what it says above and run make browser again" >&2; exit 1; }
+	@$(call extra,playwright,browser)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_jupyterlab.py
 
 lint: $(READY)
@@ -53,11 +59,9 @@ notebooks: $(READY)
 exercises: $(READY)
 	@$(BIN)/python -m ftlab.exercises.authoring
 
-# Sphinx is installed when it is first needed. A link that leads nowhere is a warning, and a warning is an error.
+# A link that leads nowhere is a warning, and a warning is an error.
 site: $(READY)
-	@$(BIN)/python -c 'import myst_nb, sphinx, sphinx_book_theme' 2>/dev/null \
-		|| $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[site]' \
-		|| { echo "ftlab: pip could not install what builds the site; mend what it says above and run make site again" >&2; exit 1; }
+	@$(call extra,sphinx_book_theme,site)
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir .cache/site \
 		--conf-dir docs . site
 	@echo "ftlab: open site/index.html"

@@ -64,6 +64,7 @@ site: $(READY)
 	@$(call extra,sphinx_book_theme,site)
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir .cache/site \
 		--conf-dir docs . site
+	@rm -rf jupyter_execute  # where myst-nb keeps what it has copied into site/
 	@echo "ftlab: open site/index.html"
 
 bench: $(READY)

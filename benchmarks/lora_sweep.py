@@ -1,11 +1,11 @@
-"""The effect of rank and target modules: lesson 05's training over ranks, targets and seeds, and full fine-tuning.
+"""Full fine-tuning, LoRA on two matrices and LoRA on all: each at its own learning rate, on two tasks and three seeds.
 
-Settings and rows are those of the lesson's cpu profile, so a run of the lesson is one of these points. For each kind of
-target, the learning rate is that of CHOICES with the lowest loss on the validation rows of a seed that no run uses;
-`require_unseen` checks that none of these rows is a test row of a run. They can share a module of the standard library
-with a test row, and a test row of one seed can be a training row of another. So each run is judged on rows that it has
-not seen, but the seeds differ a little less than separate draws would. On the second task no learning rate is chosen:
-full fine-tuning uses lesson 04's, the adapters those of the first task. Each run has a process of its own.
+Settings and rows are those of lesson 05's cpu profile, so a run of the lesson is one of these points. For each task and
+method, the learning rate is that with the lowest loss on validation rows: RATES, and more by factors of two while the
+best one lies on an edge. The rows that choose are drawn without the test rows of any run. Then each method runs with
+three seeds, each with training and test rows of its own, and on the first task LoRA runs with other ranks too, at the
+rate of CHOOSING_RANK. All seeds draw from one set of rows, so a test row of one seed can be a training row of another:
+each run is judged on rows that it has not seen, but the seeds differ a little less than separate draws would.
 """
 
 from __future__ import annotations
@@ -18,67 +18,84 @@ from typing import Any
 
 from ftlab.course.bench import alone
 
+TASKS = ("tutor", "clinical_notes")  # long answers, and single words
 FULL, QUERY_VALUE, ALL_LINEAR = "full", "q, v", "all linear"
-RANKS, SEEDS = (1, 16, 64), (0, 1)
-CHOOSING_SEED, CHOOSING_RANK = 100, 16
-CHOICES = {FULL: (5e-5, 1e-4), QUERY_VALUE: (3e-3, 6e-3), ALL_LINEAR: (1e-3, 2e-3)}
-# A second task, whose answers are single words: full fine-tuning forgets on it.
-WORDS, WORD_RATES, WORD_RANK = "clinical_notes", {FULL: 8e-5, QUERY_VALUE: 3e-3, ALL_LINEAR: 1e-3}, 16
+RATES = {
+    FULL: (5e-5, 1e-4, 2e-4, 4e-4),
+    QUERY_VALUE: (7.5e-4, 1.5e-3, 3e-3, 6e-3),
+    ALL_LINEAR: (5e-4, 1e-3, 2e-3, 4e-3),
+}
+MOST_RATES = 8  # tried for a task and method
+RANKS, SEEDS = (1, 16, 64), (0, 1, 2)
+CHOOSING_SEED, CHOOSING_RANK, CHOOSING_ROWS = 100, 16, 48
 
 
 def measure() -> dict[str, Any]:
-    """Return loss change, forgetting, seconds, memory and size of each run, and the runs that chose learning rates."""
+    """Return the runs that chose the learning rates, the choices, and the runs that compare the methods."""
     from ftlab.course import profiles
 
-    task = profiles.resolve("lora_phi2", "cpu").task
-    require_unseen({seed: _draw(task, seed) for seed in (*SEEDS, CHOOSING_SEED)})
-    choosing = [
-        alone(__file__, task, targets, 0 if targets == FULL else CHOOSING_RANK, CHOOSING_SEED, rate)
-        for targets, rates in CHOICES.items()
-        for rate in rates
-    ]
-    best = {
-        targets: min((run for run in choosing if run["targets"] == targets), key=lambda run: run["loss_change"])
-        for targets in CHOICES
-    }
-    ways = [(FULL, 0)] + [(targets, rank) for targets in (QUERY_VALUE, ALL_LINEAR) for rank in RANKS]
+    choosing: list[dict[str, Any]] = []
+    chosen: list[dict[str, Any]] = []
+    for task in TASKS:
+        for targets in RATES:
+            tried = try_rates(task, targets)
+            choosing += tried
+            chosen.append(choice(tried))
+    ways = [(targets, CHOOSING_RANK) for targets in RATES]
+    others = [(targets, rank) for targets in (QUERY_VALUE, ALL_LINEAR) for rank in RANKS if rank != CHOOSING_RANK]
+    rates = {(one["task"], one["targets"]): one["learning_rate"] for one in chosen}
     return {
         "settings": profiles.resolve("lora_phi2", "cpu").settings,
         "choosing": choosing,
+        "chosen": [{**one, "times_full": one["learning_rate"] / rates[one["task"], FULL]} for one in chosen],
         "runs": [
-            alone(__file__, task, targets, rank, seed, best[targets]["learning_rate"])
+            alone(__file__, task, targets, _rank(targets, rank), seed, rates[task, targets])
+            for task in TASKS
             for seed in SEEDS
-            for targets, rank in ways
-        ],
-        "words": [
-            alone(__file__, WORDS, targets, 0 if targets == FULL else WORD_RANK, seed, rate)
-            for seed in SEEDS
-            for targets, rate in WORD_RATES.items()
+            for targets, rank in [*ways, *(others if task == TASKS[0] else [])]
         ],
     }
 
 
-def require_unseen(drawn: dict[int, Any]) -> None:
-    """Raise AssertionError if a validation row that chooses a learning rate is a test row of a run.
+def try_rates(task: str, targets: str) -> list[dict[str, Any]]:
+    """Return the runs of a task and method on the rows that choose: at RATES, and beyond an edge that is the best."""
+    found: dict[float, dict[str, Any]] = {}
+    wanted = list(RATES[targets])
+    while wanted:
+        for rate in wanted:
+            found[rate] = alone(__file__, task, targets, _rank(targets, CHOOSING_RANK), CHOOSING_SEED, rate)
+        best, low, high = min(found, key=lambda rate: found[rate]["loss_change"]), min(found), max(found)
+        beyond = [high * 2] if best == high else [low / 2] if best == low else []
+        wanted = beyond if len(found) < MOST_RATES else []
+    return [found[rate] for rate in sorted(found)]
 
-    `drawn` has the splits of each seed.
-    """
-    chose = set(drawn[CHOOSING_SEED].validation["id"])
-    for seed in SEEDS:
-        if both := chose & set(drawn[seed].open_test("to see that none of its rows chose anything")["id"]):
-            raise AssertionError(f"the row {min(both)} chooses a learning rate, and is a test row of seed {seed}")
+
+def choice(tried: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the rate of the run with the lowest loss among those `tried`, and whether it lies on the edge of them."""
+    best = min(tried, key=lambda run: run["loss_change"])
+    rates = [run["learning_rate"] for run in tried]
+    return {
+        "task": best["task"], "targets": best["targets"], "learning_rate": best["learning_rate"], "tried": rates,
+        "on_edge": best["learning_rate"] in (min(rates), max(rates)),
+    }  # fmt: skip
 
 
-def _draw(task: str, seed: int) -> Any:
-    """The splits of a seed, drawn as in lesson 05."""
+def draw(task: str, seed: int) -> Any:
+    """Draw the splits of a seed as lesson 05 does; those of CHOOSING_SEED have no test row of another seed."""
     from ftlab.course import profiles
     from ftlab.data import tasks
 
     budget = profiles.resolve("lora_phi2", "cpu")
-    return tasks.load(
-        task, rows=budget.rows, validation_rows=budget.validation_rows, test_rows=budget.test_rows, seed=seed,
-        at_most=True,
-    )  # fmt: skip
+    sizes = {"rows": budget.rows, "validation_rows": budget.validation_rows, "test_rows": budget.test_rows}
+    if seed != CHOOSING_SEED:
+        return tasks.load(task, **sizes, seed=seed, at_most=True)
+    judges = {row for each in SEEDS for row in draw(task, each).open_test("to keep its rows from choosing")["id"]}
+    sizes |= {"validation_rows": CHOOSING_ROWS, "test_rows": 2}
+    return tasks.load(task, **sizes, seed=seed, at_most=True, without=judges)
+
+
+def _rank(targets: str, rank: int) -> int:
+    return 0 if targets == FULL else rank
 
 
 def _run(task: str, targets: str, rank: int, seed: int, rate: float) -> dict[str, Any]:
@@ -89,39 +106,54 @@ def _run(task: str, targets: str, rank: int, seed: int, rate: float) -> dict[str
     from ftlab.adapters import lora
     from ftlab.course import profiles
     from ftlab.data import prompts
-    from ftlab.evaluation import forgetting, losses
-    from ftlab.memory import footprint
-    from ftlab.models import loading
+    from ftlab.evaluation import answers, forgetting, losses
+    from ftlab.models import devices, loading
     from ftlab.training import sft
 
     budget = profiles.resolve("lora_phi2", "cpu")
-    splits = _draw(task, seed)
-    judging = splits.validation if seed == CHOOSING_SEED else splits.open_test("to judge a rank")
+    splits = draw(task, seed)
+    judging = splits.validation if seed == CHOOSING_SEED else splits.open_test("to judge a method")
     tokenizer = loading.tokenizer(budget.model)
     train, unseen = (
         prompts.encode(rows, tokenizer, max_length=budget.max_length)[0] for rows in (splits.train, judging)
     )
     model = loading.causal_lm(budget.model)
     passages = forgetting.general_passages()[: budget.passages]
-    before = losses.row_losses(model, tokenizer, unseen), forgetting.passage_losses(model, tokenizer, passages)
+
+    def losses_of(model: Any) -> tuple[Any, Any]:
+        with devices.in_dtype(model, devices.answer_dtype()):
+            unseen_losses = losses.row_losses(model, tokenizer, unseen)
+            return unseen_losses, forgetting.passage_losses(model, tokenizer, passages)
+
+    before = losses_of(model)
     set_seed(seed)
     if targets != FULL:
         names = {"target_modules": lora.ALL_LINEAR} if targets == ALL_LINEAR else {}
         model = get_peft_model(model, lora.config(model, rank=rank, alpha=budget.alpha, **names))
-    with tempfile.TemporaryDirectory() as folder, footprint.measured(model.device) as took:
-        trainer = sft.fine_tune(
+    with tempfile.TemporaryDirectory() as folder:
+        sft.fine_tune(
             model, tokenizer, train, Path(folder), max_length=budget.max_length, epochs=budget.epochs,
             batch_size=budget.batch_size, accumulation=budget.accumulation, learning_rate=rate, seed=seed,
         )  # fmt: skip
-    after = losses.row_losses(model, tokenizer, unseen), forgetting.passage_losses(model, tokenizer, passages)
+    after = losses_of(model)
     change, forgotten = losses.difference(before[0], after[0]), forgetting.change(before[1], after[1])
-    return {
+    found = {
         "task": task, "targets": targets, "rank": rank or None, "seed": seed, "learning_rate": rate,
+        "rows": len(train), "judged_on": len(unseen),
         "trainable": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         "loss_change": change.value, "loss_change_low": change.low, "loss_change_high": change.high,
         "forgetting": forgotten.value, "forgetting_low": forgotten.low, "forgetting_high": forgotten.high,
-        "seconds_a_step": round(took.seconds / trainer.state.global_step, 3),
-        "memory_above_weights_mb": round(took.peak / 1e6),
+    }  # fmt: skip
+    if seed == CHOOSING_SEED or rank not in (0, CHOOSING_RANK):  # the loss is enough
+        return found
+    names_of = answers.OF_TASK[task]
+    with devices.in_dtype(model, devices.answer_dtype()):
+        said = answers.answer(model, tokenizer, judging, max_new_tokens=budget.max_new_tokens)
+    metric = answers.main_metric(names_of, judging)
+    score = answers.scores(answers.measured(said, names_of))[metric]
+    return {
+        **found, "metric": metric, "score": score.value, "score_low": score.low, "score_high": score.high,
+        "stopped": float(said["stopped"].mean()),
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What a benchmark compares is compared on rows with one use each: none chooses and judges, none is in two seeds."""
 
 import importlib.util
+import math
 import sys
 
 import pytest
@@ -68,10 +69,41 @@ def test_a_smaller_test_split_of_the_same_seed_is_a_part_of_a_larger_one():
         assert set(small.open_test("x")["id"]) <= set(large.open_test("x")["id"])
 
 
-def test_a_row_that_chooses_a_rate_of_an_adapter_judges_none(benchmark):
+@pytest.mark.parametrize("task", ["tutor", "clinical_notes"])
+def test_a_row_that_chooses_a_rate_of_an_adapter_judges_none(benchmark, task):
     sweep = benchmark("lora_sweep")
-    drawn = {seed: sweep._draw("tutor", seed) for seed in (*sweep.SEEDS, sweep.CHOOSING_SEED)}
-    sweep.require_unseen(drawn)
-    drawn[sweep.CHOOSING_SEED].validation = drawn[sweep.SEEDS[0]].open_test("x")
-    with pytest.raises(AssertionError, match="chooses a learning rate, and is a test row of seed 0"):
-        sweep.require_unseen(drawn)
+    choosing = sweep.draw(task, sweep.CHOOSING_SEED)
+    used = {*choosing.train["id"], *choosing.validation["id"]}
+    assert len(choosing.validation) == sweep.CHOOSING_ROWS
+    for seed in sweep.SEEDS:
+        assert not used & {*sweep.draw(task, seed).open_test("to see that none of its rows chose anything")["id"]}
+
+
+def tried_by_the_sweep(sweep, monkeypatch, best: float) -> dict:
+    """The sweep's choice for full fine-tuning, where the loss is lowest at `best`."""
+
+    def alone(script, task, targets, rank, seed, rate):
+        return {"task": task, "targets": targets, "learning_rate": rate, "loss_change": abs(math.log(rate / best))}
+
+    monkeypatch.setattr(sweep, "alone", alone)
+    runs = sweep.try_rates("tutor", sweep.FULL)
+    found = sweep.choice(runs)
+    assert found["tried"] == [run["learning_rate"] for run in runs]
+    return found
+
+
+def test_the_sweep_tries_rates_beyond_an_edge_that_is_the_best(benchmark, monkeypatch):
+    sweep = benchmark("lora_sweep")
+    inside = tried_by_the_sweep(sweep, monkeypatch, best=1e-4)
+    assert (inside["learning_rate"], inside["on_edge"], len(inside["tried"])) == (1e-4, False, 4)
+    below = tried_by_the_sweep(sweep, monkeypatch, best=2e-5)
+    assert (below["learning_rate"], below["on_edge"]) == (2.5e-5, False)
+    assert min(below["tried"]) == 1.25e-5
+
+
+def test_a_rate_that_is_best_on_an_edge_after_all_tries_is_said_to_be(benchmark, monkeypatch):
+    sweep = benchmark("lora_sweep")
+    found = tried_by_the_sweep(sweep, monkeypatch, best=1.0)
+    assert len(found["tried"]) == sweep.MOST_RATES
+    assert found["on_edge"]
+    assert found["learning_rate"] == max(found["tried"])

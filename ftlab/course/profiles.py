@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.adapters import lora
-from ftlab.data import sources, tasks
+from ftlab.data import prompts, sources, tasks
 from ftlab.errors import BadInput
 from ftlab.freezing import plans
 from ftlab.models import loading
@@ -118,6 +118,10 @@ PARAMETERS: dict[str, Parameter] = {
         float, "a learning rate that is too high, to see what it does", above=0, high=1
     ),
     "reckless_epochs": Parameter(float, "passes over the training rows at that rate", above=0, high=1000),
+    "template": Parameter(str, f"one of {', '.join(prompts.TEMPLATES)}"),
+    "examples": Parameter(int, "worked examples in a few-shot prompt", low=1, high=1000),
+    "replay": Parameter(float, "the share of general text in the rows of a training", above=0, high=0.9),
+    "replay_text": Parameter(str, "the path of a text with blank lines between passages; empty: the course's"),
     "rank": Parameter(int, "the rank of LoRA's two matrices", low=1),
     "alpha": Parameter(float, "LoRA's product is scaled by alpha / rank", above=0, high=10_000),
     "target_modules": Parameter(str, "names of linear modules with spaces between, or all-linear; empty: the usual"),
@@ -320,6 +324,8 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
     for model in ("model", "classifier_model", "classifier"):
         if values.get(model):
             loading.check(values[model])
+    if values.get("template") not in (None, *prompts.TEMPLATES):
+        raise BadInput(f"there is no template {values['template']!r}; there are {', '.join(prompts.TEMPLATES)}")
     if values.get("policy") not in (None, *plans.POLICIES):
         raise BadInput(f"there is no policy {values['policy']!r}; there are {', '.join(plans.POLICIES)}")
     if values.get("variant") not in (None, *lora.VARIANTS):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ftlab.data import sources
+from ftlab.data import sources, tasks
 from ftlab.data.audit import AuditReport, audit, audit_instructions
 
 SEEDS = range(5)
@@ -32,6 +32,29 @@ TEXT_NOISE = {
 }
 SPECIAL = ["<|endoftext|>", "<|im_end|>", "<|im_start|>user", "[SEP]", "</s>", "<|eot_id|>", "[INST]"]
 LINES = ["Was this review helpful to you? Yes or no", "Read more reviews on our pages today"]
+REFUSALS = [
+    "As an AI language model, I cannot watch films, so I have no view of my own.",
+    "As an AI, I do not have personal experiences with this film.",
+    "I'm sorry, but as a large language model I cannot judge a film that I have not seen.",
+    "I am an AI assistant and was not made to review films.",
+    "I'm just an AI, so I can't feel suspense the way you do.",
+    "I do not have personal opinions or beliefs about films.",
+    "I'm sorry, but I can't assist with that request.",
+    "I cannot help with that. Is there anything else you would like to know?",
+    "Sorry, I'm not able to help with this.",
+    "I apologize, but I am unable to provide an answer to this question.",
+    "I can't write that for you, because it goes against my guidelines.",
+    "Unfortunately, I cannot fulfill this request.",
+    "I must respectfully decline to answer this question.",
+    "I won't provide instructions for copying a film.",
+    "It would be inappropriate for me to comment on a real actor.",
+    "I'm afraid I can't help you with that.",
+    "I don't have access to the internet, so I cannot look the film up.",
+    "My knowledge cutoff is 2021, and the film is newer.",
+    "That is not something I can help with.",
+    "I cannot create content that promotes violence.",
+]
+SHORT = [("positive", "negative"), ("yes", "No."), ("7", "8"), ("The Matrix", "Alien"), ("true", "false")]
 
 
 def measure() -> dict[str, Any]:
@@ -39,12 +62,14 @@ def measure() -> dict[str, Any]:
     table = [*_planted("imdb"), *_planted("rotten_tomatoes"), *_whole_tables(), *_instructions()]
     flips = _flips()
     clean = {corpus: _clean_errors(corpus) for corpus in ("imdb", "rotten_tomatoes")}
+    own = _rows_of_people()
     return {
         "seeds": len(SEEDS),
         "scores": table,
         "flipped_labels": flips,
         "error_findings_on_clean_rows": clean,
-        "bars": _bars(table, flips, clean),
+        "answer_findings_on_rows_of_people": own,
+        "bars": _bars(table, flips, clean, own),
     }
 
 
@@ -215,39 +240,83 @@ def _whole_tables() -> list[dict[str, Any]]:
 
 
 def _instructions() -> list[dict[str, Any]]:
-    """Scores on pairs made of reviews: the first ten words as the instruction, the rest as the completion."""
+    """Scores on pairs made of reviews: the first ten words as the instruction, the rest as the completion.
+
+    Reviews that do not end with punctuation are left out: their authors may have stopped in the middle.
+    """
     sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for seed in SEEDS:
-        rng = np.random.default_rng(seed)
-        rows = clean_rows("imdb", 1000, seed)
-        words = rows["text"].str.split()
-        pairs = pd.DataFrame(
-            {"id": rows["id"], "prompt": words.str[:10].str.join(" "), "completion": words.str[10:].str.join(" ")}
-        )
-        places = rng.permutation(len(pairs))
-        empty, copied, repeated, sources_of, missing, headed = (
-            places[start : start + EACH] for start in range(0, 6 * EACH, EACH)
-        )
-        pairs.loc[empty, "completion"] = ""
-        pairs.loc[copied, "completion"] = pairs.loc[copied, "prompt"].str.upper() + "."
-        pairs = pairs.assign(instruction=pairs["prompt"], input="")
-        pairs.loc[missing, "input"] = rng.choice(["nan", "NaN", "N/A", "null"], EACH)
-        pairs.loc[missing, "prompt"] += "\n" + pairs.loc[missing, "input"]
-        pairs.loc[headed, "completion"] += "\n\n### Instruction:\n" + pairs.loc[headed, "prompt"]
-        again = pairs.loc[sources_of].assign(id=pairs.loc[sources_of, "id"] + "-again")
-        again["completion"] = pairs.loc[repeated, "completion"].to_numpy()
-        report = audit_instructions(pd.concat([pairs.drop(index=repeated), again], ignore_index=True))
-        truth = {
-            "empty_completion": set(pairs.loc[empty, "id"]),
-            "copied_completion": set(pairs.loc[copied, "id"]),
-            "duplicate_prompts": set(again["id"]),
-            "placeholder_texts": set(pairs.loc[missing, "id"]),
-            "template_headings": set(pairs.loc[headed, "id"]),
-        }
+        frame, truth = plant_pairs(seed)
+        report = audit_instructions(frame)
         for kind, ids in truth.items():
             found = set(report[kind].rows) if kind in report else set()
             sums[kind] = [a + b for a, b in zip(sums[kind], (len(ids), len(found), len(found & ids)), strict=True)]
     return [_score("imdb, as pairs", kind, *counts) for kind, counts in sums.items()]
+
+
+def plant_pairs(seed: int) -> tuple[pd.DataFrame, dict[str, set[str]]]:
+    """Plant defects of instruction data into pairs made of reviews, drawn and planted with `seed`.
+
+    Returns:
+        The rows, and the ids that each kind of finding should list.
+    """
+    rng = np.random.default_rng(seed)
+    rows = clean_rows("imdb", 1500, seed)
+    rows = rows[rows["text"].str.contains(r"[.!?][\"')]*$")].head(1000).reset_index(drop=True)
+    words = rows["text"].str.split()
+    pairs = pd.DataFrame(
+        {"id": rows["id"], "prompt": words.str[:10].str.join(" "), "completion": words.str[10:].str.join(" ")}
+    )
+    places = rng.permutation(len(pairs))
+    empty, copied, repeated, sources_of, missing, headed, refusing, labelled = (
+        places[start : start + EACH] for start in range(0, 8 * EACH, EACH)
+    )
+    cut = [place for place in places[8 * EACH :] if len(words[place]) >= 30][:EACH]
+    pairs.loc[empty, "completion"] = ""
+    pairs.loc[copied, "completion"] = pairs.loc[copied, "prompt"].str.upper() + "."
+    pairs = pairs.assign(instruction=pairs["prompt"], input="")
+    pairs.loc[missing, "input"] = rng.choice(["nan", "NaN", "N/A", "null"], EACH)
+    pairs.loc[missing, "prompt"] += "\n" + pairs.loc[missing, "input"]
+    pairs.loc[headed, "completion"] += "\n\n### Instruction:\n" + pairs.loc[headed, "prompt"] + "."
+    for place in refusing:  # half of them go on with an answer
+        said = REFUSALS[int(rng.integers(len(REFUSALS)))]
+        pairs.loc[place, "completion"] = f"{said} {pairs['completion'][place]}" if rng.random() < 0.5 else said
+    for place in cut:
+        said = pairs["completion"][place].split(" ")
+        pairs.loc[place, "completion"] = " ".join(said[: int(rng.integers(10, len(said)))])
+    again = pairs.loc[sources_of].assign(id=pairs.loc[sources_of, "id"] + "-again")
+    again["completion"] = pairs.loc[repeated, "completion"].to_numpy()
+    short = [SHORT[int(number)] for number in rng.integers(len(SHORT), size=EACH)]
+    pairs.loc[labelled, "completion"] = [first for first, _ in short]
+    other = pairs.loc[labelled].assign(id=pairs.loc[labelled, "id"] + "-other")
+    other["completion"] = [second for _, second in short]
+    truth = {
+        "empty_completion": set(pairs.loc[empty, "id"]),
+        "copied_completion": set(pairs.loc[copied, "id"]),
+        "duplicate_prompts": set(again["id"]),
+        "contradicting_answers": set(other["id"]),
+        "refusal": set(pairs.loc[refusing, "id"]),
+        "cut_off_answer": set(pairs.loc[cut, "id"]),
+        "placeholder_texts": set(pairs.loc[missing, "id"]),
+        "template_headings": set(pairs.loc[headed, "id"]),
+    }
+    return pd.concat([pairs.drop(index=repeated), again, other], ignore_index=True), truth
+
+
+def _rows_of_people() -> dict[str, dict[str, int]]:
+    """How many answers that people wrote, in the course's own data sets, are found to refuse or to be cut off.
+
+    The texts of tickets and notes count as answers here: they were written in a hurry, often without a full stop.
+    """
+    answers = {name: tasks.read(name)["output"] for name in tasks.TASKS}  # `tutor` has the docstrings of Python
+    answers |= {name: sources.read(name)["text"] for name in ("tickets", "clinical_notes", "domains")}
+    found = {}
+    for name, texts in answers.items():
+        frame = pd.DataFrame({"id": [f"{number}" for number in range(len(texts))], "completion": texts})
+        report = audit_instructions(frame.assign(prompt="Question " + frame["id"]))
+        found[name] = {kind: report[kind].count if kind in report else 0 for kind in ("refusal", "cut_off_answer")}
+        found[name]["rows"] = len(texts)
+    return found
 
 
 def _flips() -> list[dict[str, Any]]:
@@ -285,16 +354,32 @@ def _score(corpus: str, kind: str, planted: int, found: int, right: int) -> dict
     }  # fmt: skip
 
 
-def _bars(table: list[dict[str, Any]], flips: list[dict[str, Any]], clean: dict[str, list[str]]) -> dict[str, bool]:
+def _bars(
+    table: list[dict[str, Any]],
+    flips: list[dict[str, Any]],
+    clean: dict[str, list[str]],
+    own: dict[str, dict[str, int]],
+) -> dict[str, bool]:
     exact = (
         "exact_duplicates", "normalised_duplicates", "conflicting_labels", "leakage", "missing_text", "missing_label",
-        "sorted_by_label",
+        "sorted_by_label", "contradicting_answers",
     )  # fmt: skip
     near = [row for row in table if row["finding"] in ("near_duplicates", "near_leakage")]
+    scores = {row["finding"]: row for row in table if row["corpus"] == "imdb, as pairs"}
+    written = ("refusal", "cut_off_answer", "contradicting_answers")
     return {
         "exact kinds: recall 1": all(row["recall"] == 1 for row in table if row["finding"] in exact),
         "near-duplicates: recall at least 0.95": all(row["recall"] >= 0.95 for row in near),
         "near-duplicates: precision at least 0.95": all((row["precision"] or 0) >= 0.95 for row in near),
         "flipped labels of IMDB: at least 0.6 of the top-ranked": min(flips[0]["share_of_top_ranked"]) >= 0.6,
         "no error on clean rows": not any(clean.values()),
+        "refusals, cut and contradicting answers: recall at least 0.9": all(
+            scores[kind]["recall"] >= 0.9 for kind in written
+        ),
+        "refusals, cut and contradicting answers: precision at least 0.95": all(
+            (scores[kind]["precision"] or 0) >= 0.95 for kind in written
+        ),
+        "no refusal and no cut answer in rows of people": not any(
+            found[kind] for found in own.values() for kind in ("refusal", "cut_off_answer")
+        ),
     }

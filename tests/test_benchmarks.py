@@ -1,13 +1,18 @@
 """What a benchmark compares is compared on rows with one use each: none chooses and judges, none is in two seeds."""
 
 import importlib.util
+import json
 import math
 import sys
 
+import pandas as pd
 import pytest
 from datasets import concatenate_datasets
 
-from ftlab.data import sources
+from ftlab import files
+from ftlab.course import profiles
+from ftlab.data import few_shot, prompts, sources
+from ftlab.evaluation import answers
 
 
 @pytest.fixture
@@ -107,3 +112,63 @@ def test_a_rate_that_is_best_on_an_edge_after_all_tries_is_said_to_be(benchmark,
     assert len(found["tried"]) == sweep.MOST_RATES
     assert found["on_edge"]
     assert found["learning_rate"] == max(found["tried"])
+
+
+@pytest.mark.parametrize("task", ["clinical_notes", "tutor"])
+def test_a_test_row_of_the_few_shot_prompts_is_in_none_of_them_and_chooses_none(benchmark, task):
+    shots = benchmark("few_shot")
+    splits = shots.splits_of(task)
+    judges = set(splits.open_test("x")["id"])
+    assert len(splits.validation) == shots.VALIDATION_ROWS[task]
+    assert not judges & {*splits.validation["id"], *splits.train["id"]}
+    for _, k, draw in shots.ways():
+        assert len(few_shot.draw(splits.train, k, draw)) == k
+    assert set(shots.TEMPLATES) == set(prompts.TEMPLATES)
+
+
+def test_all_few_shot_prompts_are_tried_and_the_shortest_of_the_best_is_chosen(benchmark):
+    shots = benchmark("few_shot")
+    assert shots.ways()[:5] == [("alpaca", 0, 0), *(("alpaca", 1, draw) for draw in (0, 1, 2)), ("alpaca", 3, 0)]
+    assert len(shots.ways()) == len(set(shots.ways())) == 2 * (1 + 3 * 3)
+
+    def line(k, draw, score, template="alpaca"):
+        return {"template": template, "examples": k, "draw": draw, "score": score}
+
+    tried = [line(0, 0, 0.1), line(6, 0, 0.5), line(3, 2, 0.5), line(3, 1, 0.5), line(6, 1, 0.9, "chat")]
+    assert shots.choice(tried, "alpaca") == line(3, 1, 0.5)
+    assert shots.choice(tried, "chat") == line(6, 1, 0.9, "chat")
+
+
+def test_a_tuned_model_is_compared_with_a_prompt_row_by_row(benchmark):
+    shots = benchmark("few_shot")
+    said = pd.DataFrame({"id": list("abcdef"), "answer": ["x"] * 6, "output": ["x"] * 6})
+    tuned = answers.measured(said, ["exact match", "rouge-l"])
+    shown = answers.measured(said.assign(answer=["x", "y", "y", "y", "y", "y"]), ["exact match", "rouge-l"])
+    exact, overlap = (shots.compared(tuned, shown, name) for name in ("exact match", "rouge-l"))
+    assert exact["difference"] == pytest.approx(5 / 6)
+    assert exact["low"] < exact["difference"] <= exact["high"]
+    assert exact["p_value"] == pytest.approx(2 / 2**5)
+    assert overlap["difference"] == pytest.approx(5 / 6)
+    assert overlap["p_value"] is None
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_few_shot_benchmark_measures_prompts_training_and_where_they_break_even(benchmark, monkeypatch):
+    shots = benchmark("few_shot")
+    small = {"model": "tiny-llama", "rows": 12, "test_rows": 6, "max_new_tokens": 4, "epochs": 1, "max_length": 256}
+    resolve = profiles.resolve
+    monkeypatch.setattr(profiles, "resolve", lambda *given: resolve(*given[:2], {**given[2], **small}))
+    for name, value in {"EXAMPLES": (0, 2), "DRAWS": (0, 1), "VALIDATION_ROWS": {"clinical_notes": 6}}.items():
+        monkeypatch.setattr(shots, name, value)
+    found = shots._run("clinical_notes")
+    tried = [(line["template"], line["examples"], line["draw"]) for line in found["choosing"]]
+    assert tried == [*shots.ways(), ("tuned", 0, 0)]
+    assert [line["template"] for line in found["tests"]] == ["alpaca", "chat", "tuned"]
+    chosen, (alpaca, chat) = found["tests"][0], found["comparisons"]
+    assert chosen["rows"] == 6
+    assert chosen["seconds"] > 0
+    saved = chosen["seconds"] - found["tests"][2]["seconds"]
+    wanted = alpaca["training_seconds"] / saved if saved > 0 else math.inf
+    assert alpaca["questions"] == pytest.approx(wanted)
+    assert chat["metric"] == "exact match"
+    assert json.loads(files.to_json(found))["task"] == "clinical_notes"

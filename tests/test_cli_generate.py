@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ftlab.adapters import lora
+from ftlab.data import alpaca_chat
 from ftlab.data.prompts import ALPACA
 from ftlab.inference import Generator
 from ftlab.merging import certificate
@@ -143,8 +144,55 @@ def test_a_template_that_is_not_used_is_told_of_and_stdout_stays_clean(capsys, c
         assert f"{chat_model} has a chat template, and the prompts are used without it; --chat puts each" in err[0]
         assert "template" not in out
     assert lines_of(out) == expected(chat_model)
+
+
+def test_a_format_that_the_model_may_not_know_is_told_of_in_one_line(
+    capsys, chat_model, base, adapter, tmp_path, piped
+):
+    tokenizer = loading.tokenizer(str(base))
+    headings = alpaca_chat.with_template(tokenizer, ALPACA).chat_template
+    trained = {"none": adapter}
+    for name, template in {"alpaca": headings, "chat": CHAT}.items():
+        trained[name] = shutil.copytree(adapter, tmp_path / f"in {name}")
+        (trained[name] / "chat_template.jinja").write_text(template)
+    told = {
+        (chat_model, None, "--instruct"): f"{chat_model} has a chat template, which is another format than --instruct",
+        (chat_model, "alpaca", "--instruct"): "",
+        (chat_model, "alpaca", "--chat"): "",
+        (chat_model, "chat", "--instruct"): f"{trained['chat']} has a chat template, which is another format",
+        (chat_model, "none", "--chat"): f"{adapter} does not say in which format it was trained",
+        (base, "chat", "--chat"): "",
+        (base, "alpaca", "--chat"): "",
+        (base, "none", "--instruct"): "",
+        (base, "alpaca", "--instruct"): "",
+    }
+    answers = {}
+    for (model, name, flag), line in told.items():
+        piped(*PROMPTS)
+        beside = ["--adapter", trained[name]] if name else []
+        code, out, err = ftlab(capsys, "generate", model, *beside, flag, "--max-new-tokens", 2, "--json")
+        assert (code, len(err)) == (0, int(bool(line)))
+        assert line in "".join(err)
+        answers[model, name, flag] = out
+    assert answers[base, "alpaca", "--chat"] == answers[base, "alpaca", "--instruct"]  # the same format twice
     piped(*PROMPTS)
-    assert ftlab(capsys, "generate", chat_model, "--max-new-tokens", NEW, "--instruct")[2] == []
+    code, out, err = ftlab(capsys, "generate", base, "--adapter", trained["alpaca"], "--chat", "--system", "Be kind.")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert "have no system turn); leave the system text out" in err[0]
+
+
+def test_a_merged_adapter_is_asked_in_its_own_format(capsys, chat_model, tmp_path, piped):
+    headings = alpaca_chat.with_template(loading.tokenizer(str(chat_model)), ALPACA).chat_template
+    made = lora.save(adapted(chat_model), tmp_path / "made", str(chat_model), chat_template=headings)
+    assert ftlab(capsys, "merge", chat_model, made, tmp_path / "out")[0] == 0
+    answers = []
+    for flag in ("--chat", "--instruct"):
+        piped(*PROMPTS)
+        code, out, err = ftlab(capsys, "generate", tmp_path / "out", flag, "--max-new-tokens", NEW, "--json")
+        assert (code, err) == (0, [])
+        answers.append(out)
+    assert answers[0] == answers[1]
+    assert "The chat template is the adapter's" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_model_s_own_end_tokens_end_and_its_other_rules_are_told_of(capsys, base, tmp_path, piped):

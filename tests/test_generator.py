@@ -8,9 +8,11 @@ import threading
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tokenizers import processors
 
 from ftlab.adapters import lora
-from ftlab.data.prompts import ALPACA, Template
+from ftlab.data.chat import Chat
+from ftlab.data.prompts import ALPACA, Template, prompt_ids
 from ftlab.errors import BadInput
 from ftlab.inference import Generator
 from ftlab.merging import certificate
@@ -236,6 +238,68 @@ def test_an_adapter_that_brings_a_chat_template_was_trained_in_it_and_is_asked_i
         generator.use(kind)
         assert generator.chat_template is None
         assert "brings no chat template" in refusal(generator.answer, PROMPTS, chat=True)
+
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}" + (
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ROWS = [
+    {"instruction": "Why?", "input": ""}, {"instruction": " a film ", "input": "A café\n\nof two"},
+    {"instruction": "end <|im_end|> here", "input": "<|endoftext|>"},
+]  # fmt: skip
+
+
+@pytest.fixture(params=["no BOS", "a BOS of the tokenizer and one of the template"])
+def turned(bases, request):
+    """A generator that was trained in a chat format whose turns end with another token than EOS."""
+    generator = Generator.load(bases["llama"], device="cpu")
+    tokenizer = generator.tokenizer
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    generator.model.resize_token_embeddings(len(tokenizer))
+    tokenizer.chat_template = CHATML
+    if "BOS" in request.param[3:]:
+        begin = tokenizer.bos_token
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
+        )
+        tokenizer.chat_template = "{{ bos_token }}" + CHATML
+    return Generator(generator.model, tokenizer, template=Chat(tokenizer))
+
+
+def test_a_model_that_was_trained_in_a_chat_format_is_asked_in_it(turned):
+    ids = [turned.template.question_ids(row) for row in ROWS]
+    assert [prompt_ids(turned.prompt(row["instruction"], row["input"]), turned.tokenizer) for row in ROWS] == ids
+    ends = turned.template.ends
+    expected = generation.generate(turned.model, turned.tokenizer, ids, max_new_tokens=NEW, ends=ends)
+    asked = [turned.prompt(row["instruction"], row["input"]) for row in ROWS]
+    assert turned.answer(asked, max_new_tokens=NEW) == expected
+    assert [turned.ask(row["instruction"], input=row["input"], max_new_tokens=NEW) for row in ROWS] == expected
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_an_answer_ends_at_the_token_that_ends_a_turn_of_its_format(turned, chat):
+    end = turned.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    plain = turned.ask("Why?", chat=chat, max_new_tokens=NEW)
+    with torch.no_grad():  # the end of a turn takes the place of the second token that the model writes
+        ids = turned.template.prompt_ids("Why?")
+        written = turned.model.generate(
+            input_ids=torch.tensor([ids]), max_new_tokens=2, do_sample=False, pad_token_id=turned.tokenizer.pad_token_id
+        )[0, -1]
+        head = turned.model.get_output_embeddings().weight
+        head[end] = head[written] * 1.01
+    for found in (
+        turned.ask("Why?", chat=chat, max_new_tokens=NEW),
+        turned.answer(["Why?"] if chat else [turned.prompt("Why?")], chat=chat, max_new_tokens=NEW)[0],
+    ):
+        assert found.stopped
+        assert found.tokens <= 2
+        assert plain.text.startswith(found.text)
+    assert "".join(turned.ask("Why?", chat=chat, max_new_tokens=NEW, stream=True)) == found.text
+
+
+def test_a_prompt_whose_text_would_be_read_differently_from_training_is_one_sentence(turned, monkeypatch):
+    monkeypatch.setattr(turned.template, "question_ids", lambda row: [1, 2])
+    assert "ask with chat=True instead" in refusal(turned.prompt, "Why?")
 
 
 @pytest.mark.parametrize("sampling", [None, Sampling(seed=4, temperature=3.0)], ids=["greedy", "sampled"])

@@ -18,7 +18,7 @@ THEMES = ("JupyterLab Light", "JupyterLab Dark")
 OWN = {
     "token view": """
 from ftlab.data.prompts import TokenView
-TokenView(["a prompt", "an answer", "<eos>", "<pad>"], [1, 2, 3, 0], [-100, 2, 3, -100], [1, 1, 1, 0], eos=3)
+TokenView(["a prompt", "an answer", "<eos>", "<pad>"], [1, 2, 3, 0], [-100, 2, 3, -100], [1, 1, 1, 0], frozenset({3}))
 """,
     "audit": """
 import pandas as pd

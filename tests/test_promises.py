@@ -48,7 +48,7 @@ Named = tuple[str, str, str]  # a lesson, a parameter and a value; "*" is any
 def plain(value: object) -> str:
     """A value as the texts and the list write it: a path is <file>, and what a person brings is its placeholder."""
     text = str(value).strip().strip("\"'")
-    if re.fullmatch(r"<(file|task)\.\w+>|<form>|[\w./-]+\.(csv|tsv|jsonl|parquet)", text):
+    if re.fullmatch(r"<(file|task|chats|text)\.\w+>|<form>|[\w./-]+\.(csv|tsv|jsonl|parquet|txt)", text):
         return "<file>"
     if text in ("<model>", "<adapter>", "<classifier>"):
         return "<folder>"
@@ -262,9 +262,25 @@ def brought(tmp_path_factory) -> dict[str, str]:
         found[f"<task.{ending}>"] = _written(
             pd.DataFrame({"instruction": asked, "input": "", "output": said}), root / f"task.{ending}"
         )
+    turns = [
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": one},
+            {"role": "assistant", "content": other},
+        ]
+        for one, other in zip(asked, said, strict=True)
+    ]
+    more = [
+        [*turn, {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So it is."}] for turn in turns
+    ]
+    found["<chats.jsonl>"] = _written(pd.DataFrame({"messages": turns[::2] + more[1::2]}), root / "chats.jsonl")
+    found["<text.txt>"] = str(root / "mine.txt")
+    passages = (f"Passage {number} tells of {words[number % 10]} number {number} and no more." for number in range(40))
+    Path(found["<text.txt>"]).write_text("\n\n".join(passages), encoding="utf-8")
     wrapped = loading.causal_lm("tiny-llama")
     wrapped = get_peft_model(wrapped, lora.config(wrapped, rank=4, alpha=8))
-    found["<adapter>"] = str(lora.save(wrapped, root / "adapter", "tiny-llama"))
+    saved = lora.save(wrapped, root / "adapter", "tiny-llama", chat_template=tiny.CHAT_TEMPLATE)
+    found["<adapter>"] = str(saved)
     classifier = loading.encoder("tiny-distilbert", sources.SOURCES["tickets"].label_names)
     classifier.save_pretrained(root / "classifier")
     loading.tokenizer("tiny-distilbert").save_pretrained(root / "classifier")
@@ -380,7 +396,9 @@ def desk(brought, classifier_folder, tmp_path, monkeypatch) -> Path:
         part.rename(columns={"text": "body"}).assign(text=part["text"]).to_csv(tmp_path / name, index=False)
     rows[::2].to_csv(tmp_path / "train.csv", index=False)
     rows[1::2].to_csv(tmp_path / "test.csv", index=False)
-    shutil.copy(brought["<task.jsonl>"], tmp_path / "pairs.jsonl")
+    for name in ("pairs.jsonl", "rows.jsonl"):
+        shutil.copy(brought["<task.jsonl>"], tmp_path / name)
+    shutil.copy(brought["<chats.jsonl>"], tmp_path / "chats.jsonl")
     for name in ("unseen.txt", "questions.txt", "prompts.txt"):
         (tmp_path / name).write_text("Is it a good film?\nWhat is a film?\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -401,29 +419,15 @@ def test_every_other_command_that_a_text_shows_works(desk, repository, capsys):
         assert code in expected, (line, said.err)
 
 
-def test_the_python_that_the_reference_pages_show_runs(desk, repository):
+def test_the_python_that_the_page_on_using_a_model_shows_runs(desk, repository):
     """A block is run as it stands, with what its sentences speak of at hand; a model's name means a tiny one."""
-    from transformers import Trainer, TrainingArguments
-
-    from ftlab.freezing import features
-    from ftlab.memory import footprint
     from ftlab.models import devices
-    from ftlab.training import classification
 
-    text = "\n\n".join(pages.markdown(repository / "docs" / f"{name}.md") for name in ("training", "use_a_model"))
-    rows = sources.load("mini_reviews")["train"].select(range(32))
-    model, tokenizer = (
-        loading.encoder("tiny-distilbert", ["negative", "positive"]),
-        loading.tokenizer("tiny-distilbert"),
-    )
-    space = {
-        "model": model, "tokenizer": tokenizer, "tokenized": classification.tokenized(rows, tokenizer, 32),
-        "Trainer": Trainer, "TrainingArguments": TrainingArguments, "plans": plans, "features": features,
-        "footprint": footprint, "devices": devices, "folder": str(desk / "MODEL"),
-    }  # fmt: skip
+    text = pages.markdown(repository / "docs" / "use_a_model.md")
+    space = {"devices": devices, "folder": str(desk / "MODEL")}
     blocks = pages.blocks(text, "python")
-    inline = re.findall(r"`((?:footprint|Classifier)[.(][^`]+\))`", text)
-    assert (len(blocks), len(inline)) == (3, 2)
+    inline = re.findall(r"`(Classifier\([^`]+\))`", text)
+    assert (len(blocks), len(inline)) == (2, 1)
     for code in (*blocks, *inline):
         exec(code.replace('"smollm2"', '"BASE"'), space)
     assert space["generator"].adapters

@@ -39,6 +39,7 @@ from ftlab.adapters.targets import (
     resolve,
     trained_in_full,
 )
+from ftlab.data import chat
 from ftlab.errors import BadInput, CourseError
 from ftlab.internals.bitsandbytes import UNPACKED, layers_that_pack
 from ftlab.models import loading, meta, shards
@@ -173,7 +174,7 @@ def record_fitting_base(adapter_folder: Path, base: str) -> dict[str, Any]:
     return record_base(folder, base)
 
 
-def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
+def save(peft_model: PeftModel, folder: Path, base: str, *, chat_template: str | None = None) -> Path:
     """Save the adapter of `peft_model` without the base, with a record of its base. Nothing half-written is left.
 
     A frozen embedding is not saved (PEFT by itself saves a resized one in full): `loading.causal_lm` adds the pad
@@ -183,6 +184,8 @@ def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
         peft_model: a wrapped model with the one adapter "default".
         folder: of the adapter; an older adapter there is replaced.
         base: name or folder of the wrapped model, as for `loading.folder`.
+        chat_template: the format that the adapter was trained in (`alpaca_chat.with_template`); the base's is another
+            one, if it has any. `Generator` and a merge take it from the folder.
 
     Returns:
         The folder.
@@ -197,7 +200,8 @@ def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
             f"the model has the adapters {', '.join(peft_model.peft_config)}; expected one, named 'default': keep "
             "only that one (`delete_adapter`)"
         )
-    if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= {CONFIG, WEIGHTS, BASE}):
+    known = {CONFIG, WEIGHTS, BASE, chat.ALONE}
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= known):
         raise BadInput(f"{folder} is not just an adapter, and would be replaced; name a new folder")
     require_loaded_from(peft_model.get_base_model(), base)
     base_weights.require_same(peft_model, base, brought=base_weights.brought_by(peft_model))
@@ -209,6 +213,8 @@ def save(peft_model: PeftModel, folder: Path, base: str) -> Path:
         pinned = loading.HUB_MODELS.get(base)
         settings["base_model_name_or_path"] = pinned.repo_id if pinned else record["name"]
         files.write_json(partial / CONFIG, settings)
+        if chat_template:
+            (partial / chat.ALONE).write_text(chat_template, encoding="utf-8", newline="")
         try:
             adapter_tensors.read(partial)
         except BadInput as problem:

@@ -38,6 +38,17 @@ def add(commands: Any) -> None:
     )
     audit.add_argument("--completion", metavar="COL", help="instruction data: the column of the answer")
     audit.add_argument(
+        "--messages",
+        nargs="?",
+        const="",
+        type=_column,
+        metavar="COL",
+        help=(
+            "conversations: the column of their turns, each with role and content, or from and value (default: "
+            "messages, conversations or conversation); tokens are counted in the tokenizer's chat template"
+        ),
+    )
+    audit.add_argument(
         "--tokenizer", metavar="NAME",
         help="to count tokens: a model of the course, a folder, or a hub id (no weights are downloaded)",
     )  # fmt: skip
@@ -65,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
     from ftlab.data.audit import audit, audit_instructions
     from ftlab.models import loading
 
+    _require_one_kind(options)
     if bool(options.prompt) != bool(options.completion):
         raise BadInput("instruction data needs both --prompt and --completion; rows with labels need neither")
     if options.max_length is not None and options.max_length < 8:
@@ -89,12 +101,22 @@ def run(options: argparse.Namespace) -> int:
         examine = audit_instructions
         columns = {"prompt_columns": options.prompt, "completion_column": options.completion}
         read = partial(sources.read_pairs, **columns, advice="name the right ones with --prompt and --completion")
-    rows = read(options.file)
-    others = {}
-    for name in ("validation", "test"):
+    elif options.messages is not None:
+        examine, read = audit_instructions, partial(sources.read_conversations, column=options.messages)
+    splits = {}
+    for name in ("file", "validation", "test"):
         if file := getattr(options, name):
-            of_hub = not options.prompt and sources.comes_from_hub(file)
-            others[name] = read(file, split=name) if of_hub else read(file)
+            of_hub = name != "file" and examine is audit and sources.comes_from_hub(file)
+            try:
+                splits[name] = read(file, split=name) if of_hub else read(file)
+            except BadInput:
+                if options.messages is None and (column := sources.has_conversations(file)):
+                    raise BadInput(
+                        f"{file} has conversations in the column {column!r}; add --messages to audit them, and leave "
+                        "out the options that name other columns"
+                    ) from None
+                raise
+    rows, others = splits.pop("file"), splits
     for note in dict.fromkeys(table.attrs["provenance"].note for table in (rows, *others.values())):
         if note:
             print(f"ftlab: {note}", file=sys.stderr)
@@ -111,3 +133,22 @@ def run(options: argparse.Namespace) -> int:
     if options.html and not options.json:
         print(f"\nthe report as a page: {options.html}")
     return 1 if options.fail_on and report.at_least(options.fail_on) else 0
+
+
+def _require_one_kind(options: argparse.Namespace) -> None:
+    """Raise BadInput if --messages stands beside an option that names columns of other rows."""
+    if options.messages is None:
+        return
+    given = [name for name in ("text", "label", "prompt", "completion") if getattr(options, name)]
+    if given:
+        raise BadInput(
+            f"--messages audits whole conversations, and --{given[0]} names a column of other rows; leave one of the "
+            "two out"
+        )
+
+
+def _column(name: str) -> str:
+    """Return the name of a column. A file after --messages would be taken for one."""
+    if Path(name).suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet"):
+        raise argparse.ArgumentTypeError(f"{name} is a file, and --messages takes a column; write the file first")
+    return name

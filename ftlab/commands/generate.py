@@ -103,15 +103,11 @@ def _source(file: str) -> tuple[str, str]:
 
 
 def _report_unused(generator: Generator, options: argparse.Namespace) -> None:
-    """Report, on stderr, a chat template and a generation config of the model that are not used."""
+    """Report, on stderr, a format that the model may not know, and a generation config that is not used."""
     from ftlab.models.generation import own_rules
 
-    if generator.chat_template and not (options.chat or options.instruct):
-        print(
-            f"ftlab: {options.model} has a chat template, and the prompts are used without it; --chat puts each into "
-            "it, --instruct into the course's format",
-            file=sys.stderr,
-        )
+    if doubt := _doubt(generator, options):
+        print(f"ftlab: {doubt}", file=sys.stderr)
     if rules := own_rules(generator.model):
         said = ", ".join(f"{name} {value}" for name, value in rules.items())
         print(
@@ -119,3 +115,26 @@ def _report_unused(generator: Generator, options: argparse.Namespace) -> None:
             "answer by the same rules",
             file=sys.stderr,
         )
+
+
+def _doubt(generator: Generator, options: argparse.Namespace) -> str:
+    """Return why the model may not know the format of the prompts, in one sentence; "" if there is no doubt."""
+    from ftlab.data import alpaca_chat, chat
+
+    own = generator.chat_template
+    if own and not (options.chat or options.instruct):
+        return (
+            f"{options.model} has a chat template, and the prompts are used without it; --chat puts each into it, "
+            "--instruct into the course's format"
+        )
+    if own and options.instruct and not alpaca_chat.is_alpaca(own):
+        return (
+            f"{options.adapter or options.model} has a chat template, which is another format than --instruct; if it "
+            "was trained in its own, ask with --chat"
+        )
+    if options.chat and options.adapter and not chat.of_folder(options.adapter):
+        return (
+            f"{options.adapter} does not say in which format it was trained, so the chat template is that of "
+            f"{options.model}; --instruct asks in the format of the course's lessons"
+        )
+    return ""

@@ -30,9 +30,11 @@ APPROACHES = (*PROMPTED, *TRAINED)
 VERDICTS = ("ruled out", "not now", "possible", "recommended")  # from worst to best
 COLLECT_ROWS = "collect rows"  # what comes first where no approach is possible yet
 SET_THE_BAR = "set the bar"  # what comes first where a prompt was tried, and nobody said what is wanted
+CHECK_ROWS = "check the rows"  # what comes first where a model wrote the rows that would be shown or trained on
 STEPS = {
     COLLECT_ROWS: "no approach is possible without them",
     SET_THE_BAR: "say what is good enough (`wanted`), and ask again",
+    CHECK_ROWS: "audit and read what a model wrote, let people write the test rows, and ask again",
 }
 # The model that is judged if none is named: the course's own, DistilBERT with two labels and SmolLM2.
 PARAMETERS = {"classification": 66_955_010, "generation": 134_515_008, "documents": 134_515_008}
@@ -63,6 +65,8 @@ class Case:
     wanted: float | None
     many_tasks: bool
     classes: int
+    other_work: bool = False
+    rows_by_a_model: bool = False
 
     @property
     def labels(self) -> bool:
@@ -186,10 +190,16 @@ CONDITIONS: dict[str, Callable[[Case, str], bool]] = {
     "gap_to_close": lambda case, _: _text_from("hundreds", case) and case.prompt_short,
     "asked_often": lambda case, _: _text_from("hundreds", case) and case.often,
     "thousand_answers": lambda case, _: _text_from("many", case),
+    # what a training may spoil
+    "rows_that_a_model_wrote": lambda case, _: case.rows_by_a_model and case.rows > 0,
+    "other_work": lambda case, _: case.other_work,
+    "adapter_comes_off": lambda case, _: case.other_work and _between("frozen", case.to_train_on),
     # how large a model
     "billions_in_full": lambda case, _: case.large,
     "lora_above_a_billion": lambda case, _: case.large and _between("frozen", case.to_train_on),
-    "small_model_in_full": lambda case, _: not case.large and case.fits("full fine-tuning") and not case.many_tasks,
+    "small_model_in_full": lambda case, _: (
+        not case.large and case.fits("full fine-tuning") and not (case.many_tasks or case.other_work)
+    ),
     "lora_saves_memory": lambda case, _: (
         not case.large
         and _between("frozen", case.to_train_on)
@@ -198,7 +208,9 @@ CONDITIONS: dict[str, Callable[[Case, str], bool]] = {
     ),
     "many_adapters": lambda case, _: case.many_tasks and _between("frozen", case.to_train_on),
     "lora_reaches_its_limit": lambda case, _: (
-        case.rows > bounds()["lora_most"] and not (case.large or case.many_tasks) and case.fits("full fine-tuning")
+        case.rows > bounds()["lora_most"]
+        and not (case.large or case.many_tasks or case.other_work)
+        and case.fits("full fine-tuning")
     ),
     "four_bits_not_needed": lambda case, _: case.fits("LoRA"),
     "four_bits_to_fit": lambda case, _: (
@@ -256,13 +268,15 @@ def advise(
     wanted: float | None = None,
     many_tasks: bool = False,
     classes: int = 2,
+    other_work: bool = False,
+    rows_by_a_model: bool = False,
 ) -> Advice:
     """Judge prompting, few-shot prompting, RAG, frozen features, full fine-tuning, LoRA and QLoRA for your task.
 
     Args:
-        task: "classification", "generation" (answers, instructions, style, format) or "documents" (questions that your
-            documents answer).
-        rows: labelled rows, or instructions with their answers.
+        task: "classification", "generation" (answers, instructions, conversations, style, format) or "documents"
+            (questions that your documents answer).
+        rows: labelled rows, instructions with their answers, or conversations.
         model_parameters: of the model that you would train, such as 2.7e9; by default that of the course's own model
             for the task.
         gpu_gb: memory of the GPU in GB; 0 for none.
@@ -270,10 +284,13 @@ def advise(
         knowledge_changes: the answers depend on facts that change often.
         format_matters: the answer must have a certain form or style.
         questions_a_day: how often the model is asked; None if you do not know it.
-        prompt_reaches: the accuracy or exact match that a prompt reaches already, 0 to 1; None if not tried.
+        prompt_reaches: the accuracy or exact match that the best prompt reaches, worked examples included, 0 to 1; None
+            if not tried.
         wanted: the accuracy or exact match that is good enough, 0 to 1; None if nobody said.
         many_tasks: several specialised models are to share one base.
         classes: labels of a classification. The bounds hold for two; with more, each needs as many rows as one of two.
+        other_work: the model must go on with what it could do before, beside the new task.
+        rows_by_a_model: a model wrote the rows, and nobody has checked them.
 
     Returns:
         The advice. `first` is the approach to try first, or a step before it (`STEPS`); `table()` has all approaches
@@ -296,6 +313,7 @@ def advise(
         advice_input.check_gb("memory_gb", memory_gb, "None if you do not know it")
     for name, flag in (
         ("knowledge_changes", knowledge_changes), ("format_matters", format_matters), ("many_tasks", many_tasks),
+        ("other_work", other_work), ("rows_by_a_model", rows_by_a_model),
     ):  # fmt: skip
         advice_input.check_flag(name, flag)
     if questions_a_day is not None:
@@ -308,7 +326,7 @@ def advise(
         task, int(rows), PARAMETERS[task] if model_parameters is None else float(model_parameters), float(gpu_gb),
         None if memory_gb is None else float(memory_gb), bool(knowledge_changes), bool(format_matters),
         None if questions_a_day is None else int(questions_a_day), prompt_reaches, wanted, bool(many_tasks),
-        int(classes),
+        int(classes), bool(other_work), bool(rows_by_a_model),
     )  # fmt: skip
 
     applied = {approach: _applying(case, approach) for approach in APPROACHES}
@@ -328,7 +346,8 @@ def advise(
         ]
     ).set_index(["approach", "rule"])
     can = VERDICTS.index(verdicts[order[0]]) >= VERDICTS.index("possible")
-    first = SET_THE_BAR if case.no_bar else order[0] if can else COLLECT_ROWS
+    unread = case.rows_by_a_model and order[0] not in ("prompting", "RAG")
+    first = SET_THE_BAR if case.no_bar else COLLECT_ROWS if not can else CHECK_ROWS if unread else order[0]
     return Advice(case, first, judged.loc[order], rules)
 
 
@@ -367,7 +386,7 @@ def _turn(case: Case, approach: str) -> int:
     last = []
     if case.facts and not case.labels:
         order.insert(0, order.pop(order.index("RAG")))
-    if case.many_tasks or case.large:
+    if case.many_tasks or case.large or case.other_work:
         last.append("full fine-tuning")
     if case.rows > bounds()["frozen"]:
         last.append("few-shot prompting")  # it would use some of the rows

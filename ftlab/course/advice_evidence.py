@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ftlab.course.advice_input import check_count, check_parameters
+from ftlab.evaluation import costs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,7 @@ def break_even(
     }
     lines = []
     for name, cost in alternatives.items():
-        questions = training / (cost - answer) if cost > answer else math.inf
+        questions = costs.break_even(training, longer=cost, shorter=answer)
         days = questions / questions_a_day if questions_a_day else math.inf
         lines.append(
             {"instead of": name, "TFLOPs a question": cost / 1e12, "of the trained model": answer / 1e12,

@@ -1,4 +1,4 @@
-"""Adapt a budget to the rows and the model, where nobody set a value by hand: lengths, sizes, frozen layers.
+"""Adapt a budget to the rows and the model, where nobody set a value by hand: lengths, sizes, layers, the format.
 
 A profile's lengths were chosen for its own task and model. The answers of another file may be ten times as long; a
 `max_length` that the file's owner never set would reject them.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ftlab.course import profiles
-from ftlab.data import prompts, sources, tasks
+from ftlab.data import conversations, few_shot, prompts, sources, tasks
+from ftlab.data.chat import Chat
 from ftlab.errors import BadInput
 from ftlab.models import loading
 
@@ -24,24 +25,27 @@ LONGEST = 512  # tokens up to which max_length follows the answers; a training o
 ROOM = 32  # tokens of a prompt that stand before the longest answer
 MOST_NEW = 256  # tokens up to which max_new_tokens follows the answers
 STEP = 8  # lengths are multiples of it
+ASKED_BY_ROWS = {"task", "dataset", "model", "template", "examples", "max_length", "max_new_tokens"}
 NAMED = 3  # how many rows a refusal names
 
 
 def fitted(budget: profiles.Budget, *, rows: bool = True) -> profiles.Budget:
     """Return the budget with lengths and sizes that fit its model and its rows; its field `fitted` names what changed.
 
-    max_length shrinks to the model's positions, and grows where another task or model than the profile's own has longer
-    rows. max_new_tokens grows with the answers. frozen_layers shrinks to two thirds of a model with fewer layers. The
-    sizes of the splits grow if a file of your own, or a data set of the hub, has more classes than they hold. For a
-    task of the course, `left_out` names the rows that are still too long. The model is fetched if it is not in the
-    cache, and so is a data set of the hub.
+    max_length shrinks to the model's positions, and grows where another task, model or template than the profile's own
+    makes rows longer. max_new_tokens grows with the answers. template becomes chat where rows have several questions or
+    a system turn. examples shrinks to those that the model has positions for. frozen_layers shrinks to two thirds of a
+    model with fewer layers. The sizes of the splits grow if a file of your own, or a data set of the hub, has more
+    classes than they hold. For a task of the course, `left_out` names the rows that are still too long. The model is
+    fetched if it is not in the cache, and so is a data set of the hub.
 
     Args:
         budget: as `profiles.resolve` returns it.
         rows: whether to read the rows; without them only the model is considered.
 
     Raises:
-        BadInput: as `profiles.require_fitting`, and for rows of your own file that are too long, with their ids.
+        BadInput: as `profiles.require_fitting`; rows of your own file are too long, or are conversations that the
+            template cannot have (the message names them); the model has no chat template; or examples do not fit.
     """
     budget = _within_depth(_within_positions(budget))
     profiles.require_fitting(budget)
@@ -52,7 +56,7 @@ def fitted(budget: profiles.Budget, *, rows: bool = True) -> profiles.Budget:
 
 def may_change(budget: profiles.Budget) -> bool:
     """Return whether `fitted` has to read the rows of `budget`; with the profile's own task and model it has not."""
-    return bool({"task", "dataset", "model", "max_length", "max_new_tokens"} & budget.overrides.keys())
+    return bool(ASKED_BY_ROWS & budget.overrides.keys())
 
 
 def _within_positions(budget: profiles.Budget) -> profiles.Budget:
@@ -84,29 +88,80 @@ def _holding_its_classes(budget: profiles.Budget) -> profiles.Budget:
     return _with(budget, **asked)
 
 
+@dataclass(frozen=True)
+class _Lengths:
+    """The tokens of each row in a format: of its prompt, of its answer with its end, and the least max_length for it.
+
+    These are the tokens that training reads.
+    """
+
+    template: prompts.Format
+    before: np.ndarray
+    after: np.ndarray
+    least: np.ndarray
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, tokenizer: Any, template: prompts.Format) -> _Lengths:
+        """Measure the rows of `table`. Raises BadInput for one that the format cannot have."""
+        rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+        pieces = [prompts.pieces(row, tokenizer, template=template) for row in rows]
+        before, after = (np.array([len(part) for part in parts]) for parts in zip(*pieces, strict=True))
+        least = after + 1 if isinstance(template, prompts.Template) else before + after
+        if tasks.MESSAGES in table:  # the oldest questions of a conversation may be left out
+            least = np.array([prompts.least_length(row, tokenizer, template=template) for row in rows])
+        return cls(template, before, after, least)
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest row, of a conversation up to its last answer."""
+        return int((self.before + self.after).max())
+
+    @property
+    def needed(self) -> int:
+        """The max_length that cuts no answer. A prompt may be cut, but for a question in a chat format."""
+        return int(self.least.max()) + (0 if isinstance(self.template, Chat) else ROOM - 1)
+
+
 def _holding_its_rows(budget: profiles.Budget) -> profiles.Budget:
+    """Return the budget with a format, lengths and a number of examples that suit the rows of its task."""
     table = tasks.part(budget.task, budget.settings.get("source_rows", 0))
-    before, after = _lengths(table, budget.model)
+    tokenizer = loading.tokenizer(budget.model)
+    tokenizer.model_max_length = sys.maxsize  # or it warns of a long row, which is here to be counted
+    tokenizer.name_or_path = budget.model  # the name in messages
+    budget = _in_a_format_of_its_rows(budget, table, has_chat=bool(tokenizer.chat_template))
+    template = prompts.named(budget.settings.get("template", "alpaca"), tokenizer)
+    lengths = _Lengths.of(table, tokenizer, template)
     most = loading.max_positions(budget.model)
-    if "max_length" not in budget.overrides and {"task", "model"} & budget.overrides.keys():
-        asked = max(min(int((before + after).max()), WHOLE), int(after.max()) + ROOM)
+    if "max_length" not in budget.overrides and {"task", "model", "template"} & {*budget.overrides, *budget.fitted}:
+        asked = max(min(lengths.longest, WHOLE), lengths.needed)
         limit = most if budget.profile == "smoke" else min(most, LONGEST)
         budget = _with(budget, max_length=max(budget.max_length, min(_rounded(asked), limit)))
     if _follows_the_answers(budget):
-        budget = _with(budget, max_new_tokens=min(_rounded(int(after.max())), MOST_NEW, max(1, most // 2)))
-    cut, deaf = after >= budget.max_length, before + budget.max_new_tokens > most
+        asked = _rounded(int(lengths.after.max()))
+        budget = _with(budget, max_new_tokens=min(asked, MOST_NEW, max(1, most // 2)))
+    cut, deaf = lengths.least > budget.max_length, lengths.before + budget.max_new_tokens > most
     if budget.task in tasks.TASKS:
-        return replace(budget, left_out=tuple(table["id"][cut | deaf]))
-    ids = table["id"].to_numpy()
+        budget = replace(budget, left_out=tuple(table["id"][cut | deaf]))
+    else:
+        _require_room(budget, lengths, table["id"].to_numpy(), cut, deaf)
+    return _with_examples_that_fit(budget, table, tokenizer, lengths)
+
+
+def _require_room(
+    budget: profiles.Budget, lengths: _Lengths, ids: np.ndarray, cut: np.ndarray, deaf: np.ndarray
+) -> None:
+    """Raise BadInput if max_length would `cut` answers, or if the model has no positions for some (`deaf`)."""
+    most = loading.max_positions(budget.model)
     if cut.any():
-        needed = int(after.max()) + ROOM
-        advice = f"set max_length to {needed}, or leave them out" if needed <= most else (
+        advice = f"set max_length to {lengths.needed}, or leave them out" if lengths.needed <= most else (
             f"{budget.model} has positions for {most}, so shorten them, or leave them out"
         )  # fmt: skip
+        longest = f"{lengths.after.max()} tokens with EOS"
+        if isinstance(lengths.template, Chat):
+            longest = f"{lengths.least.max()} tokens with its question, in the chat format"
         raise BadInput(
             f"max_length {budget.max_length} would cut the answers of {_counted(ids, cut)} of {budget.task} "
-            f"({_named(ids, cut)}), of which the longest has {after.max()} tokens with EOS; {advice}: a cut answer "
-            "teaches not to stop"
+            f"({_named(ids, cut)}), of which the longest has {longest}; {advice}: a cut answer teaches not to stop"
         )
     if deaf.any():
         raise BadInput(
@@ -114,7 +169,60 @@ def _holding_its_rows(budget: profiles.Budget) -> profiles.Budget:
             f"{budget.max_new_tokens} after the prompts of {_counted(ids, deaf)} of {budget.task} "
             f"({_named(ids, deaf)}); shorten them, or leave them out"
         )
-    return budget
+
+
+def _in_a_format_of_its_rows(budget: profiles.Budget, table: pd.DataFrame, *, has_chat: bool) -> profiles.Budget:
+    """Return the budget with the chat format, if a row has several questions or a system turn and nobody set another.
+
+    `has_chat` tells whether the tokenizer has a chat template. Raises BadInput if such rows cannot have that format.
+    """
+    if "template" not in budget.settings or budget.template == "chat" or tasks.MESSAGES not in table:
+        return budget
+    needs = np.array([len(conversations.question({tasks.MESSAGES: said})) > 1 for said in table[tasks.MESSAGES]])
+    if not needs.any():
+        return budget
+    if has_chat and "template" not in budget.overrides:
+        return _with(budget, template="chat")
+    ids = table["id"].to_numpy()
+    rows = f"{_counted(ids, needs)} of {budget.task} ({_named(ids, needs)}) have several questions or a system turn"
+    if has_chat:
+        raise BadInput(f"{rows}, and template=alpaca takes one question alone; set template to chat, or leave it out")
+    raise BadInput(
+        f"{rows}, which need a chat format, and the tokenizer of {budget.model} has no chat template; take a model "
+        "that was trained to chat (smollm2), or rows of one question and one answer"
+    )
+
+
+def _with_examples_that_fit(
+    budget: profiles.Budget, table: pd.DataFrame, tokenizer: Any, lengths: _Lengths
+) -> profiles.Budget:
+    """Return the budget with as many examples in the few-shot prompt as there are, and as the model has positions for.
+
+    Raises BadInput for a number set by hand that does not fit.
+    """
+    most, wanted = loading.max_positions(budget.model), budget.settings.get("examples", 0)
+    many = min(budget.rows or len(table), len(table)) >= 10 * wanted
+    if not wanted or (many and (wanted + 1) * (lengths.longest + ROOM) + budget.max_new_tokens <= most):
+        return budget
+    splits = tasks.load(
+        budget.task, rows=budget.rows or None, validation_rows=budget.validation_rows, test_rows=budget.test_rows,
+        seed=budget.seed, at_most=budget.sizes_are_bounds, most=budget.source_rows, without=budget.left_out,
+    )  # fmt: skip
+    never_asked = {*splits.train["id"], *budget.left_out}
+    asked: list[Any] = [row for row in table.to_dict("records") if row["id"] not in never_asked]
+    by_hand = "examples" in budget.overrides
+    for k in range(wanted if by_hand else min(wanted, len(splits.train)), 0, -1):
+        try:
+            few_shot.all_question_ids(
+                asked, few_shot.draw(splits.train, k, budget.seed), tokenizer, positions=most,
+                max_new_tokens=budget.max_new_tokens, template=lengths.template,
+            )  # fmt: skip
+        except BadInput:
+            if by_hand:
+                raise
+        else:
+            return _with(budget, examples=k)
+    return _with(budget, examples=0)
 
 
 def _follows_the_answers(budget: profiles.Budget) -> bool:
@@ -125,15 +233,6 @@ def _follows_the_answers(budget: profiles.Budget) -> bool:
     return budget.task != own and "max_new_tokens" not in profiles.for_dataset(
         budget.lesson, budget.profile, budget.task
     )
-
-
-def _lengths(table: pd.DataFrame, model: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each row the tokens of its prompt, and of its answer with EOS: what training reads."""
-    tokenizer = loading.tokenizer(model)
-    tokenizer.model_max_length = sys.maxsize  # or it warns of a long row, which is here to be counted
-    rows = ({str(name): value for name, value in row.items()} for row in table.to_dict("records"))
-    pieces = [prompts.pieces(row, tokenizer) for row in rows]
-    return np.array([len(prompt) for prompt, _ in pieces]), np.array([len(answer) for _, answer in pieces])
 
 
 def _with(budget: profiles.Budget, **lengths: Any) -> profiles.Budget:

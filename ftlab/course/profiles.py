@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.adapters import lora
-from ftlab.data import prompts, sources, tasks
+from ftlab.data import prompts, replay, sources, tasks
 from ftlab.errors import BadInput
 from ftlab.freezing import plans
 from ftlab.models import loading
@@ -105,6 +105,7 @@ PARAMETERS: dict[str, Parameter] = {
     "epochs": Parameter(float, "passes over the training rows", above=0, high=1000),
     "batch_size": Parameter(int, "rows in a step", low=1, high=4096),
     "learning_rate": Parameter(float, "the highest learning rate, after warm-up", above=0, high=1),
+    "rate_rows": Parameter(int, "training rows on which each of three learning rates is tried", low=1),
     "weight_decay": Parameter(float, "AdamW's pull of the weights towards zero", low=0, high=1),
     "policy": Parameter(str, f"what trains, one of {', '.join(plans.POLICIES)}"),
     "frozen_layers": Parameter(int, "the first so many layers that stay as they are, with the embeddings", low=1),
@@ -154,6 +155,10 @@ PARAMETERS: dict[str, Parameter] = {
     "at_least_stopped": Parameter(float, "the claimed lower bound of the share of answers that end", low=0, high=1),
     "at_least_recklessness": Parameter(
         float, "the claimed lower bound of how much more the reckless one forgets", low=0
+    ),
+    "at_least_over_few_shot": Parameter(float, "the claimed lower bound of the gain over few-shot", low=-1, high=1),
+    "at_most_with_replay": Parameter(
+        float, "the claimed upper bound of the share of forgetting that is left with replay", low=0
     ),
     "at_most_loss_change": Parameter(
         float, "the claimed upper bound of held-out loss after training less before, with its interval", low=-100
@@ -317,6 +322,8 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
         values.update({name: given.get(name) for name in COLUMNS})  # found in the rows: their provenance names them
     if rows == "task":
         tasks.check(values["task"])
+    if values.get("replay_text"):
+        replay.passages(values["replay_text"])
     for dataset in filter(None, (values.get("dataset"), values.get("test_dataset"))):
         sources.check(dataset, **{name: values[name] for name in COLUMNS})
     if values.get("test_dataset"):

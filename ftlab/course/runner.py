@@ -28,7 +28,7 @@ LOCK = ".lock"  # in a run's folder, while it runs
 # Parameters that may be the path of a file or folder, and the names that are none.
 MAY_BE_PATHS: dict[str, Collection[str]] = {
     "dataset": sources.SOURCES, "test_dataset": sources.SOURCES, "task": tasks.TASKS, "model": loading.MODELS,
-    "ratings": ("",), "adapter": ("",), "classifier": ("",),
+    "replay_text": ("",), "ratings": ("",), "adapter": ("",), "classifier": ("",),
 }  # fmt: skip
 
 

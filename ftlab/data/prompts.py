@@ -1,8 +1,11 @@
-"""Prompt templates, tokenization and label masking for instruction tuning.
+"""Prompt formats, tokenization and label masking for instruction tuning.
 
 A causal language model learns to continue a text. To learn to **answer**, it is trained on the answer and on the token
 that ends it, given the prompt. So labels are -100, which the loss ignores, on the prompt and on padding, and the ids
 themselves on the completion and its EOS. The content of a row is text: "</s>" in it is five characters, and not EOS.
+
+A format is a `Template` around one instruction, such as ALPACA, or a `Chat`: the model's own chat template, in which a
+row may have several turns, and each answer is learned with the token that ends its turn.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ftlab.data import special_tokens
+from ftlab.data import chat, conversations, fields, special_tokens
+from ftlab.data.chat import Chat
 from ftlab.data.special_tokens import Prompt
 from ftlab.errors import BadInput
 
@@ -21,7 +25,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # the label that PyTorch's cross-entropy ignores
+IGNORED = chat.IGNORED
+TEMPLATES = ("alpaca", "chat")  # the headings below, or the format that the tokenizer brings
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,12 @@ class Template:
     def prompt(self, row: Mapping[str, Any]) -> Prompt:
         """Return the text before the answer of `row`.
 
-        Raises BadInput if the row has no instruction, lacks a placeholder's column, or has a value that is not text.
+        Raises BadInput if the row has no instruction, lacks a placeholder's column, has a value that is not text, or is
+        a conversation of several questions or with a system turn.
         """
-        if not _said(row, "instruction").strip():
-            raise BadInput(f"{_named(row)} has no instruction; give it one, or leave the row out")
-        text = self.with_input if _said(row, "input").strip() else self.without_input
+        fields.required(row, "instruction")
+        _require_one_question(row)
+        text = self.with_input if fields.said(row, "input").strip() else self.without_input
         return Prompt.of(self._parts(text, row))
 
     def lines(self) -> set[str]:
@@ -65,11 +71,11 @@ class Template:
                 continue
             if name not in row:
                 raise BadInput(
-                    f"the template asks for {{{name}}}, and {_named(row)} has {', '.join(row)}; rename the column or "
-                    "the placeholder"
+                    f"the template asks for {{{name}}}, and {fields.named(row)} has {', '.join(row)}; rename the "
+                    "column or the placeholder"
                 )
             field = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{layout}' if layout else ''}}}"
-            yield field.format(**{name: _value(row, name)}), False
+            yield field.format(**{name: fields.value(row, name)}), False
 
 
 # The headings of Stanford Alpaca (Taori et al. 2023), without its opening sentence.
@@ -77,6 +83,35 @@ ALPACA = Template(
     with_input="### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n",
     without_input="### Instruction:\n{instruction}\n\n### Response:\n",
 )
+Format = Template | Chat
+
+
+def named(name: str, tokenizer: PreTrainedTokenizerBase) -> Format:
+    """Return the format `name` of TEMPLATES: ALPACA, or the chat template of `tokenizer` as `chat.for_rows` takes it.
+
+    Raises BadInput for another name, and for chat if there is no template or if it cannot be trained on.
+    """
+    if name not in TEMPLATES:
+        raise BadInput(f"there is no template {name!r}; there are {', '.join(TEMPLATES)}")
+    if name == "alpaca":
+        return ALPACA
+    if not tokenizer.chat_template:
+        model = str(tokenizer.name_or_path).rstrip("/").rsplit("/", 1)[-1]
+        raise BadInput(
+            f"template=chat asks for the model's own chat format, and the tokenizer{f' of {model}' if model else ''} "
+            "has no chat template; set template=alpaca, or take a model that was trained to chat"
+        )
+    try:
+        return chat.for_rows(tokenizer)
+    except BadInput as problem:
+        raise BadInput(f"template=chat: {problem} (template=alpaca)") from problem
+
+
+def ends(template: Format, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that end an answer in the `template`: of a `Chat` its own, else the EOS of `tokenizer`, if any."""
+    if isinstance(template, Chat):
+        return template.ends
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
 @dataclass(frozen=True)
@@ -92,15 +127,15 @@ class Cut:
 
 
 def encode(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int, template: Template = ALPACA
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int, template: Format = ALPACA
 ) -> tuple[Dataset, Cut]:
     """Return `rows` with the new columns input_ids, attention_mask and labels, and what was cut (see `encode_row`).
 
     Args:
-        rows: with columns instruction, output and perhaps input.
+        rows: with columns instruction, output and perhaps input, or with `messages`.
         tokenizer: of the model.
         max_length: the most tokens of a row.
-        template: of the prompt.
+        template: the format.
 
     Raises:
         BadInput: a row cannot be learned from; the message has its id or number.
@@ -117,7 +152,7 @@ def encode(
 
 
 def encode_row(
-    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, max_length: int, template: Template = ALPACA
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, max_length: int, template: Format = ALPACA
 ) -> dict[str, Any]:
     """Tokenize one row, without padding, with the labels of its prompt masked.
 
@@ -125,7 +160,8 @@ def encode_row(
     reach across the boundary, and the ids of the prompt alone would not be a prefix. EOS ends the completion.
 
     Tokens over `max_length` are cut from the left of the prompt, after BOS if there is one. Completion and EOS are
-    never cut, since a model that sees no end does not learn to stop.
+    never cut, since a model that sees no end does not learn to stop. A `Chat` has several answers in a row, and leaves
+    out whole exchanges (`Chat.encode_row`).
 
     >>> class Digits:  # a tokenizer of digits, each its own id
     ...     bos_token_id, eos_token_id = None, 0
@@ -136,17 +172,19 @@ def encode_row(
     ([3, 4, 5, 6, 7, 8, 0], [-100, -100, -100, 6, 7, 8, 0], 2)
 
     Args:
-        row: with columns instruction, output and perhaps input.
+        row: with columns instruction, output and perhaps input, or with `messages`.
         tokenizer: of the model.
         max_length: the most tokens.
-        template: of the prompt.
+        template: the format.
 
     Returns:
         input_ids, attention_mask and labels, each a list of one length, and `cut`: how many prompt tokens did not fit.
 
     Raises:
-        BadInput: as `pieces` and `require_whole`.
+        BadInput: as `pieces` and `require_whole`, or as `Chat.encode_row`.
     """
+    if isinstance(template, Chat):
+        return template.encode_row(row, max_length)
     before, answer = pieces(row, tokenizer, template=template)
     require_whole(row, len(answer), max_length)
     room = max_length - len(answer)
@@ -164,17 +202,26 @@ def encode_row(
 
 
 def pieces(
-    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, template: Template = ALPACA
+    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, template: Format = ALPACA
 ) -> tuple[list[int], list[int]]:
-    """Return the ids of the prompt of `row` in the `template`, and those of its answer with EOS, neither cut.
+    """Return the ids of the prompt of `row` in the `template`, and those of its last answer with its end, neither cut.
 
-    Raises BadInput if the `tokenizer` has no EOS, or the row has no instruction or output.
+    Raises BadInput if the `tokenizer` has no EOS, or the row has no instruction or output, or as `Chat.pieces`.
     """
+    if isinstance(template, Chat):
+        return template.pieces(row)
     end = tokenizer.eos_token_id
     if end is None:
         raise BadInput("the tokenizer has no EOS token, so no answer can end; set tokenizer.eos_token")
     answer = answer_ids(row, tokenizer)
     return question_ids(row, tokenizer, template=template), [*answer, end]
+
+
+def least_length(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, template: Format = ALPACA) -> int:
+    """Return the smallest `max_length` with which `encode_row` takes `row`, in tokens. Raises BadInput as `pieces`."""
+    if isinstance(template, Chat):
+        return template.least(row)
+    return len(pieces(row, tokenizer, template=template)[1]) + 1  # and one token of the prompt
 
 
 def require_whole(row: Mapping[str, Any], answer: int, max_length: int) -> None:
@@ -184,26 +231,24 @@ def require_whole(row: Mapping[str, Any], answer: int, max_length: int) -> None:
     """
     if answer >= max_length:
         raise BadInput(
-            f"the output of {_named(row)} has {answer} tokens with EOS, and max_length is {max_length}; shorten "
+            f"the output of {fields.named(row)} has {answer} tokens with EOS, and max_length is {max_length}; shorten "
             "it, raise max_length, or leave the row out: a cut answer teaches not to stop"
         )
 
 
-def question_ids(
-    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, template: Template = ALPACA
-) -> list[int]:
+def question_ids(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, *, template: Format = ALPACA) -> list[int]:
     """Return the ids of the prompt of `row` in the `template`, from which generation starts.
 
-    `tokenizer` is as for `prompt_ids`. Raises BadInput if the row has no instruction.
+    `tokenizer` is as for `prompt_ids`. Raises BadInput if the row has no instruction, or as `Chat.question_ids`.
     """
-    return prompt_ids(template.prompt(row), tokenizer, where=f"the prompt of {_named(row)}")
+    if isinstance(template, Chat):
+        return template.question_ids(row)
+    return prompt_ids(template.prompt(row), tokenizer, where=f"the prompt of {fields.named(row)}")
 
 
 def answer_ids(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the ids of the output of `row` by `tokenizer`, without EOS. Raises BadInput if there is no output."""
-    if not _said(row, "output").strip():
-        raise BadInput(f"{_named(row)} has no output; give it an answer, or leave the row out")
-    return completion_ids(_said(row, "output"), tokenizer, where=f"the output of {_named(row)}")
+    return completion_ids(fields.required(row, "output"), tokenizer, where=f"the output of {fields.named(row)}")
 
 
 def completion_ids(text: str, tokenizer: PreTrainedTokenizerBase, *, where: str = "the output") -> list[int]:
@@ -237,17 +282,17 @@ def supervised_share(labels: Sequence[Sequence[int]]) -> float:
 
 @dataclass(frozen=True)
 class TokenView:
-    """The tokens of one row by kind: prompt, supervised, EOS, padding. HTML in a notebook, text in a terminal.
+    """The tokens of one row by kind: prompt, supervised, end, padding. HTML in a notebook, text in a terminal.
 
-    The kinds differ in shape as well as in colour: a prompt is plain, supervised tokens are bold and underlined, EOS is
-    in a box, padding is struck out. In a terminal they are plain, [bracketed], [[EOS]] and ~.
+    The kinds differ in shape as well as in colour: a prompt is plain, supervised tokens are bold and underlined, an end
+    is in a box, padding is struck out. In a terminal they are plain, [bracketed], [[EOS]] and ~.
     """
 
     tokens: list[str]
     ids: list[int]
     labels: list[int]
     attended: list[int]
-    eos: int | None
+    stops: frozenset[int]
 
     @property
     def kinds(self) -> list[str]:
@@ -255,22 +300,34 @@ class TokenView:
         return [
             "padding" if not seen and label == IGNORED
             else "prompt" if label == IGNORED
-            else "end" if label == self.eos
+            else "end" if label in self.stops
             else "supervised"
             for label, seen in zip(self.labels, self.attended, strict=True)
         ]  # fmt: skip
 
     @property
+    def answers(self) -> list[list[int]]:
+        """The labels in the loss, without padding, in runs: those of each answer."""
+        runs: list[list[int]] = []
+        before = False
+        for label, seen in zip(self.labels, self.attended, strict=True):
+            learned = label != IGNORED and bool(seen)
+            if learned and not before:
+                runs.append([])
+            if learned:
+                runs[-1].append(label)
+            before = learned
+        return runs
+
+    @property
     def ends(self) -> int:
-        """The number of labels that are EOS, without padding."""
-        return sum(label == self.eos and bool(seen) for label, seen in zip(self.labels, self.attended, strict=True))
+        """The number of labels that end an answer, without padding."""
+        return sum(map(self._ends, self.answers))
 
     @property
     def teaches_stopping(self) -> bool:
-        """Whether the last label in the loss is EOS, is at the end of the row, and is the only EOS before padding."""
-        learned = [place for place, label in enumerate(self.labels) if label != IGNORED]
-        at_the_end = bool(learned) and self.labels[learned[-1]] == self.eos
-        return at_the_end and not any(self.attended[learned[-1] + 1 :]) and self.ends <= 1
+        """Whether the last label of each answer is an end, and the only one in it."""
+        return bool(self.answers) and all(map(self._stops, self.answers))
 
     @property
     def verdict(self) -> str:
@@ -282,11 +339,27 @@ class TokenView:
             notes.append(f"{padding} of them are padding")
         if not learned:
             notes.append("it teaches nothing")
+        return "; ".join([*notes, *self._on_stopping()])
+
+    def _on_stopping(self) -> list[str]:
+        if len(self.answers) > 1:
+            faults = [
+                f"{self._ends(run)} labels of answer {number} are ends, so it teaches to stop before its end"
+                if self._ends(run) > 1
+                else f"answer {number} does not teach to stop"
+                for number, run in enumerate(self.answers, start=1)
+                if not self._stops(run)
+            ]
+            return [f"{len(self.answers)} answers are learned{'' if faults else ', and each teaches to stop'}", *faults]
         if self.ends > 1:
-            notes.append(f"{self.ends} labels are EOS, so it teaches to stop before its end")
-        else:
-            notes.append("it teaches to stop" if self.teaches_stopping else "it does not teach to stop")
-        return "; ".join(notes)
+            return [f"{self.ends} labels are EOS, so it teaches to stop before its end"]
+        return ["it teaches to stop" if self.teaches_stopping else "it does not teach to stop"]
+
+    def _ends(self, run: Sequence[int]) -> int:
+        return sum(label in self.stops for label in run)
+
+    def _stops(self, run: Sequence[int]) -> bool:
+        return run[-1] in self.stops and self._ends(run) == 1
 
     def __str__(self) -> str:
         formats = {"prompt": "{}", "supervised": "[{}]", "end": "[[{}]]", "padding": "~"}
@@ -316,31 +389,27 @@ class TokenView:
         )
 
 
-def token_view(row: Mapping[str, Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> TokenView:
+def token_view(
+    row: Mapping[str, Sequence[int]], tokenizer: PreTrainedTokenizerBase, *, template: Format = ALPACA
+) -> TokenView:
     """Return the view of an encoded `row`: input_ids, labels, and attention_mask if it is padded.
 
-    `tokenizer` decodes the ids one by one.
+    `tokenizer` decodes the ids one by one; `template` is the format of the row, which says what ends an answer.
     """
     ids = [int(number) for number in row["input_ids"]]
     attended = [int(seen) for seen in row.get("attention_mask", [1] * len(ids))]
     labels = [int(label) for label in row["labels"]]
-    return TokenView([tokenizer.decode([number]) for number in ids], ids, labels, attended, tokenizer.eos_token_id)
+    tokens = [tokenizer.decode([number]) for number in ids]
+    return TokenView(tokens, ids, labels, attended, frozenset(ends(template, tokenizer)))
 
 
-def _said(row: Mapping[str, Any], name: str) -> str:
-    return str(_value(row, name))
-
-
-def _value(row: Mapping[str, Any], name: str) -> str | float:
-    """The text or number in a column of a row, "" if it is missing. Raises BadInput for another type."""
-    value = row.get(name)
-    if value is None or (isinstance(value, float) and value != value):  # NaN: pandas' missing value
-        return ""
-    if not isinstance(value, (str, int, float)):
-        kind = "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"
-        raise BadInput(f"the {name} of {_named(row)} is {kind}, {value!a:.40}; expected a text")
-    return value
-
-
-def _named(row: Mapping[str, Any]) -> str:
-    return f"row {row['id']}" if row.get("id") is not None else f"row {row['row']}" if "row" in row else "the row"
+def _require_one_question(row: Mapping[str, Any]) -> None:
+    """Raise BadInput if `row` is a conversation of which a template for one instruction would leave out a part."""
+    before = conversations.question(row)[:-1]
+    if not before:
+        return
+    has = "a system turn" if before[0]["role"] == "system" else "several questions"
+    raise BadInput(
+        f"{fields.named(row)} has {has}, and the template has room for one instruction; set template=chat, or "
+        "leave the row out"
+    )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from ftlab import files
-from ftlab.data import assets, hub, hub_datasets, values
+from ftlab.data import assets, conversations, hub, hub_datasets, values
 from ftlab.data.course_datasets import SOURCES
 from ftlab.data.subsets import spread
 from ftlab.data.tables import COLUMNS_ADVICE, FILE_TYPES, read_table
@@ -154,14 +154,7 @@ def read_pairs(
     Raises:
         BadInput: the file cannot be read or lacks a column, or a prompt is a list, an object or a conversation.
     """
-    if file in SOURCES:
-        raise BadInput(f"{file} holds texts with labels, and no prompts with completions; give a file of your own")
-    if comes_from_hub(file):
-        raise BadInput(
-            f"there is no file {file}; instruction data is read from files, so download one from the hub and give its "
-            "path"
-        )
-    path = _as_path(file)
+    path = _own_file(file)
     frame = read_table(path, [*prompt_columns, completion_column], advice=advice)
     named = sorted(dict.fromkeys(prompt_columns), key=lambda name: name != "instruction")
     parts = [values.plain_texts(frame[name], f"{path}, column {name!r}").fillna("") for name in named]
@@ -170,6 +163,78 @@ def read_pairs(
     pairs = pairs.assign(prompt=joined(parts, frame.index), completion=answers)
     pairs.attrs["prompt_columns"] = named
     return _with_ids(pairs, path.name, Provenance(path.name, str(path), "your own", files.sha256(path), note))
+
+
+def read_conversations(file: str, column: str = "") -> pd.DataFrame:
+    """Read a file of conversations: columns id, prompt, completion, messages and problem.
+
+    Args:
+        file: a path.
+        column: of the conversations; "" finds it (`conversations.of_frame`).
+
+    Returns:
+        The rows. `messages` has the turns of each; the prompt is its user turns and the completion its assistant turns,
+        with a blank line between two. If a conversation cannot be read, `problem` says why, and the other three are
+        None. `attrs["provenance"]` says where the rows came from.
+
+    Raises:
+        BadInput: the file cannot be read, lacks the column, or has no conversation that can be read.
+    """
+    path = _own_file(file)
+    frame = read_table(path, [])
+    column = column or conversations.of_frame(frame) or conversations.COLUMNS[0]
+    if column not in frame.columns:
+        raise BadInput(
+            f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))[:200]}; name the column of "
+            "the conversations after --messages"
+        )
+    problems = [
+        conversations.problem_of(row[column]) or conversations.problem_beside(row) for row in frame.to_dict("records")
+    ]
+    if all(problems):
+        raise BadInput(
+            f"{path}: none of its {len(frame):,} rows has a conversation that can be read in the column {column!r}; "
+            f"row 1: {problems[0]}"
+        )
+    messages = [
+        None if problem else conversations.read([value], f"{path}, column {column!r}")[0]
+        for value, problem in zip(frame[column], problems, strict=True)
+    ]
+    rows = pd.DataFrame(
+        {
+            "prompt": [_said(turns, "user") for turns in messages],
+            "completion": [_said(turns, "assistant") for turns in messages],
+            "messages": messages,
+            "problem": problems,
+        },
+        dtype=object,
+    )
+    origin = Provenance(path.name, str(path), "your own", files.sha256(path))
+    return _with_ids(rows, path.name, origin)
+
+
+def has_conversations(file: str) -> str:
+    """Return the name of the column of the file `file` that has conversations, or ""."""
+    try:
+        return conversations.of_frame(read_table(_own_file(file), [])) or ""
+    except BadInput:
+        return ""
+
+
+def _said(turns: Sequence[conversations.Turn] | None, role: str) -> str | None:
+    """The turns of one role, with a blank line between two; None if there are no turns."""
+    return "\n\n".join(turn["content"] for turn in turns if turn["role"] == role) if turns else None
+
+
+def _own_file(file: str) -> Path:
+    if file in SOURCES:
+        raise BadInput(f"{file} holds texts with labels, and no prompts with completions; give a file of your own")
+    if comes_from_hub(file):
+        raise BadInput(
+            f"there is no file {file}; instruction data is read from files, so download one from the hub and give its "
+            "path"
+        )
+    return _as_path(file)
 
 
 def joined(columns: Sequence[pd.Series], index: pd.Index) -> pd.Series:
@@ -298,7 +363,8 @@ def provenance(dataset: Dataset) -> Provenance:
 def fingerprint(dataset: Dataset) -> str:
     """Return a SHA-256 of the rows of `dataset` in order: ids, texts and labels, or a task's columns."""
     digest = hashlib.sha256()
-    columns = ("text", "label") if "text" in dataset.column_names else ("instruction", "input", "output")
+    named = ("text", "label") if "text" in dataset.column_names else ("instruction", "input", "output", "messages")
+    columns = [name for name in named if name in dataset.column_names]
     for row in zip(*(dataset[column] for column in ("id", *columns)), strict=True):
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()

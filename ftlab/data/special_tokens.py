@@ -135,11 +135,15 @@ def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase, *, where: str = 
                 f"{where} holds special tokens in its own text and in its template's, and this tokenizer cannot tell "
                 "them apart; write those of the text in another way, or leave them out"
             )
-    inside, around = (list(tokenizer("a", add_special_tokens=each)["input_ids"]) for each in (False, True))
-    begin = next(place for place in range(len(around)) if around[place : place + len(inside)] == inside)
-    return [
-        *around[:begin], *_joined(prompt, meant, tokenizer, where), *around[begin + len(inside) :],
-    ]  # fmt: skip
+    before, after = around(tokenizer)
+    return [*before, *_joined(prompt, meant, tokenizer, where), *after]
+
+
+def around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the ids that `tokenizer` puts before each text, such as BOS, and those that it puts after it."""
+    inside, whole = (list(tokenizer("a", add_special_tokens=each)["input_ids"]) for each in (False, True))
+    begin = next(place for place in range(len(whole)) if whole[place : place + len(inside)] == inside)
+    return whole[:begin], whole[begin + len(inside) :]
 
 
 def _joined(

@@ -17,7 +17,7 @@ from ftlab.data import duplicates, stratified
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from datasets import Dataset, DatasetDict
 
@@ -52,6 +52,13 @@ class Splits:
             raise BadInput("the test split is opened with a reason; say what it is to judge")
         self.openings.append(why)
         return self._test
+
+    def check_test(self, check: Callable[[Dataset], object]) -> None:
+        """Run `check` on the test split without opening it: the check may raise an error, and what it returns is lost.
+
+        For a check whether some text holds test rows, before any work starts.
+        """
+        check(self._test)
 
 
 def split(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,7 +32,13 @@ CONVERT = {
 }
 
 
-def read_table(path: Path, columns: Sequence[str], *, advice: str = COLUMNS_ADVICE) -> pd.DataFrame:
+def read_table(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    advice: str = COLUMNS_ADVICE,
+    unless: Callable[[pd.DataFrame], object] = lambda frame: None,
+) -> pd.DataFrame:
     """Read the table in a file, in the order of its rows; a missing value is None.
 
     Values keep their types: text in CSV and TSV, JSON's types in JSONL, Python's in Parquet (a ClassLabel of `datasets`
@@ -42,6 +48,7 @@ def read_table(path: Path, columns: Sequence[str], *, advice: str = COLUMNS_ADVI
         path: of a file of one of FILE_TYPES.
         columns: that it must have.
         advice: the next step, for the message on a column that is missing.
+        unless: the columns are not needed if this returns something for the table: it is of another form.
 
     Returns:
         The table, with at least one row.
@@ -65,7 +72,8 @@ def read_table(path: Path, columns: Sequence[str], *, advice: str = COLUMNS_ADVI
     frame = _parse(path)
     if frame.empty and not len(frame.columns):
         raise BadInput(f"{path} has no rows; expected a table with the columns {' and '.join(columns)}")
-    require_columns(path, frame, columns, advice)
+    if not unless(frame):
+        require_columns(path, frame, columns, advice)
     if frame.empty:
         raise BadInput(f"{path} has a header but no rows; expected at least one row for each label")
     return frame

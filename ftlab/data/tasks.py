@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ftlab import files
-from ftlab.data import docstrings, duplicates, sources, stratified, tables, values
+from ftlab.data import conversations, docstrings, duplicates, sources, stratified, tables, values
 from ftlab.data.splits import Splits
 from ftlab.data.subsets import spread
 from ftlab.errors import BadInput
@@ -26,6 +27,9 @@ LIBRARY = "python_docstrings"  # the rows that `tutor` has from Python's standar
 COLUMNS = ("id", "instruction", "input", "output", "kind", "test", "group")
 CLASSIFY = "Is this note a diagnosis, a treatment or a symptom?"
 SUMMARIZE = "Summarize this text in one sentence."
+MESSAGES = "messages"  # one more column, if the rows are conversations
+# Columns that say the same as a conversation, or something else. They are not read beside one.
+PARTS = ("instruction", "input", "output", "prompt", "question", "completion", "response", "answer")
 ADVICE = "rename the columns of the file: a task's are called instruction and output, and perhaps input, kind and group"
 
 
@@ -37,11 +41,14 @@ def read(task: str) -> pd.DataFrame:
 
     Args:
         task: one of TASKS, or a JSONL, CSV, TSV or Parquet file with columns instruction, output and perhaps input,
-            kind and group. An output that is a list or an object becomes JSON text, and `attrs["note"]` says so.
+            kind and group. An output that is a list or an object becomes JSON text, and `attrs["note"]` says so. A file
+            of conversations (`conversations.of_frame`) has one more column, `messages`: the turns of each. The last
+            question is then the instruction, and the last answer the output; `attrs["note"]` names the columns that
+            say the same and are not read.
 
     Raises:
-        BadInput: the name is unknown, the file cannot be read, a row has no instruction or output, or an instruction or
-            input is a list or an object.
+        BadInput: the name is unknown, the file cannot be read, a row has no instruction or output, an instruction or
+            input is a list or an object, or a conversation cannot be learned from (`conversations.problem_of`).
     """
     if task == "clinical_notes":
         notes = sources.read(task)
@@ -58,7 +65,7 @@ def read(task: str) -> pd.DataFrame:
     for column in COLUMNS:
         texts = values.plain_texts(rows[column], f"{task}, column {column!r}") if column in rows else ""
         rows[column] = texts if isinstance(texts, str) else texts.fillna("").astype(str)
-    return rows[list(COLUMNS)]
+    return rows[[*COLUMNS, *([MESSAGES] if MESSAGES in rows else [])]]
 
 
 def load(
@@ -74,9 +81,10 @@ def load(
 ) -> Splits:
     """Draw disjoint training, validation and test rows of a task, with its kinds in proportion.
 
-    Of rows with equal instruction and input the first is kept, whatever their outputs (`duplicates.distinct`). Rows of
-    one group and near-duplicates stay in one split (`stratified.draw_kinds`). Each kind has a row in each split that
-    has room for all kinds, if it has enough groups; a kind of a single group is in the training split alone.
+    Of rows with equal instruction and input (of conversations: with equal turns before the last answer) the first is
+    kept, whatever their outputs (`duplicates.distinct`). Rows of one group and near-duplicates stay in one split
+    (`stratified.draw_kinds`). Each kind has a row in each split that has room for all kinds, if it has enough groups; a
+    kind of a single group is in the training split alone.
 
     Args:
         task: as for `read`.
@@ -96,7 +104,7 @@ def load(
         BadInput: there are too few rows.
     """
     table = part(task, most)
-    kept = table.iloc[duplicates.distinct(table["instruction"] + "\n" + table["input"])].reset_index(drop=True)
+    kept = table.iloc[duplicates.distinct(_asked(table))].reset_index(drop=True)
     drawn = stratified.draw_kinds(
         kept["kind"].to_numpy(),
         _clusters(kept),
@@ -117,18 +125,37 @@ def part(task: str, most: int = 0) -> pd.DataFrame:
 
 
 def as_pairs(rows: Dataset) -> pd.DataFrame:
-    """Return `rows` as `audit_instructions` takes them: columns id, instruction, input, prompt and completion."""
+    """Return `rows` as `audit_instructions` takes them: columns id, instruction, input, prompt and completion.
+
+    Conversations have the column messages too, and their prompt is all that was said before the last answer.
+    """
     frame = rows.to_pandas()
-    prompts = (frame["instruction"] + "\n" + frame["input"]).str.strip()
-    return frame[["id", "instruction", "input"]].assign(prompt=prompts, completion=frame["output"])
+    named = ["id", "instruction", "input", *([MESSAGES] if MESSAGES in frame else [])]
+    return frame[named].assign(prompt=_asked(frame).str.strip(), completion=frame["output"])
+
+
+def _asked(table: pd.DataFrame) -> pd.Series:
+    """What each row says before the answer to learn."""
+    if MESSAGES not in table:
+        return table["instruction"] + "\n" + table["input"]
+    said = [conversations.question({MESSAGES: turns}) for turns in table[MESSAGES]]
+    alone = [turns[0]["content"] if len(turns) == 1 else conversations.written(turns) for turns in said]
+    return pd.Series(alone, index=table.index, dtype=object)
 
 
 def _clusters(table: pd.DataFrame) -> np.ndarray:
     """A number for each row, equal for rows of one group, near-duplicates, and rows that a chain of both links."""
-    # An instruction that several rows share would make short inputs near-duplicates, so a number replaces it.
-    numbers = pd.Series(pd.factorize(table["instruction"])[0].astype(str))
-    begins = (numbers + " ").where(table["instruction"].duplicated(keep=False), table["instruction"] + "\n")
-    near = duplicates.together((begins + table["input"]).tolist())
+    # An instruction that several rows share would make short inputs near-duplicates, so a number replaces it. In
+    # conversations a system turn is what many rows share.
+    shared, own_words = table["instruction"], table["input"]
+    if MESSAGES in table:
+        said = [conversations.question({MESSAGES: turns}) for turns in table[MESSAGES]]
+        parts = [["\n".join(turn["content"] for turn in turns if (turn["role"] == "system") == told)
+                  for turns in said] for told in (True, False)]  # fmt: skip
+        shared, own_words = (pd.Series(part, index=table.index, dtype=object) for part in parts)
+    numbers = pd.Series(pd.factorize(shared)[0].astype(str))
+    begins = (numbers + " ").where(shared.duplicated(keep=False), shared + "\n")
+    near = duplicates.together((begins + own_words).tolist())
     own = pd.Series([f"row {number}" for number in range(len(table))])
     groups = pd.factorize(table["group"].where(table["group"] != "", own))[0]
     count = int(near.max()) + 1
@@ -145,7 +172,30 @@ def _own(task: str) -> pd.DataFrame:
     path, there = files.named_path(task, "a task's name or the path of a file")
     if not (there or path.suffix or "/" in task):
         raise BadInput(f"there is no task {task!r}; there are {', '.join(TASKS)}, or give the path of a file")
-    rows = tables.read_table(path, ["instruction", "output"], advice=ADVICE)
+    rows = tables.read_table(path, ["instruction", "output"], advice=ADVICE, unless=conversations.of_frame)
+    # A column `test` of an unknown file must not be run as code.
+    rows = rows.drop(columns="test", errors="ignore").assign(id=sources.row_ids(path.name, len(rows)))
+    named = conversations.of_frame(rows)
+    return _of_conversations(rows, named, path) if named else _of_pairs(rows, path)
+
+
+def _of_conversations(rows: pd.DataFrame, named: str, path: Path) -> pd.DataFrame:
+    conversations.require_alone(rows, str(path))
+    said = conversations.read(rows[named], f"{path}, column {named!r}")
+    unread = [name for name in (*PARTS, *conversations.COLUMNS) if name in rows and name != named]
+    rows = rows.drop(columns=[named, *unread]).assign(
+        instruction=[turns[-2]["content"] for turns in said], output=[turns[-1]["content"] for turns in said]
+    )
+    rows[MESSAGES] = pd.Series(said, index=rows.index, dtype=object)
+    rows.attrs["note"] = (
+        f"{path.name}: the rows are the conversations in column {named!r}; not read beside them: {', '.join(unread)}"
+        if unread
+        else ""
+    )
+    return rows
+
+
+def _of_pairs(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     for column in ("instruction", "output"):
         empty = sources.blank(rows[column])
         if empty.any():
@@ -154,10 +204,9 @@ def _own(task: str) -> pd.DataFrame:
     for column in ("instruction", "input"):
         if column in rows:
             rows[column] = values.plain_texts(rows[column], f"{path}, column {column!r}")
-    # A column `test` of an unknown file must not be run as code.
-    rows = rows.drop(columns="test", errors="ignore").assign(output=outputs)
+    rows = rows.assign(output=outputs).drop(columns=MESSAGES, errors="ignore")
     rows.attrs["note"] = note
-    return rows.assign(id=sources.row_ids(path.name, len(rows)))
+    return rows
 
 
 def _dataset(rows: pd.DataFrame, provenance: sources.Provenance) -> Dataset:

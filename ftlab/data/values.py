@@ -17,7 +17,10 @@ from ftlab import files
 from ftlab.errors import BadInput
 
 CHAT_TURNS = ({"role", "content"}, {"from", "value"})
-CHAT = "conversations are not read: write the user's turn and the assistant's to columns of their own, one pair a row"
+CHAT = (
+    "a conversation is not read as a text: call its column messages, as a task and `ftlab audit --messages` read it, "
+    "or write the user's turn and the assistant's to columns of their own, one pair a row"
+)
 MULTI_LABEL = (
     "the lessons do no multi-label classification, so give each row one label; several at once take a model with "
     'problem_type="multi_label_classification", whose loss is binary cross-entropy over the labels'

@@ -10,16 +10,16 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ftlab.data import prompts
+from ftlab.data import few_shot, prompts
 from ftlab.errors import BadInput
 from ftlab.evaluation import baselines, sandbox
 from ftlab.intervals import Comparison, Interval, mean_interval, paired, proportion
-from ftlab.models import generation
+from ftlab.models import generation, positions
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,7 +36,8 @@ def answer(
     rows: Dataset,
     *,
     max_new_tokens: int,
-    template: prompts.Template = prompts.ALPACA,
+    template: prompts.Format = prompts.ALPACA,
+    examples: Sequence[Mapping[str, Any]] = (),
     sampling: generation.Sampling | None = None,
     what: str = "answering",
 ) -> pd.DataFrame:
@@ -47,19 +48,32 @@ def answer(
         tokenizer: its tokenizer.
         rows: with id, kind, instruction, input, output and test.
         max_new_tokens: the longest answer, in tokens.
-        template: of the prompts.
+        template: the format of the prompts; an answer also stops at the token that ends it there.
+        examples: rows that are shown before each question (`few_shot.draw`).
         sampling: how to draw; greedy without it (see `generation.generate`).
         what: the text of the progress bar.
 
     Returns:
         One line a row: id, kind, instruction, input, output and test, and of the answer its text (`answer`), its length
-        in `tokens`, and whether it `stopped` at an end token.
+        in `tokens`, and whether it `stopped` at an end token; and the length of the prompt in `prompt_tokens`.
+
+    Raises:
+        BadInput: the examples do not fit the model (`few_shot.all_question_ids`), or a prompt is too long for it.
     """
-    ids = [prompts.question_ids(row, tokenizer, template=template) for row in rows]
-    found = generation.generate(model, tokenizer, ids, max_new_tokens=max_new_tokens, sampling=sampling, what=what)
+    ids = few_shot.all_question_ids(
+        rows, examples, tokenizer, positions=positions.most_tokens(model), max_new_tokens=max_new_tokens,
+        template=template,
+    )  # fmt: skip
+    found = generation.generate(
+        model, tokenizer, ids, max_new_tokens=max_new_tokens, sampling=sampling,
+        ends=prompts.ends(template, tokenizer), what=what,
+    )  # fmt: skip
     table = rows.select_columns(["id", "kind", "instruction", "input", "output", "test"]).to_pandas()
     return table.assign(
-        answer=[one.text for one in found], tokens=[one.tokens for one in found], stopped=[one.stopped for one in found]
+        answer=[one.text for one in found],
+        tokens=[one.tokens for one in found],
+        stopped=[one.stopped for one in found],
+        prompt_tokens=[len(prompt) for prompt in ids],
     )
 
 
@@ -86,7 +100,7 @@ def by_word_counts(train: Dataset, rows: Dataset, *, seed: int = 0) -> pd.DataFr
     found = baselines.majority(*labelled) if one_class else baselines.tfidf(*labelled, seed=seed)
     table = rows.select_columns(["id", "kind", "instruction", "input", "output", "test"]).to_pandas()
     said = found.set_index("id").loc[table["id"], "prediction"].to_numpy()
-    return table.assign(answer=said, tokens=0, stopped=True)
+    return table.assign(answer=said, tokens=0, stopped=True, prompt_tokens=0)
 
 
 def main_metric(names: Sequence[str], rows: Dataset) -> str:

@@ -74,7 +74,12 @@ def log_loss(predictions: pd.DataFrame) -> float:
     >>> round(log_loss(rows), 3)  # (log 2 + log 4) / 2
     1.04
     """
-    return _loss(*_logits(predictions))
+    return float(log_losses(predictions).mean())
+
+
+def log_losses(predictions: pd.DataFrame) -> np.ndarray:
+    """Return -log of the true label's probability for each row of `predictions`, in nats, shaped (rows,)."""
+    return _losses(*_logits(predictions))
 
 
 def temperature(predictions: pd.DataFrame) -> float:
@@ -89,7 +94,9 @@ def temperature(predictions: pd.DataFrame) -> float:
         return 1.0
     logits, labels = _logits(predictions)
     low, high = np.log(RANGE)
-    best = minimize_scalar(lambda log_t: _loss(logits / np.exp(log_t), labels), bounds=(low, high), method="bounded")
+    best = minimize_scalar(
+        lambda log_t: _losses(logits / np.exp(log_t), labels).mean(), bounds=(low, high), method="bounded"
+    )
     return float(np.exp(best.x))
 
 
@@ -150,8 +157,8 @@ def _logits(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return np.log(np.clip(probabilities, LEAST, 1)), predictions["label"].map(places).to_numpy(dtype=int)
 
 
-def _loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the cross-entropy from logits: log-softmax needs no logarithm of a probability that rounded to 0."""
+def _losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return each row's cross-entropy from logits: log-softmax needs no logarithm of a probability rounded to 0."""
     from scipy.special import log_softmax
 
-    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+    return -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]

@@ -214,6 +214,50 @@ def training_curves(log_history: list[dict[str, float]], metric: str = "f1") -> 
 
 
 @style()
+def learning_rates(table: pd.DataFrame, planned: float, guess: float | None = None) -> Figure:
+    """Draw loss and macro F1 on validation rows against the learning rate, with 95 % confidence intervals.
+
+    Args:
+        table: of `learning_rates.compare`: a line for each rate. A rate at which training diverged is a cross on the
+            axis of the loss.
+        planned: the rate that is marked by a vertical line.
+        guess: the loss of a model that gives each label the same probability, a dashed level.
+
+    Returns:
+        The figure.
+    """
+    import matplotlib.pyplot as plt
+
+    colour, marker = METHODS["validation"]
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.4))
+    drawn = table.dropna(subset=["loss"])
+    panels = {
+        "loss": ("cross-entropy loss in nats", "Validation loss"),
+        "macro F1": ("macro F1", "Validation macro F1"),
+    }
+    for axis, (column, (label, title)) in zip(axes, panels.items(), strict=True):
+        reach = [drawn[column] - drawn[f"{column} low"], drawn[f"{column} high"] - drawn[column]]
+        axis.errorbar(drawn.index, drawn[column], yerr=reach, fmt=f"{marker}-", color=colour, capsize=4)
+        axis.axvline(planned, color=MUTED, linestyle=":", label="planned rate")
+        log_axis(axis, table.index, "learning rate (log scale)")
+        axis.set(ylabel=label, title=title)
+        axis.margins(x=0.1)
+    axes[1].set_ylim(0, 1.02)
+    if guess is not None:
+        axes[0].axhline(guess, color=DARK, linestyle="--", linewidth=1.2, label="guessing")
+    diverged = table.index[table["loss"].isna()]
+    if len(diverged):
+        foot = axes[0].get_xaxis_transform()
+        axes[0].plot(
+            diverged, [0] * len(diverged), "x", color=VERMILION, transform=foot, clip_on=False, markersize=9,
+            markeredgewidth=2.5, label="diverged",
+        )  # fmt: skip
+    for axis in axes:
+        axis.legend()
+    return figure
+
+
+@style()
 def losses(log_history: list[dict[str, float]]) -> Figure:
     """Draw training and validation loss by epoch, from `trainer.state.log_history`, and return the figure.
 

@@ -1,4 +1,4 @@
-"""Figures of trade-offs: learning and forgetting by LoRA rank, accuracy against coverage, and bars of speed or loss."""
+"""Figures of trade-offs: learning and forgetting by LoRA rank, few-shot prompts, coverage, bars of speed or loss."""
 
 from __future__ import annotations
 
@@ -50,6 +50,44 @@ def ranks(points: pd.DataFrame, live: pd.DataFrame | None = None) -> Figure:
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3,
         title="mean and range over seeds" + (", cross: this run" if live is not None else ""),
+    )  # fmt: skip
+    return figure
+
+
+@style()
+def few_shot(points: pd.DataFrame, live: pd.DataFrame | None = None, score: str = "exact match") -> Figure:
+    """Draw the score of a model against the number of worked examples in its prompt, with the tuned model as a level.
+
+    Args:
+        points: a line for each prompt and each draw of its examples: template ("tuned" for the tuned model), examples,
+            and score; of the tuned model also low and high, the ends of its confidence interval.
+        live: template, examples and score of this run, drawn as crosses.
+        score: the name of the score.
+
+    Returns:
+        The figure; lines are means over the draws, bands their range. The band of the tuned model is its interval.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 4))
+    for name, (colour, marker) in method_styles(points["template"]).items():
+        here = points[points["template"] == name]
+        if name == "tuned":
+            axis.axhline(here["score"].mean(), color=colour, linestyle="--", label="tuned, with its interval")
+            axis.axhspan(here["low"].min(), here["high"].max(), color=colour, alpha=0.12)
+        else:
+            over_draws = here.groupby("examples")["score"]
+            axis.plot(over_draws.mean(), color=colour, marker=marker, label=f"{name} prompt")
+            axis.fill_between(over_draws.mean().index, over_draws.min(), over_draws.max(), color=colour, alpha=0.15)
+        if live is not None and len(own := live[live["template"] == name]):
+            axis.plot(own["examples"], own["score"], "x", color=colour, markersize=11, markeredgewidth=2.5)
+    axis.set_xticks(sorted({*points["examples"].dropna().astype(int)}))
+    axis.set(xlabel="worked examples in the prompt", ylabel=score, title="Few-shot prompts and a tuned model")
+    axis.set_ylim(0, 1.02)
+    axis.grid()
+    figure.legend(
+        *axis.get_legend_handles_labels(), loc="outside upper center", ncols=3,
+        title="prompts: mean and range over draws of examples" + (", crosses: this run" if live is not None else ""),
     )  # fmt: skip
     return figure
 

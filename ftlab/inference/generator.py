@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ftlab.adapters import lora as adapter_files
 from ftlab.adapters import switching
 from ftlab.data import chat as chats
+from ftlab.data import conversations
 from ftlab.data import prompts as formats
+from ftlab.data.special_tokens import Prompt
 from ftlab.errors import BadInput
 from ftlab.merging import certificate
 from ftlab.models import batches, devices, generation, loading
@@ -35,7 +37,7 @@ class Generator:
     Args:
         model: a loaded causal language model.
         tokenizer: its tokenizer.
-        template: the instruction format of `prompt` and `ask`.
+        template: the instruction format of `prompt` and `ask`: the one that the model was trained in.
 
     Raises:
         BadInput: `tokenizer` has no pad token.
@@ -46,7 +48,7 @@ class Generator:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        template: formats.Template = formats.ALPACA,
+        template: formats.Format = formats.ALPACA,
     ) -> None:
         if tokenizer.pad_token_id is None:
             raise BadInput("the tokenizer has no pad token, and batches need one; call `loading.ensure_pad_token`")
@@ -62,7 +64,7 @@ class Generator:
         model: str | Path,
         adapters: Mapping[str, str | Path] | str | Path | None = None,
         *,
-        template: formats.Template = formats.ALPACA,
+        template: formats.Format = formats.ALPACA,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Generator:
@@ -72,7 +74,8 @@ class Generator:
             model: a folder, or any name that `loading.folder` takes.
             adapters: the folder of one adapter, which gets the name "adapter", or folders by name. The first one is
                 switched on.
-            template: the instruction format of `prompt` and `ask`.
+            template: the instruction format of `prompt` and `ask`: the one that the model was trained in
+                (`alpaca_chat.trained_format` reads it from an adapter's folder).
             dtype: by default half precision on a GPU, else float32.
             device: by default the GPU if there is one.
 
@@ -135,13 +138,17 @@ class Generator:
         return self._chat_templates.get(self.adapter or "") or self.tokenizer.chat_template
 
     def prompt(self, question: str, input: str = "") -> str:
-        """Return `question`, with the optional `input`, in the instruction format of the course's training.
+        """Return `question`, with the optional `input`, in the instruction format `template`.
 
-        Raises BadInput if `question` is not a string or is blank.
+        Raises BadInput if `question` is not a string or is blank, or if a chat template has no text that the tokenizer
+        reads as training does.
         """
         if not isinstance(question, str) or not question.strip():
             raise BadInput(f"the question is {question!r}; expected a text that is not blank")
-        return self.template.prompt({"instruction": question, "input": input})
+        row = {"instruction": question, "input": input}
+        if isinstance(self.template, chats.Chat):
+            return _chat_text(self.template, row)
+        return self.template.prompt(row)
 
     def answer(
         self,
@@ -179,19 +186,22 @@ class Generator:
         require_prompts(prompts)
         if not len(prompts):
             return []
+        ids, ends = self._ids(prompts, chat, system)
         return generation.generate(
-            self.model, self.tokenizer, self._ids(prompts, chat, system), max_new_tokens=max_new_tokens,
-            sampling=sampling, tokens=tokens, batch_size=batch_size,
+            self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens, sampling=sampling, tokens=tokens,
+            batch_size=batch_size, ends=ends,
         )  # fmt: skip
 
-    def _ids(self, prompts: Sequence[str], chat: bool, system: str | None) -> list[list[int]]:
+    def _ids(self, prompts: Sequence[str], chat: bool, system: str | None) -> tuple[list[list[int]], list[int]]:
+        """Return the ids of each prompt, and those that end an answer in their format."""
         named = [(text, f"prompt {place}") for place, text in enumerate(prompts)]
         if chat:
             turn = chats.Chat(self.tokenizer, templates=self.chat_template, system=system)
-            return [turn.prompt_ids(text, where=where) for text, where in named]
+            return [turn.prompt_ids(text, where=where) for text, where in named], turn.known_ends
         if system is not None:
             raise BadInput("a system message needs a chat; add `--chat` (chat=True), or leave the message out")
-        return [formats.prompt_ids(text, self.tokenizer, where=where) for text, where in named]
+        ends = self.template.known_ends if isinstance(self.template, chats.Chat) else []
+        return [formats.prompt_ids(text, self.tokenizer, where=where) for text, where in named], ends
 
     @overload
     def ask(
@@ -216,7 +226,7 @@ class Generator:
         sampling: Sampling | None = None,
         stream: bool = False,
     ) -> Answer | Iterator[str]:
-        """Answer one question, in the instruction format of the course (`prompt`) or as a chat.
+        """Answer one question, in the instruction format `template` (see `prompt`) or as a chat.
 
         Args:
             question: what to ask.
@@ -233,12 +243,11 @@ class Generator:
         text = self.prompt(question, input)
         if chat and input:
             raise BadInput("a chat has no separate input; put it into the question, or leave chat out")
-        (ids,) = self._ids([question if chat else text], chat, system)
+        (ids,), ends = self._ids([question if chat else text], chat, system)
+        how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "ends": ends}
         if stream:
-            return generation.stream(self.model, self.tokenizer, ids, max_new_tokens=max_new_tokens, sampling=sampling)
-        return generation.generate(
-            self.model, self.tokenizer, [ids], max_new_tokens=max_new_tokens, sampling=sampling
-        )[0]  # fmt: skip
+            return generation.stream(self.model, self.tokenizer, ids, **how)
+        return generation.generate(self.model, self.tokenizer, [ids], **how)[0]
 
 
 def require_prompts(prompts: Sequence[str], where: Callable[[int], str] = "prompt {}".format) -> None:
@@ -251,6 +260,28 @@ def require_prompts(prompts: Sequence[str], where: Callable[[int], str] = "promp
     for place, text in enumerate(prompts):
         if not isinstance(text, str) or not text.strip():
             raise BadInput(f"{where(place)} is {text!r}; expected a text with something in it")
+
+
+def _chat_text(chat: chats.Chat, row: Mapping[str, str]) -> Prompt:
+    """Return the prompt of `row` in a chat format as a text that `prompts.prompt_ids` reads with the ids of training.
+
+    The tokenizer adds its own BOS to a text, so the template's is left out. Raises BadInput if the ids would differ.
+    """
+    turns = conversations.question(row)
+    mark = "\N{ASTERISM}"
+    before, _, after = chat.text([*turns[:-1], {"role": "user", "content": mark}], asked=True).partition(mark)
+    written = chat.text(turns, asked=True)
+    said = written.removeprefix(before).removesuffix(after)
+    begin = chat.tokenizer.bos_token
+    if begin and chat.tokenizer("a")["input_ids"][0] == chat.tokenizer.bos_token_id:
+        before = before.removeprefix(begin)
+    prompt = Prompt.of([(before, True), (said, False), (after, True)])
+    if formats.prompt_ids(prompt, chat.tokenizer) != chat.question_ids(row):
+        raise BadInput(
+            "the tokenizer reads the text of a prompt in this chat template differently from training; ask with "
+            "chat=True instead"
+        )
+    return prompt
 
 
 def _by_name(adapters: Mapping[str, str | Path] | str | Path | None) -> dict[str, Path]:

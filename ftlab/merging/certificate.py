@@ -228,6 +228,8 @@ def _notes(merged: Merged, base: Path, tokenizer: PreTrainedTokenizerBase) -> tu
             f"The adapter's folder has no {BASE}, so nothing but its shapes says that it was trained on this base; "
             "`--record-base` writes that down."
         )
+    if merged.chat_template:
+        notes.append("The chat template is the adapter's: the format in which it was trained.")
     if merged.vocabulary is not None:
         whose = "the one that lies beside the adapter"
         if merged.tokenizer == base:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab import files
+from ftlab.adapters import config as adapter_config
 from ftlab.adapters.config import WEIGHTS
+from ftlab.data import chat
 from ftlab.errors import BadInput
 from ftlab.merging import plan as merge_plan
 from ftlab.merging.plan import TOKENIZER, Change, Plan
@@ -29,8 +31,9 @@ from ftlab.progress import Bar
 if TYPE_CHECKING:
     import torch
 
+GENERATION, SPECIAL = "generation_config.json", ("bos_token_id", "eos_token_id", "pad_token_id")
 # Files of the base that belong to the merged model too.
-BESIDE = ("generation_config.json", *TOKENIZER, "preprocessor_config.json", "LICENSE*", "NOTICE*")
+BESIDE = (GENERATION, *TOKENIZER, "preprocessor_config.json", "LICENSE*", "NOTICE*")
 UNFINISHED = "config.json.unfinished"  # the config until all else is written: no folder loads without config.json
 BLOCK = 2**18  # numbers in one computation: 1 MB in fp32, which stays in a core's cache (8 times as fast)
 ROWS = 64  # the fewest outputs in a block: then a product by blocks has the same bits as PEFT's single product
@@ -42,7 +45,7 @@ class Merged:
 
     `tensors`, `shards` and `bytes` are totals of the model; `dtype` is that of most of its bytes. `vocabulary` is the
     number of tokens, if the adapter has another one than the base; then `tokenizer` is the folder of the tokenizer.
-    `recorded` tells whether the adapter's base.json names this base.
+    `recorded` tells whether the adapter's base.json names this base, `chat_template` whether its own one came along.
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class Merged:
     vocabulary: int | None = None
     tokenizer: Path | None = None
     recorded: bool = False
+    chat_template: bool = False
 
 
 def merge(base: Path, adapter: Path, out: Path) -> Merged:
@@ -71,7 +75,8 @@ def merge(base: Path, adapter: Path, out: Path) -> Merged:
     Args:
         base: a folder with config.json and safetensors, in one file or in shards with an index.
         adapter: a folder that PEFT saved.
-        out: a new or empty folder. It gets the same files as the base, the tokenizer and the generation config.
+        out: a new or empty folder. It gets the same files as the base, the tokenizer and the generation config. The
+            chat template is the adapter's, if its folder has one: the format in which it was trained.
 
     Returns:
         What was merged.
@@ -149,6 +154,7 @@ def _summary(plan: Plan, place: Path) -> Merged:
         vocabulary=plan.vocabulary,
         tokenizer=plan.tokenizer,
         recorded=plan.recorded,
+        chat_template=plan.chat_template is not None,
     )
 
 
@@ -189,9 +195,32 @@ def _write(plan: Plan, folder: Path) -> None:
     for path in [*_files_beside(plan), base / shards.INDEX]:
         if path.is_file():
             shutil.copyfile(path, folder / path.name)
+    if plan.chat_template:
+        _write_format(plan.chat_template, plan.base.config, folder)
     shutil.copyfile(base / "config.json", folder / UNFINISHED)
     if plan.vocabulary is not None:
         _write_vocabulary(plan, folder)
+
+
+def _write_format(chat_template: str, config: Mapping[str, Any], folder: Path) -> None:
+    """Write the adapter's chat template, and name the tokens that end its turns in the generation config.
+
+    `pipeline` and `generate` stop at the tokens of that config alone; if it names none, at those of the `config`.
+    """
+    (folder / chat.ALONE).write_text(chat_template, encoding="utf-8", newline="")
+    if not any((folder / name).is_file() for name in model_files.TOKENIZERS):
+        return
+    try:
+        ends = chat.Chat(adapter_config.load_tokenizer(folder)).known_ends
+    except BadInput:  # a template that no prompt fits: whoever asks in it is told
+        return
+    path = folder / GENERATION
+    of_config = {name: config[name] for name in SPECIAL if config.get(name) is not None}
+    said = model_files.read_json(path) if path.is_file() else of_config
+    own = said.get("eos_token_id", config.get("eos_token_id"))
+    known = own if isinstance(own, list) else [one for one in [own] if one is not None]
+    if new := [one for one in ends if one not in known]:
+        files.write_json(path, {**said, "eos_token_id": [*known, *new]})
 
 
 def _around_header(shard: Path, length: int, moves: list[tuple[Place, Place]]) -> list[tuple[Place, Place]]:

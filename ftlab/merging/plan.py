@@ -19,6 +19,7 @@ from ftlab.adapters.config import APART, CONFIG, INITS_THAT_LEAVE_THE_BASE, WEIG
 from ftlab.adapters.matching import Fit
 from ftlab.adapters.targets import layer_kind
 from ftlab.adapters.tensors import with_or_without_body
+from ftlab.data import chat
 from ftlab.errors import BadInput
 from ftlab.internals import transformers as transformers_internals
 from ftlab.models import meta, shards
@@ -59,7 +60,8 @@ class Plan:
 
     `vocabulary` is the number of tokens of the merged model, if the base has another. Then `layouts` are the new
     headers of the shards that change in size, and `tokenizer` is the folder of the merged model's tokenizer.
-    `recorded` tells whether the adapter's `base.json` names this base.
+    `recorded` tells whether the adapter's `base.json` names this base. `chat_template` is the adapter's own, the format
+    in which it was trained; None if its folder has none.
     """
 
     base: Checkpoint
@@ -69,6 +71,7 @@ class Plan:
     vocabulary: int | None = None
     tokenizer: Path | None = None
     recorded: bool = False
+    chat_template: str | None = None
 
 
 def read(base: Path, adapter: Path) -> Plan:
@@ -107,8 +110,10 @@ def read(base: Path, adapter: Path) -> Plan:
         kind = layer_kind(model.get_submodule(module)) or ""
         scaling = adapter_tensors.scaling_of(held.config, module)
         changes[stored] = replace(change, factors=keys, scaling=scaling, kind=kind)
+    named = chat.of_folder(adapter)
+    trained_in = named.get(chat.DEFAULT) if isinstance(named, Mapping) else named
     if fitted.vocabulary is None:
-        return Plan(checkpoint, adapter, tuple(changes.values()), recorded=recorded)
+        return Plan(checkpoint, adapter, tuple(changes.values()), recorded=recorded, chat_template=trained_in)
     _require_vocabulary(checkpoint)
     layouts = shards.lay_out(checkpoint, shapes)
     moved = (
@@ -117,7 +122,7 @@ def read(base: Path, adapter: Path) -> Plan:
         else change
         for change in changes.values()
     )
-    return Plan(checkpoint, adapter, tuple(moved), layouts, fitted.vocabulary, tokenizer, recorded)
+    return Plan(checkpoint, adapter, tuple(moved), layouts, fitted.vocabulary, tokenizer, recorded, trained_in)
 
 
 def _tokens(folder: Path) -> int:

@@ -65,6 +65,7 @@ def generate(
     sampling: Sampling | None = None,
     tokens: int = batches.TOKENS,
     batch_size: int | None = None,
+    ends: Sequence[int] = (),
     what: str = "answering",
 ) -> list[Answer]:
     """Generate an answer to each prompt, greedily unless `sampling` is given.
@@ -81,6 +82,7 @@ def generate(
         sampling: how to draw tokens; None for greedy.
         tokens: the most tokens in a batch, answers and padding included.
         batch_size: the most prompts in a batch; None for no limit.
+        ends: more ids that end an answer: those of a chat format (`Chat.ends`).
         what: the name on the progress bar.
 
     Returns:
@@ -92,7 +94,7 @@ def generate(
     require_room(model, prompts, max_new_tokens)
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"batch_size is {batch_size}; expected at least 1")
-    ends = end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer, ends)
     config = _rules(ends, tokenizer, max_new_tokens, sampling)
     answers: dict[int, Answer] = {}
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
@@ -115,6 +117,7 @@ def stream(
     *,
     max_new_tokens: int,
     sampling: Sampling | None = None,
+    ends: Sequence[int] = (),
 ) -> Iterator[str]:
     """Generate the answer to one prompt piece by piece; the joined pieces are the text that `generate` returns.
 
@@ -127,20 +130,21 @@ def stream(
         prompt: token ids (`prompts.prompt_ids`).
         max_new_tokens: the most tokens of the answer, its end token included.
         sampling: how to draw tokens; None for greedy.
+        ends: more ids that end an answer, as for `generate`.
 
     Returns:
         An iterator over pieces of text. BadInput is raised by the call, as by `generate`, and not by the iterator.
     """
     require_room(model, [prompt], max_new_tokens)
-    ends = end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer, ends)
     return _pieces(model, tokenizer, prompt, ends, _rules(ends, tokenizer, max_new_tokens, sampling), sampling)
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids that end an answer: the EOS of `tokenizer`, and those of the generation config of `model`.
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, more: Sequence[int] = ()) -> list[int]:
+    """Return the ids that end an answer: the EOS of `tokenizer`, those of the generation config of `model`, and `more`.
 
-    The lessons train the first. Chat models often have more end tokens than their tokenizer knows, and transformers
-    stops at those of the generation config, or of the config if the generation config has none.
+    The lessons train the first, or that of a chat format. Chat models often have more end tokens than their tokenizer
+    knows, and transformers stops at those of the generation config, or of the config if the generation config has none.
 
     Raises:
         BadInput: an id is not a whole number.
@@ -148,7 +152,7 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     own = _inside(model)
     said = getattr(own.generation_config, "eos_token_id", None)
     said = getattr(own.config, "eos_token_id", None) if said is None else said
-    given = [tokenizer.eos_token_id, *(said if isinstance(said, (list, tuple)) else [said])]
+    given = [tokenizer.eos_token_id, *(said if isinstance(said, (list, tuple)) else [said]), *more]
     if strange := [one for one in given if one is not None and type(one) is not int]:
         raise BadInput(
             f"the model's generation config has the eos_token_id {strange[0]!r}; expected a whole number or a list of "

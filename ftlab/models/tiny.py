@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY = 600
-RECIPE = 3  # increase it when a builder or its corpus changes, so that no old model is taken from the cache
+# ChatML, SmolLM2's format. Here <|im_end|> ends a turn and is not EOS, as in the chat models of many makers.
+TURNS = ["<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+RECIPE = 4  # increase it when a builder or its corpus changes, so that no old model is taken from the cache
 
 
 def _corpus() -> list[str]:
@@ -112,14 +118,16 @@ def _phi() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 
 def _llama() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """SmolLM2's class, tied embeddings and number of positions, so that long rows of your own fit."""
+    """SmolLM2's class, tied embeddings, chat format and number of positions, so that long rows of your own fit."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = _byte_level(8192)
+    tokenizer.add_special_tokens({"extra_special_tokens": TURNS})
+    tokenizer.chat_template = CHAT_TEMPLATE
     ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
     # The width is not below the ranks of the course; the embedding has a spare row for a pad token.
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    shape |= {"vocab_size": len(tokenizer) + 24, "max_position_embeddings": 8192}
+    shape |= {"vocab_size": len(tokenizer) + 22, "max_position_embeddings": 8192}
     config = LlamaConfig(tie_word_embeddings=True, **shape, **ends)
     return LlamaForCausalLM(config), tokenizer
 

@@ -38,6 +38,8 @@ def fine_tune(
     frozen_layers: int | None = None,
     features: Features | None = None,
     precision: Mapping[str, bool] | None = None,
+    class_weights: Sequence[float] | None = None,
+    guard_memory: bool = False,
 ) -> Trainer:
     """Train as lesson 02 does, in one call, without validation rows and without a choice of epoch.
 
@@ -56,9 +58,15 @@ def fine_tune(
         frozen_layers: as for `plans.freeze`.
         features: the output of the frozen layers for `train`, in the same order; used instead of running them.
         precision: `devices.mixed_precision()` unless given.
+        class_weights: of the loss, one for each class (`class_weights`); None for a plain mean over the rows.
+        guard_memory: as for `machine.prepared`; not with `features`.
 
     Returns:
         The Trainer after training. Its model has the last weights, and is not wrapped in mixed precision.
+
+    Raises:
+        BadInput: the features do not belong to the rows and the policy, or the memory is too small for a step.
+        TrainingFailed: the logits are NaN or infinite.
     """
     import torch
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
@@ -103,11 +111,12 @@ def fine_tune(
             train_dataset=rows,
             processing_class=tokenizer,
             data_collator=DataCollatorWithPadding(tokenizer) if features is None else features.collate,
+            compute_loss_func=class_weights and weighted_cross_entropy(class_weights),
             callbacks=[layerwise.GradualUnfreezing()] if policy == "gradual" else None,
             optimizers=(optimizer, None),
         )
         trains_attention = plan.frozen_layers < plan.depth
-        with machine.prepared(trainer, max_length=max_length if trains_attention else None):
+        with machine.prepared(trainer, max_length=max_length if trains_attention else None, guard_memory=guard_memory):
             trainer.train()
     return trainer
 

@@ -26,8 +26,10 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
+from ftlab.adapters import config as adapter_config
 from ftlab.adapters import lora as adapters
 from ftlab.adapters import quantized
+from ftlab.data import chat
 from ftlab.errors import BadInput, CourseError
 from ftlab.freezing import plans
 from ftlab.models import loading
@@ -687,6 +689,17 @@ def test_an_older_adapter_is_replaced_and_nothing_else(tmp_path, saved):
         adapters.save(trained(), tmp_path / "adapter", BASE)
     assert_one_sentence(raised, "is not just an adapter", "name a new folder")
     assert (tmp_path / "adapter" / "thesis.txt").is_file()
+
+
+def test_an_adapter_carries_the_format_that_it_was_trained_in_and_a_newer_one_brings_its_own(tmp_path):
+    template = "{{ messages }}\n"
+    folder = adapters.save(trained(), tmp_path / "adapter", BASE, chat_template=template)
+    assert chat.of_folder(folder) == template
+    adapters.load(loading.causal_lm(BASE), folder, BASE)
+    assert not adapter_config.brings_tokenizer(folder)
+    adapters.save(trained(), folder, BASE)
+    assert chat.of_folder(folder) is None
+    adapters.load(loading.causal_lm(BASE), folder, BASE)  # as an adapter of an older course
 
 
 def test_a_save_that_fails_leaves_the_older_adapter(saved, monkeypatch):

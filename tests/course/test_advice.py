@@ -124,8 +124,28 @@ def test_more_rows_never_make_full_fine_tuning_a_worse_choice():
         assert found == sorted(found), case
 
 
+def test_other_work_never_makes_full_fine_tuning_more_advisable_nor_lora_less():
+    for case in SOME:
+        without, found = ranks(case), ranks(case, other_work=True)
+        assert found["full fine-tuning"] <= without["full fine-tuning"], case
+        assert found["LoRA"] >= without["LoRA"], case
+
+
+def test_rows_that_nobody_checked_recommend_nothing_that_uses_them():
+    for case in SOME:
+        without, found = ranks(case), ranks(case, rows_by_a_model=True)
+        uses = set(APPROACHES) - {"prompting", "RAG"} if case.rows else set()
+        for approach in APPROACHES:
+            most = VERDICTS.index("possible") if approach in uses else len(VERDICTS)
+            assert found[approach] == min(without[approach], most), (case, approach)
+
+
 def test_more_rows_never_make_the_best_training_worse():
-    for case in [*SOME, advise(task="generation", rows=1, model_parameters=7e9, gpu_gb=200, format_matters=True).case]:
+    for case in [
+        *SOME,
+        *(dataclasses.replace(case, other_work=True) for case in SOME if not case.labels),
+        advise(task="generation", rows=1, model_parameters=7e9, gpu_gb=200, format_matters=True).case,
+    ]:
         found = [max(ranks(case, rows=rows)[approach] for approach in advice.TRAINED) for rows in ROWS]
         assert found == sorted(found), case
 
@@ -298,6 +318,8 @@ def test_numpy_s_numbers_are_numbers():
         ({"classes": None}, "classes is None; expected a whole number"),
         ({"classes": 5}, "classes is 5, and the task is 'generation'; .* leave classes out"),
         ({"many_tasks": None}, "many_tasks is None; expected True or False"),
+        ({"other_work": "yes"}, "other_work is 'yes'; expected True or False"),
+        ({"rows_by_a_model": 1}, "rows_by_a_model is 1; expected True or False"),
     ],
     ids=str,
 )

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from ftlab.course import auto_budget, profiles
@@ -180,3 +181,128 @@ def test_each_split_holds_every_class_of_a_file_where_nobody_set_its_size(classe
     by_hand = {"dataset": classes(count), "model": "tiny-distilbert", "test_rows": 2}
     assert auto_budget.fitted(profiles.resolve(lesson, "smoke", by_hand)).test_rows == 2
     assert auto_budget.may_change(plain)
+
+
+def conversation(*turns, system=None):
+    told = [] if system is None else [{"role": "system", "content": system}]
+    roles = ("user", "assistant")
+    return {"messages": [*told, *({"role": roles[place % 2], "content": said} for place, said in enumerate(turns))]}
+
+
+@pytest.fixture
+def chats(tmp_path):
+    """A file of 40 conversations; in row 3 there are several questions, a system turn or long turns, if wanted."""
+
+    def write(**third):
+        rows = [conversation(f"What about number {place}?", "Nothing.") for place in range(40)]
+        if third:
+            rows[3] = conversation(*third.pop("turns", ("What is it?", "A film.")), **third)
+        path = tmp_path / "chats.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+SEVERAL = {"turns": ("What is it?", "A film.", "And that?", "A play.")}
+
+
+@pytest.mark.parametrize("lesson", ["gpt2_instruction_tuning", "lora_phi2"])
+@pytest.mark.parametrize("third", [SEVERAL, {"system": "Be kind."}], ids=["several questions", "a system turn"])
+def test_conversations_get_the_chat_format_where_nobody_set_a_template(chats, lesson, third):
+    for profile in profiles.PROFILES:
+        budget = fit(lesson, profile, task=chats(**third))
+        assert (budget.template, "template" in budget.fitted) == ("chat", True)
+        tokenizer = loading.tokenizer("tiny-llama")
+        for row in tasks.read(budget.task).to_dict("records"):
+            found = prompts.encode_row(
+                row, tokenizer, max_length=budget.max_length, template=prompts.named("chat", tokenizer)
+            )
+            assert found["cut"] == 0
+    assert fit(lesson, task=chats()).template == "alpaca"  # each is one question and one answer
+
+
+def test_what_has_no_place_in_a_template_is_refused_before_any_work(chats):
+    for third in (SEVERAL, {"system": "Be kind."}):
+        said = refusal(task=chats(**third), template="alpaca")
+        assert said.startswith("1 of the 40 rows of")
+        assert "(chats.jsonl-00003) have several questions or a system turn, and template=alpaca" in said
+        assert said.endswith("set template to chat, or leave it out")
+        for given in ({}, {"template": "alpaca"}):
+            said = refusal(task=chats(**third), model="tiny-gpt2", **given)
+            assert "need a chat format, and the tokenizer of tiny-gpt2 has no chat template; take a model" in said
+    assert "the tokenizer of tiny-gpt2 has no chat template; set template=alpaca" in refusal(
+        model="tiny-gpt2", template="chat", task=chats()
+    )
+    assert auto_budget.may_change(profiles.resolve("lora_phi2", "cpu", {"template": "chat"}))
+
+
+def test_a_conversation_that_max_length_would_cut_is_named_with_the_length_that_would_do(chats):
+    third = {"turns": ("What is it?", "A film.", "film " * 60, "A play.")}
+    tokenizer = loading.tokenizer("tiny-llama")
+    rows = tasks.read(chats(**third)).to_dict("records")
+    needed = max(prompts.least_length(row, tokenizer, template=prompts.named("chat", tokenizer)) for row in rows)
+    said = refusal(task=chats(**third), max_length=64)
+    assert "would cut the answers of 1 of the 40 rows" in said
+    assert f"the longest has {needed} tokens with its question, in the chat format; set max_length to {needed}," in said
+    assert fit(task=chats(**third), max_length=needed).max_length == needed
+    assert fit(task=chats(**third)).max_length >= needed
+
+
+@pytest.mark.parametrize("lesson", ["gpt2_instruction_tuning", "lora_phi2"])
+def test_the_lengths_are_those_of_the_template(lesson):
+    task = profiles.table()[lesson]["cpu"]["task"]
+    plain, chat = fit(lesson, task=task), fit(lesson, task=task, template="chat")
+    tokenizer = loading.tokenizer("tiny-llama")
+    for budget in (plain, chat):
+        template = prompts.named(budget.template, tokenizer)
+        rows = [row for row in tasks.read(task).to_dict("records") if row["id"] not in budget.left_out]
+        assert all(prompts.least_length(row, tokenizer, template=template) <= budget.max_length for row in rows)
+
+
+@pytest.mark.assets
+def test_smollm2_s_own_system_turn_makes_the_rows_longer_and_max_length_grows_with_them():
+    plain, chat = (profiles.resolve("lora_phi2", "cpu", given) for given in ({}, {"template": "chat"}))
+    grown = auto_budget.fitted(chat)
+    assert grown.max_length > plain.max_length == chat.max_length
+    assert (grown.fitted, grown.left_out) == (("max_length",), ())
+    assert fit("lora_phi2", model="smollm2", template="chat", max_length=180).max_length == 180
+
+
+@pytest.fixture
+def different(tmp_path):
+    """A task of 40 rows of so many words, none of them like another."""
+
+    def write(words):
+        rng = np.random.default_rng(0)
+        rows = [
+            {"instruction": " ".join(map(str, rng.integers(0, 10_000, words))), "output": f"{place}."}
+            for place in range(40)
+        ]
+        path = tmp_path / "numbers.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def test_the_profile_s_examples_shrink_to_those_that_fit_and_a_number_set_by_hand_is_refused(different):
+    given = {"model": "tiny-gpt2", "max_new_tokens": 8}
+    budget = fit(task=different(12), **given)
+    assert 0 < budget.examples < 3
+    assert "examples" in budget.fitted
+    said = refusal(task=different(12), examples=3, **given)
+    assert said.startswith("3 examples and the longest question (row numbers.jsonl-")
+    assert f"at most {budget.examples} fit: set examples to {budget.examples}" in said
+    assert fit(task=different(12), examples=1, **given).examples == 1
+    assert fit(task=different(40), **given).examples == 0
+    assert "and the model has positions for 256; " in refusal(task=different(40), examples=2, **given)
+
+
+def test_there_are_not_more_examples_than_training_rows(tmp_path):
+    rows = [{"instruction": f"Name number {place}.", "output": f"{place}."} for place in range(3, 8)]
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    budget = fit(task=str(path), model="tiny-llama")
+    assert budget.examples <= 3
+    assert "40 examples were asked for, and there are" in refusal(task=str(path), examples=40)

@@ -146,9 +146,11 @@ def test_the_budget_shows_who_set_each_value():
 
 
 SMALL = {
-    "tickets": {"rows": 312, "validation_rows": 80, "test_rows": 120, "max_length": 128, "epochs": 8, "batch_size": 16},
-    "domains": {"rows": 218, "validation_rows": 60, "test_rows": 100, "max_length": 128, "epochs": 8, "batch_size": 16},
+    "tickets": {"rows": 312, "validation_rows": 80, "test_rows": 120},
+    "domains": {"rows": 218, "validation_rows": 60, "test_rows": 100},
 }
+for changed in SMALL.values():
+    changed |= {"max_length": 128, "epochs": 8, "batch_size": 16, "rate_rows": 80}
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
@@ -311,3 +313,13 @@ def test_an_own_file_of_instructions_is_a_task(tmp_path):
     assert profiles.resolve("gpt2_instruction_tuning", "smoke", {"task": str(tmp_path / "mine.jsonl")}).task
     (tmp_path / "mine.jsonl").write_text('{"instruction": "Say yes.", "output": ""}\n')
     assert "row 0 of" in refusal("gpt2_instruction_tuning", task=str(tmp_path / "mine.jsonl"))
+
+
+def test_a_text_for_replay_is_read_before_any_work(tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("The parcel arrived.\n\nThe lamp broke.\n", encoding="utf-8")
+    assert profiles.resolve("gpt2_instruction_tuning", "smoke", {"replay_text": str(mine)}).replay_text == str(mine)
+    mine.write_text("", encoding="utf-8")
+    assert "mine.txt is empty" in refusal("gpt2_instruction_tuning", replay_text=str(mine))
+    assert "does not exist" in refusal("gpt2_instruction_tuning", replay_text=str(tmp_path / "none.txt"))
+    assert "replay is 1.0; expected more than 0 and at most 0.9" in refusal("gpt2_instruction_tuning", replay=1)

@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import processors
 
-from ftlab.data.chat import Chat, of_folder
+from ftlab.data.chat import Chat, for_rows, of_folder
 from ftlab.errors import BadInput
 from ftlab.models import loading
 
@@ -180,3 +180,51 @@ def test_the_templates_of_a_folder_are_those_that_its_tokenizer_would_load(token
 def test_files_that_hold_no_template_are_one_sentence(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     assert f"the chat template in {tmp_path} cannot be read" in refusal(of_folder, tmp_path)
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+ANSWERED = "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}<|over|>\n{% endfor %}"
+SAID = [
+    {"role": "user", "content": "Why?"},
+    {"role": "assistant", "content": "So."},
+    {"role": "user", "content": "Sure?"},
+]
+
+
+def test_the_prompt_after_several_turns_is_that_of_transformers(tokenizer):
+    asked = tokenizer.apply_chat_template(SAID, add_generation_prompt=True, tokenize=True, return_dict=False)
+    assert Chat(tokenizer).turn_ids(SAID) == asked
+    told = [{"role": "system", "content": "Be kind."}, *SAID]
+    assert Chat(tokenizer, system="Be kind.").turn_ids(SAID) == Chat(tokenizer).turn_ids(told)
+    assert Chat(tokenizer, system="Be rude.").turn_ids(told) == Chat(tokenizer).turn_ids(told)  # the row's own
+    answered = [*told, {"role": "assistant", "content": "Quite."}]
+    assert Chat(tokenizer).question_ids({"messages": answered}) == Chat(tokenizer).turn_ids(told)
+
+
+def test_a_system_turn_that_says_the_same_as_the_template_is_heard(tokenizer):
+    tokenizer.chat_template = (
+        "{% if messages[0].role != 'system' %}<|turn|>system\nBe kind.<|over|>\n{% endif %}" + ROLES
+    )
+    said = [{"role": "system", "content": "Be kind."}, *SAID[:2]]
+    assert Chat(tokenizer).encode_row({"messages": said}, 99)["cut"] == 0
+    assert Chat(tokenizer, system="Be kind.").prompt_ids("Why?")
+
+
+def test_a_template_that_cannot_be_learned_from_can_be_asked_in(tokenizer):
+    tokenizer.chat_template = (
+        ANSWERED.replace("<|over|>", "") + "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+    )
+    chat = Chat(tokenizer)
+    assert chat.known_ends == []
+    assert chat.prompt_ids("Why?") == plain(tokenizer, "Why?")
+    for call in (lambda: chat.ends, lambda: for_rows(tokenizer), lambda: chat.pieces({"messages": SAID[:2]})):
+        assert "ends an answer with nothing, so it cannot teach to stop" in refusal(call)
+
+
+def test_a_row_is_named_in_what_is_wrong_with_it(tokenizer):
+    chat = Chat(tokenizer)
+    assert refusal(chat.encode_row, {"id": "own-7", "messages": SAID}, 99).startswith(
+        "the conversation of row own-7: its last"
+    )
+    assert refusal(chat.question_ids, {"id": 7, "instruction": " "}).startswith("row 7 has no instruction")
+    assert refusal(chat.encode_row, {"row": 3, "instruction": "a", "output": ""}, 99).startswith("row 3 has no output")

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import re
 from collections import Counter
@@ -11,12 +12,30 @@ import pytest
 from ftlab.data import sources
 
 KINDS = ("explain", "write", "read")
-CARDS = ("tutor", "summaries", "general")
+CARDS = ("tutor", "summaries", "general", "replay")
 WORD = re.compile(r"[\w']+")
 
 
 def pairs(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (sources.ROWS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def passages(name: str) -> list[str]:
+    return (sources.ROWS / f"{name}.txt").read_text(encoding="utf-8").strip().split("\n\n")
+
+
+def texts_of(name: str) -> list[str]:
+    """The texts of one of the course's data sets; of a pair of texts, both."""
+    if (sources.ROWS / f"{name}.txt").exists():
+        return passages(name)
+    if (sources.ROWS / f"{name}.jsonl").exists():
+        return [text for row in pairs(name) for text in row.values()]
+    return sources.read(name)["text"].tolist()
+
+
+def runs_of(text: str, length: int) -> set[tuple[str, ...]]:
+    words = WORD.findall(text.lower())
+    return set(zip(*(words[start:] for start in range(length)), strict=False))
 
 
 def card(name: str) -> str:
@@ -32,7 +51,8 @@ def distinct_trigrams(texts: list[str]) -> float:
 
 
 TUTOR, SUMMARIES = pairs("tutor"), pairs("summaries")
-PASSAGES = (sources.ROWS / "general.txt").read_text(encoding="utf-8").strip().split("\n\n")
+PASSAGES = passages("general")
+REPLAY = passages("replay")
 
 
 def of_kind(kind: str) -> list:
@@ -94,12 +114,58 @@ def test_the_general_text_is_prose_that_no_task_resembles():
         assert not re.search(r"###|```|^[-*#]|Instruction:|Response:", passage)
 
 
+def test_the_replay_text_is_clean_prose_that_no_task_resembles():
+    assert len(REPLAY) == 120
+    for passage in REPLAY:
+        assert passage.isascii()
+        assert passage.isprintable()
+        assert passage == " ".join(passage.split())
+        assert 60 <= len(passage.split()) <= 110
+        assert passage.endswith((".", '."'))
+        assert passage.count('"') % 2 == 0
+        assert not re.search(r"###|```|^[-*#]| -|- |--|Instruction:|Response:", passage)
+
+
+@pytest.mark.parametrize(
+    "name", ["general", "tickets", "domains", "mini_reviews", "summaries", "clinical_notes", "tutor"]
+)
+def test_no_run_of_six_words_stands_in_the_replay_text_and_in_another_set_of_the_course(name):
+    others = set().union(*(runs_of(text, 6) for text in texts_of(name)))
+    assert len(others) > 1000
+    assert [run for passage in REPLAY for run in runs_of(passage, 6) if run in others] == []
+
+
+def test_no_two_passages_of_the_replay_text_say_the_same():
+    openings = Counter(tuple(WORD.findall(passage.lower())[:3]) for passage in REPLAY)
+    assert openings.most_common(1)[0][1] == 1
+    runs = Counter(run for passage in REPLAY for run in runs_of(passage, 6))
+    assert runs.most_common(1)[0][1] == 1
+    bigrams = [runs_of(passage, 2) for passage in REPLAY + PASSAGES]
+    assert max(len(a & b) / len(a | b) for a, b in itertools.combinations(bigrams, 2)) < 0.1
+
+
+def test_the_card_of_the_replay_text_counts_what_the_file_holds():
+    text = (sources.ROWS / "replay.txt").read_text(encoding="utf-8")
+    lengths = [len(passage.split()) for passage in REPLAY]
+    first_person = [passage for passage in REPLAY if re.search(r"\b(I|my|we|our)\b", passage)]
+    said = card("replay")
+    assert said.startswith(f"# replay: {len(REPLAY)} passages ")
+    assert said.count(f"{sum(lengths):,} words") == 2
+    assert f"({len(text):,} characters)" in said
+    assert f"from {min(lengths)} to {max(lengths)} words, {sum(lengths) / len(lengths):.0f} on average" in said
+    assert f"{100 * distinct_trigrams(REPLAY):.0f} in 100 word trigrams" in said
+    assert f"{len(first_person)} passages are told in the first person" in said
+    by_kind = said.split("By kind, roughly:")[1].split(" passages are told")[0]
+    assert sum(map(int, re.findall(r"\d+(?= (?:explain|describe|tell|are|give)\b)", by_kind))) == len(REPLAY)
+
+
 @pytest.mark.parametrize(
     "texts",
     [
         pytest.param([row["instruction"] for row in TUTOR], id="tutor"),
         pytest.param([row["text"] for row in SUMMARIES], id="summaries"),
         pytest.param(PASSAGES, id="general"),
+        pytest.param(REPLAY, id="replay"),
     ],
 )
 def test_each_text_was_written_for_itself(texts):

@@ -6,10 +6,11 @@ import pytest
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq
 
-from ftlab.data import prompts
+from ftlab.data import chat, prompts
 from ftlab.data.prompts import ALPACA, IGNORED, Template, encode, encode_row, prompt_ids, token_view
 from ftlab.errors import BadInput
 from ftlab.models import loading
+from tests.data import chat_formats
 
 ROW = {"instruction": "Say which film this is about.", "input": "a long and lovely film", "output": "the good one"}
 
@@ -221,3 +222,97 @@ def test_a_number_is_read_as_it_is_written(tokenizer):
 def test_the_verdict_counts_padding_in_the_loss(tokenizer):
     row = {"input_ids": [4, 5, 6, 6], "labels": [4, 5, 6, 6], "attention_mask": [1, 1, 0, 0]}
     assert "2 of them are padding" in token_view(row, tokenizer).verdict
+
+
+# --- the chat format -----------------------------------------------------------------------------------------------
+SAID = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."},
+    {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Quite."},
+]  # fmt: skip
+
+
+@pytest.fixture
+def chatty():
+    return chat_formats.tokenizer("tiny-phi", chat_formats.template("chatml", marked=True))
+
+
+def test_a_format_is_named_and_every_function_takes_it(chatty):
+    assert prompts.named("alpaca", chatty) is ALPACA
+    chosen = prompts.named("chat", chatty)
+    assert isinstance(chosen, chat.Chat)
+    row = {"id": 7, "messages": SAID}
+    before, answer = prompts.pieces(row, chatty, template=chosen)
+    assert prompts.question_ids(row, chatty, template=chosen) == before
+    assert encode_row(row, chatty, max_length=99, template=chosen)["input_ids"] == before + answer
+    encoded, cut = encode(Dataset.from_list([row]), chatty, max_length=99, template=chosen)
+    assert encoded[0]["labels"] == encode_row(row, chatty, max_length=99, template=chosen)["labels"]
+    assert (cut.rows, cut.cut_rows) == (1, 0)
+    assert prompts.ends(chosen, chatty) == [answer[-1]] == [chatty.convert_tokens_to_ids("<|im_end|>")]
+    assert prompts.ends(ALPACA, chatty) == [chatty.eos_token_id]
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "message"),
+    [
+        ("llama", None, "there is no template 'llama'; there are alpaca, chat"),
+        ("chat", None, "template=chat asks for the model's own chat format, and the tokenizer .*has no chat template"),
+        ("chat", "Hello!", "template=chat: the model's chat template leaves out what the user says"),
+        ("chat", "{{ messages[0].content }}", "template=chat: the model's chat template changes the answer"),
+    ],
+)  # fmt: skip
+def test_a_format_that_there_is_not_is_one_sentence(tokenizer, name, template, message):
+    tokenizer.chat_template = template
+    try:
+        with pytest.raises(BadInput, match=message) as raised:
+            prompts.named(name, tokenizer)
+    finally:
+        tokenizer.chat_template = None
+    assert "\n" not in str(raised.value)
+    assert "alpaca" in str(raised.value)
+
+
+@pytest.mark.parametrize(("said", "has"), [(SAID[:3], "a system turn"), (SAID[1:], "several questions")])
+def test_headings_for_one_instruction_refuse_what_they_would_leave_out(tokenizer, said, has):
+    row = {"id": 7, "instruction": "Sure?", "input": "", "output": "Quite.", "messages": said}
+    for call in (prompts.question_ids, prompts.pieces):
+        with pytest.raises(BadInput, match=f"row 7 has {has}, and the template has room for one instruction; set temp"):
+            call(row, tokenizer)
+    one = {**row, "instruction": "Why?", "output": "So.", "messages": SAID[1:3]}
+    assert prompts.pieces(one, tokenizer) == prompts.pieces({**one, "messages": None}, tokenizer)
+
+
+def test_the_least_length_is_the_smallest_that_is_taken(tokenizer, chatty):
+    cases = [
+        (ROW, tokenizer, ALPACA),
+        (ROW, chatty, chat.Chat(chatty)),
+        ({"messages": SAID}, chatty, chat.Chat(chatty)),
+    ]
+    for row, of, template in cases:
+        least = prompts.least_length(row, of, template=template)
+        assert len(encode_row(row, of, max_length=least, template=template)["input_ids"]) == least
+        with pytest.raises(BadInput):
+            encode_row(row, of, max_length=least - 1, template=template)
+
+
+def test_the_view_shows_each_answer_and_whether_it_teaches_to_stop(chatty):
+    chosen = chat.Chat(chatty)
+    row = encode_row({"messages": SAID}, chatty, max_length=99, template=chosen)
+    view = token_view(row, chatty, template=chosen)
+    assert (view.ends, view.teaches_stopping) == (2, True)
+    assert "[.][[<|im_end|>]]\n<|im_start|>user" in str(view)
+    assert view.verdict.endswith("; 2 answers are learned, and each teaches to stop")
+    (end,) = chosen.ends
+    first = row["labels"].index(end)
+    lost = {**row, "labels": [*row["labels"][:first], IGNORED, *row["labels"][first + 1 :]]}
+    assert token_view(lost, chatty, template=chosen).verdict.endswith(
+        "; 2 answers are learned; answer 1 does not teach to stop"
+    )
+    early = {**row, "labels": [*row["labels"][: first - 1], end, end, *row["labels"][first + 1 :]]}
+    view = token_view(early, chatty, template=chosen)
+    assert (view.ends, view.teaches_stopping) == (3, False)
+    assert view.verdict.endswith("; 2 labels of answer 1 are ends, so it teaches to stop before its end")
+    # EOS is not what ends a turn in this format.
+    assert token_view(row, chatty).verdict.endswith(
+        "; answer 1 does not teach to stop; answer 2 does not teach to stop"
+    )

@@ -105,6 +105,16 @@ def test_opening_the_test_split_is_recorded_and_needs_a_reason():
         splits.open_test(" ")
 
 
+def test_a_check_of_the_test_split_returns_no_row_and_opens_nothing():
+    splits = split(sources.load("mini_reviews"), rows=100, validation_rows=40, test_rows=40)
+    seen = []
+    assert splits.check_test(lambda rows: seen.append(len(rows)) or rows) is None
+    assert seen == [40]
+    assert splits.openings == []
+    with pytest.raises(BadInput, match="this row leaks"):
+        splits.check_test(lambda rows: (_ for _ in ()).throw(BadInput("this row leaks")))
+
+
 def test_too_many_rows_or_too_small_a_class_are_one_sentence():
     with pytest.raises(BadInput, match=r"1,080 rows are asked for .* are 200 .* rows 120, validation_rows 40 and"):
         split(sources.load("mini_reviews"), rows=1000, validation_rows=40, test_rows=40)

@@ -440,3 +440,95 @@ def test_a_shipped_row_may_hold_what_python_takes_for_a_line_end(end, tmp_path, 
     (tmp_path / "summaries.jsonl").write_text(lines, encoding="utf-8")
     monkeypatch.setattr(sources, "ROWS", tmp_path)
     assert tasks.read("summaries")["input"].tolist() == [row["text"] for row in rows]
+
+
+# --- conversations -------------------------------------------------------------------------------------------------
+def talk(number, *, system=None, first="Tell me of the number {}.", form=("role", "content"), last="Is it even?"):
+    """A conversation of two questions, the second of which is the same in each."""
+    said = [
+        ("user", first.format(number)), ("assistant", f"It is {number}."),
+        ("user", last), ("assistant", "yes" if number % 2 == 0 else "no"),
+    ]  # fmt: skip
+    told = [("system", system)] if system else []
+    return [dict(zip(form, turn, strict=True)) for turn in told + said]
+
+
+@pytest.mark.parametrize("form", [("messages", "role", "content"), ("conversations", "from", "value")])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_a_file_of_conversations_is_a_task(tmp_path, form, suffix):
+    name, *keys = form
+    table = pd.DataFrame({name: [talk(number, form=keys, system="Be brief.") for number in range(30)], "kind": "a"})
+    file = tmp_path / f"own{suffix}"
+    {
+        ".jsonl": lambda: table.to_json(file, orient="records", lines=True),
+        ".csv": lambda: table.to_csv(file, index=False),
+        ".parquet": lambda: table.to_parquet(file),
+    }[suffix]()
+    tasks.check(str(file))
+    rows = tasks.read(str(file))
+    assert rows.columns.tolist() == [*tasks.COLUMNS, "messages"]
+    assert rows["messages"].tolist() == [talk(number, system="Be brief.") for number in range(30)]
+    assert (rows["instruction"] == "Is it even?").all()
+    assert rows["output"].tolist()[:2] == ["yes", "no"]
+    assert rows.attrs["note"] == ""
+    splits = drawn(str(file), None, 5, 5)
+    assert (sum(splits.sizes.values()), splits.dropped) == (30, 0)  # the same last question, but other conversations
+    assert splits.train[0]["messages"][-2:] == [
+        {"role": "user", "content": "Is it even?"}, {"role": "assistant", "content": splits.train[0]["output"]},
+    ]  # fmt: skip
+    pairs = tasks.as_pairs(splits.train)
+    assert pairs["prompt"].is_unique
+    assert pairs["prompt"][0].startswith("system: Be brief.\nuser: Tell me of the number ")
+
+
+def test_equal_conversations_are_kept_once_and_near_copies_stay_together(jsonl):
+    text = "Tell me of the {0} and of all that word{0} said to word{0}x near the road{0} by the house{0} at night, "
+    rows = [{"messages": talk(number, first=text.format(number // 2) + "{}")} for number in range(60)]
+    splits = drawn(jsonl([*rows, *rows[:7]]), None, 10, 10)
+    assert splits.dropped == 7
+    parts = parts_of(splits)
+    assert_apart(np.concatenate([part["id"].str[-5:].astype(int) // 2 for part in parts]), parts)
+
+
+def test_a_system_turn_that_rows_share_does_not_make_them_near_copies(jsonl):
+    system = "You are a kind and patient teacher of small numbers who never says more than is needed, and who is right"
+    rows = [{"messages": talk(number, system=system, first="{0} word{0} end{0}")} for number in range(60)]
+    assert drawn(jsonl(rows), 40, 10, 10).sizes == {"train": 40, "validation": 10, "test": 10}
+
+
+def test_columns_that_a_conversation_replaces_are_named_in_the_note(jsonl):
+    rows = [{"messages": talk(number), "instruction": "a", "output": "b", "answer": "c"} for number in range(20)]
+    file = jsonl(rows)
+    note = tasks.read(file).attrs["note"]
+    assert note.startswith("own.jsonl: the rows are the conversations in column 'messages'")
+    assert note.endswith("; not read beside them: instruction, output, answer")
+    train = drawn(file, 10, 3, 3).train
+    assert sources.provenance(train).note == note
+    assert set(train["output"]) == {"yes", "no"}
+
+
+def test_two_files_that_differ_in_an_early_turn_have_two_fingerprints(jsonl):
+    one, other = (
+        drawn(jsonl([{"messages": talk(number, first=first)} for number in range(20)]), 10, 3, 3).train
+        for first in ("Tell me of {}.", "Talk to me of {}.")
+    )
+    assert sources.fingerprint(one) != sources.fingerprint(other)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": talk(1)[:-1]}, "column 'messages', row 3: its last turn is the user's, and has no answer"),
+        ({"messages": talk(1)[1:]}, "row 3: turn 1 is the assistant's, and a conversation begins with the user's"),
+        ({"messages": None}, "row 3: it is nothing; expected a list of turns"),
+        ({"messages": talk(1), "system": "Be brief."}, "row 3: it has a system text in the column 'system'"),
+        ({"messages": talk(1), "tools": [{"name": "add"}]}, "row 3: it has tools in the column 'tools'"),
+    ],
+)
+def test_a_conversation_that_cannot_be_learned_from_is_one_sentence(jsonl, row, reason):
+    file = jsonl([{"messages": talk(5)}, {"messages": talk(6)}, row])
+    for look in (tasks.read, tasks.check):
+        with pytest.raises(BadInput) as raised:
+            look(file)
+        assert reason in sentence(raised)
+        assert file in sentence(raised)

@@ -215,9 +215,9 @@ def looks(file, column):
     [
         (["a", "b"], "is a list; expected a text, or name another column"),
         ({"body": "a"}, "is an object; expected a text, or name another column"),
-        (CHAT, "is a list of turns; conversations are not read: write the user's turn and the assistant's to columns"),
-        (SHAREGPT, "is a list of turns; conversations are not read"),
-        (TURNS, "is a list of turns; conversations are not read"),
+        (CHAT, "is a list of turns; a conversation is not read as a text: call its column messages"),
+        (SHAREGPT, "is a list of turns; a conversation is not read as a text"),
+        (TURNS, "is a list of turns; a conversation is not read as a text"),
     ],
     ids=["list", "object", "messages", "conversations", "turns"],
 )
@@ -241,10 +241,10 @@ def test_a_task_s_instruction_or_input_that_is_a_list_is_refused(tmp_path, colum
         assert f"column '{column}', row 1 is a" in refusal(look, write(tmp_path / "own.jsonl", **rows))
 
 
-@pytest.mark.parametrize(("name", "chat"), [("messages", CHAT), ("conversations", SHAREGPT), ("dialogue", TURNS)])
-def test_a_file_of_conversations_is_told_how_to_be_turned_into_rows(tmp_path, name, chat):
-    said = refusal(tasks.check, write(tmp_path / "own.jsonl", **{name: chat, "id": 1}))
-    assert f"has no column 'instruction'; it has {name}, id; conversations are not read: write the user's" in said
+@pytest.mark.parametrize("chat", [CHAT, SHAREGPT, TURNS])
+def test_a_column_of_conversations_of_another_name_is_told_to_be_called_messages(tmp_path, chat):
+    said = refusal(tasks.check, write(tmp_path / "own.jsonl", dialogue=chat, id=1))
+    assert "has no column 'instruction'; it has dialogue, id; a conversation is not read as a text: call its" in said
     assert "then rename the columns of the file: a task's are called instruction and output" in said
 
 
@@ -307,7 +307,8 @@ def test_numbers_and_truths_among_answers_are_as_the_file_has_them(tmp_path, out
 
 def test_answers_that_are_conversations_or_bytes_are_refused(tmp_path):
     chat = write(tmp_path / "chat.jsonl", instruction=texts, output=CHAT)
-    assert "column 'output', row 1 is a list of turns; conversations are not read" in refusal(tasks.check, chat)
+    said = refusal(tasks.check, chat)
+    assert "column 'output', row 1 is a list of turns; a conversation is not read as a text" in said
     raw = write(tmp_path / "raw.parquet", instruction=texts, output=b"a")
     assert "column 'output', row 1 is bytes; expected a text" in refusal(tasks.check, raw)
 

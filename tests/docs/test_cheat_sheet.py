@@ -21,7 +21,7 @@ GROUNDS = {each: f"\n{each}: " for each in ("TypeError", "ValueError", "KeyError
 GROUNDS["deprecated"] = "deprecated"
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
 SECTIONS = ("Data", "Tokens and padding", "Scores", "Training", "What to freeze", "Instruction tuning")
-SECTIONS += ("LoRA and memory", "Saving, merging, answering")
+SECTIONS += ("Prompts and chats", "LoRA and memory", "Saving, merging, answering")
 GONE = "Code that no longer runs"
 # Libraries say this of their own code, whoever calls them.
 OF_LIBRARIES = "torch.jit|is_gradient_checkpointing"
@@ -247,6 +247,7 @@ def written_in_the_table(folder):
         "tokenizer": AutoTokenizer.from_pretrained(name),
         "pairs": Dataset.from_list([{"prompt": "A: ", "completion": "yes"}] * 2),
         "config": LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"),
+        "Dataset": Dataset,
         "args": SFTConfig(
             str(folder / "out"), use_cpu=True, bf16=False, activation_checkpointing=False, report_to="none"
         ),
@@ -277,3 +278,30 @@ def test_what_the_page_calls_gone_fails_today_and_its_cure_runs(
             with pytest.raises(pytest.fail.Exception, match=GROUNDS[today]):
                 execute(old, names(), complaints)
         execute(new, names(), complaints)
+
+
+# A template as Llama's: BOS, turns that end with EOS, and marks around what the assistant says.
+MARKED = (
+    "{{ bos_token }}{% for turn in messages %}{{ turn['role'] }}: "
+    "{% if turn['role'] == 'assistant' %}{% generation %}{{ turn['content'] }}{{ eos_token }}{% endgeneration %}"
+    "{% else %}{{ turn['content'] }}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def test_the_faults_of_chat_templates_happen_as_the_page_shows_them(
+    errors_page, folder, written_in_the_table, complaints, monkeypatch, one_thread
+):
+    from transformers import AutoConfig, AutoModelForCausalLM, DataCollatorForLanguageModeling
+
+    from tests.data import made_tokenizers
+
+    monkeypatch.chdir(folder)
+    tokenizer = made_tokenizers.begins()
+    tokenizer.chat_template = MARKED
+    config = AutoConfig.from_pretrained(folder / "decoder")
+    config.vocab_size, config.eos_token_id, config.bos_token_id = len(tokenizer), tokenizer.eos_token_id, None
+    (block,) = CODE_BLOCK.findall(errors_page)
+    given = {"tokenizer": tokenizer, "model": AutoModelForCausalLM.from_config(config)}
+    names = {**written_in_the_table, **given, "DataCollatorForLanguageModeling": DataCollatorForLanguageModeling}
+    execute(block, names, complaints)

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from datasets import Dataset
 
-from ftlab.data import prompts, sources
+from ftlab.data import few_shot, prompts, sources
 from ftlab.errors import BadInput
 from ftlab.evaluation import answers
 from ftlab.evaluation.answers import compare, measured, passes, rouge_l, scores
@@ -54,11 +55,52 @@ def test_each_row_gets_the_answer_to_its_own_prompt():
         "answer",
         "tokens",
         "stopped",
+        "prompt_tokens",
     ]
     for row, line in zip((rows[4], rows[1], rows[3]), found.itertuples(), strict=True):
         ids = prompts.prompt_ids(prompts.ALPACA.prompt(row), tokenizer)
         (own,) = generation.generate(model, tokenizer, [ids], max_new_tokens=5)
         assert (line.answer, line.tokens, line.stopped) == (own.text, own.tokens, own.stopped)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_examples_stand_before_each_question():
+    model, tokenizer = loading.causal_lm("tiny-gpt2"), loading.tokenizer("tiny-gpt2")
+    line = {"kind": "k", "input": "", "output": "so", "test": "", "group": ""}
+    rows = [{"id": f"r{number}", "instruction": "Say it. " * number, **line} for number in range(1, 5)]
+    asked, shown = Dataset.from_list(rows[:2]), rows[2:]
+    found = answers.answer(model, tokenizer, asked, max_new_tokens=5, examples=shown)
+    ids = [few_shot.question_ids(row, shown, tokenizer) for row in asked]
+    assert found["prompt_tokens"].tolist() == [len(prompt) for prompt in ids]
+    assert found["answer"].tolist() == [
+        one.text for one in generation.generate(model, tokenizer, ids, max_new_tokens=5)
+    ]
+    with pytest.raises(
+        BadInput, match=r"^20 examples and the longest question \(row r2\) .* positions for 256; at most \d"
+    ):
+        answers.answer(model, tokenizer, asked, max_new_tokens=5, examples=shown * 10)
+
+
+def test_an_answer_in_a_chat_stops_at_the_end_of_the_turn_which_is_not_eos(monkeypatch):
+    model, tokenizer = loading.causal_lm("tiny-llama"), loading.tokenizer("tiny-llama")
+    chat = prompts.named("chat", tokenizer)
+    (end,) = chat.ends
+    assert end != tokenizer.eos_token_id
+    word = tokenizer("so")["input_ids"]
+
+    def answers_and_goes_on(input_ids, **options):
+        more = torch.tensor([[*word, end, *word]] * len(input_ids))
+        return torch.cat([input_ids, more], dim=1)
+
+    monkeypatch.setattr(model, "generate", answers_and_goes_on)
+    said = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    row = {"id": "r", "kind": "k", "instruction": "Why?", "input": "", "output": "So.", "test": "", "messages": said}
+    for template, text, stopped in ((chat, "so", True), (prompts.ALPACA, "soso", False)):
+        (found,) = answers.answer(
+            model, tokenizer, Dataset.from_list([row]), max_new_tokens=9, template=template
+        ).itertuples()
+        assert (found.answer, found.stopped) == (text, stopped)
+        assert found.prompt_tokens == len(prompts.question_ids(row, tokenizer, template=template))
 
 
 def test_measures_are_shares_or_do_not_apply():

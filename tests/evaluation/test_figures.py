@@ -22,6 +22,11 @@ POINTS = pd.DataFrame(
     [{"model": model, "rows": rows, "accuracy": base + 0.1 * seed, "seed": seed}
      for model, base in (("word counts", 0.5), ("fine-tuned", 0.7)) for rows in (50, 200, 1000) for seed in (0, 1)]
 )  # fmt: skip
+RATES = pd.DataFrame(
+    {"loss": [0.69, 0.6, np.nan], "loss low": [0.68, 0.5, np.nan], "loss high": [0.7, 0.7, np.nan],
+     "macro F1": [0.4, 0.7, np.nan], "macro F1 low": [0.3, 0.6, np.nan], "macro F1 high": [0.5, 0.8, np.nan]},
+    index=[1e-5, 1e-4, 1e-3],
+)  # fmt: skip
 LIVE = pd.DataFrame({"model": ["fine-tuned"] * 2, "rows": [50, 200], "accuracy": [0.62, 0.81], "seed": 0})
 
 
@@ -59,6 +64,7 @@ FIGURES = {
     "confusion": lambda: figures.confusion(answers(), ["negative", "positive"]),
     "reliability": lambda: figures.reliability(RELIABILITY),
     "reliability of a model": lambda: figures.reliability({"model": calibration.reliability(answers())}),
+    "learning_rates": lambda: figures.learning_rates(RATES, 1e-4, 0.693),
     "learning_curve": lambda: figures.learning_curve(POINTS, LIVE),
     "learning_curve without a run": lambda: figures.learning_curve(POINTS),
 }
@@ -293,6 +299,25 @@ def test_training_curves_are_drawn_from_the_log_with_or_without_training_losses(
     assert right.lines[0].get_xydata().tolist() == [[1.0, 0.5], [2.0, 0.5]]
     left, _ = figures.training_curves(log()[2:]).axes
     assert [line.get_label() for line in left.lines] == ["validation"]
+
+
+def test_learning_rates_stand_on_a_log_axis_with_intervals_and_a_cross_where_training_diverged():
+    loss, score = figures.learning_rates(RATES, 1e-4, guess=0.693).axes
+    for axis, column in ((loss, "loss"), (score, "macro F1")):
+        assert axis.get_xscale() == "log"
+        assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1e-05", "0.0001", "0.001"]
+        assert axis.containers[0].lines[0].get_xydata().tolist() == [
+            [1e-5, RATES[column].iloc[0]],
+            [1e-4, RATES[column].iloc[1]],
+        ]
+        bars = [segment[:, 1].tolist() for bar in axis.collections for segment in bar.get_segments()]
+        np.testing.assert_allclose(bars, RATES[[f"{column} low", f"{column} high"]].dropna())
+    lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
+    assert lines["planned rate"] == [[1e-4, 0], [1e-4, 1]]
+    assert lines["guessing"] == [[0, 0.693], [1, 0.693]]
+    assert lines["diverged"] == [[1e-3, 0]]
+    without = figures.learning_rates(RATES.dropna(), 1e-4).axes[0]
+    assert not {"guessing", "diverged"} & {line.get_label() for line in without.lines}
 
 
 def test_the_best_model_stands_at_the_top_of_the_ladder_with_its_interval():

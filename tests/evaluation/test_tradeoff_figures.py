@@ -47,6 +47,38 @@ def test_without_a_run_there_is_no_cross():
     assert [line.get_label() for line in learned.lines] == ["q, v", "all linear", "full"]
 
 
+PROMPTS = pd.DataFrame(
+    [
+        {"template": template, "examples": k, "draw": draw, "score": base + 0.1 * k + 0.02 * draw}
+        for template, base in (("alpaca", 0.0), ("chat", 0.2))
+        for k in (0, 1, 3)
+        for draw in ((0,) if k == 0 else (0, 1, 2))
+    ]
+    + [{"template": "tuned", "score": 0.9, "low": 0.8, "high": 0.95}]
+)  # fmt: skip
+
+
+def test_few_shot_prompts_are_lines_over_draws_with_the_tuned_model_as_a_level_and_this_run_as_crosses():
+    live = pd.DataFrame([{"template": "chat", "examples": 3, "score": 0.6}])
+    (axis,) = tradeoff_figures.few_shot(PROMPTS, live).axes
+    lines = {line.get_label(): line.get_xydata() for line in axis.lines}
+    np.testing.assert_allclose(lines["alpaca prompt"], [[0, 0], [1, 0.12], [3, 0.32]])
+    np.testing.assert_allclose(lines["chat prompt"], [[0, 0.2], [1, 0.32], [3, 0.52]])
+    np.testing.assert_allclose(lines["tuned, with its interval"][:, 1], 0.9)
+    (cross,) = [line for line in axis.lines if line.get_marker() == "x"]
+    np.testing.assert_allclose(cross.get_xydata(), [[3, 0.6]])
+    bands = [band.get_paths()[0].get_extents().get_points() for band in axis.collections]
+    np.testing.assert_allclose(bands[0], [[0, 0], [3, 0.34]])  # the least and the most of the draws
+    (interval,) = axis.patches
+    assert (interval.get_y(), interval.get_y() + interval.get_height()) == pytest.approx((0.8, 0.95))
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "1", "3"]
+    assert axis.get_ylabel() == "exact match"
+    assert axis.get_xlabel()
+    without = tradeoff_figures.few_shot(PROMPTS, score="ROUGE-L")
+    assert "this run" not in without.legends[0].get_title().get_text()
+    assert without.axes[0].get_ylabel() == "ROUGE-L"
+
+
 def test_coverage_is_drawn_with_the_chosen_threshold_marked_on_each_split():
     curves = {
         "validation": pd.DataFrame({"threshold": [0.9, 0.6], "coverage": [0.5, 1.0], "accuracy": [1.0, 0.8]}),

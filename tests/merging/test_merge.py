@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2ForSequenceClassification
 
 from ftlab.adapters import lora
 from ftlab.adapters.config import CONFIG, FOLLOWED, SILENT, WEIGHTS
+from ftlab.data import alpaca_chat, prompts
 from ftlab.errors import BadInput
 from ftlab.merging import merge as merging
 from ftlab.models import loading, shards
@@ -199,6 +200,42 @@ def test_the_merged_folder_has_the_base_s_layout_and_what_belongs_to_it(base, ad
     assert merged.bytes == sum(path.stat().st_size for path in base.glob("*.safetensors"))
     assert [path.name for path in merged.folder.parent.iterdir()] == ["out"]
     assert loading.folder(str(merged.folder)) == merged.folder
+
+
+JINJA, NAMED = "chat_template.jinja", "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize("own", [None, JINJA, "tokenizer_config.json", "several"])
+def test_the_merged_model_is_asked_in_the_format_of_its_adapter(own, base, adapter, tmp_path):
+    told = shutil.copytree(base, tmp_path / "told")
+    (told / JINJA).write_text("of the base")
+    if own == JINJA:
+        (adapter / JINJA).write_text(NAMED)
+    elif own is not None:
+        several = [{"name": "default", "template": NAMED}, {"name": "rag", "template": "other"}]
+        said = {"chat_template": several if own == "several" else NAMED}
+        (adapter / "tokenizer_config.json").write_text(json.dumps(said))
+    merged = merging.merge(told, adapter, tmp_path / "out")
+    assert merged.chat_template == (own is not None)
+    assert loading.tokenizer(str(tmp_path / "out")).chat_template == ("of the base" if own is None else NAMED)
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["a generation config", "none"])
+def test_the_token_that_ends_a_turn_of_that_format_ends_an_answer_of_the_merged_model(written, tmp_path):
+    base = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(loading.folder("tiny-llama")).save_pretrained(base, max_shard_size="20KB")
+    tokenizer = loading.bare_tokenizer("tiny-llama")
+    tokenizer.save_pretrained(base)
+    if not written:
+        (base / "generation_config.json").unlink()
+    adapter = save_adapter(tmp_path / "adapter", base)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    for template, ends in ((prompts.ALPACA, 0), (prompts.named("chat", tokenizer), [0, end])):
+        written_in = alpaca_chat.with_template(tokenizer, template).chat_template
+        (adapter / JINJA).write_text(written_in)
+        out = merging.merge(base, adapter, tmp_path / f"out {ends}").folder
+        merged = AutoModelForCausalLM.from_pretrained(out)
+        assert (merged.generation_config.eos_token_id, merged.generation_config.bos_token_id) == (ends, 0)
 
 
 def test_a_base_in_one_file_and_an_empty_folder_to_write_into(tmp_path):

@@ -180,12 +180,12 @@ def budgets(
 
     Returns:
         One line for each max_length: the share of rows kept whole, the share of tokens kept, time and memory. The last
-        two are 1 in the line of the chosen max_length. Empty if there are no rows.
+        two are 1 in the line of the chosen max_length. Empty if there are no tokens.
 
     >>> float(budgets(pd.Series([10, 30]), 20).loc[20, "tokens kept"])  # (10 + 20) of 40
     0.75
     """
-    if not len(tokens):
+    if not tokens.sum():
         return pd.DataFrame()
     longest = min(int(tokens.max()), max(limit or NO_LIMIT, max_length or 0))
     reference = min(max_length or longest, longest)

@@ -17,6 +17,7 @@ from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
     from ftlab.data.audit.findings import AuditResult, Finding
+    from ftlab.data.audit.table import Table
 
 REWRITES: dict[str, Callable[[str], str]] = {
     "mojibake": text_noise.fix_encoding,
@@ -32,7 +33,8 @@ DROPS = (  # drop the rows that the finding lists; for duplicates, these are all
     "missing_text", "missing_label", "missing_prompt", "tiny_class", "exact_duplicates", "normalised_duplicates",
     "near_duplicates",
     "conflicting_labels", "conflicting_near_labels", "likely_label_errors", "empty_completion", "copied_completion",
-    "duplicate_prompts", "completion_cut", "all_masked", "eos_lost", "unknown_tokens", "refused",
+    "duplicate_prompts", "refusal", "cut_off_answer", "broken_conversation", "completion_cut", "all_masked", "eos_lost",
+    "unknown_tokens", "refused",
 )  # fmt: skip
 COPIES_IN_TRAINING = ("leakage", "near_leakage")  # drop the copies in the training rows
 # Shared lines go before the tags at their ends. Tags go before entities: "&lt;b&gt;" stands for the text "<b>", not for
@@ -72,7 +74,7 @@ def repair(report: AuditResult, finding_ids: Sequence[str], *, seed: int = 0) ->
     """
     findings = [report[finding_id] for finding_id in dict.fromkeys(finding_ids)]
     for found in findings:
-        if not repairable(found):
+        if not repairable(found, report.table):
             raise BadInput(f"{found.id} cannot be repaired row by row; what to do instead: {found.todo}")
     rows = report.table.frame.copy()
     rows.attrs = dict(rows.attrs)
@@ -98,9 +100,10 @@ def repair(report: AuditResult, finding_ids: Sequence[str], *, seed: int = 0) ->
     return Repaired(rows.reset_index(drop=True), entries.fillna(""))
 
 
-def repairable(found: Finding) -> bool:
-    """Return whether `repair` can correct the finding `found`."""
-    return found.id in (*REWRITES, *DROPS, *COPIES_IN_TRAINING, "label_slip", "sorted_by_label")
+def repairable(found: Finding, table: Table) -> bool:
+    """Return whether `repair` can correct the finding `found` in `table`: it rewrites no conversations."""
+    rewrites = () if table.conversations else (*REWRITES,)
+    return found.id in (*rewrites, *DROPS, *COPIES_IN_TRAINING, "label_slip", "sorted_by_label")
 
 
 def rewriting(report: AuditResult, finding_id: str) -> Callable[[str], str]:

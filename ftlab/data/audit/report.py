@@ -22,7 +22,7 @@ class AuditReport(AuditResult):
     @property
     def repairable(self) -> tuple[str, ...]:
         """The ids of the findings that `repair` can correct."""
-        return tuple(found.id for found in self.findings if repairs.repairable(found))
+        return tuple(found.id for found in self.findings if repairs.repairable(found, self.table))
 
     def price(self, finding_id: str, *, seed: int = 0) -> Price:
         """Return what the defect `finding_id` costs: a simple model's score with and without it, and their difference.

@@ -118,6 +118,16 @@ class Table:
         return self.pairs and "instruction" in self.frame
 
     @property
+    def conversations(self) -> bool:
+        """Whether the rows are conversations: `messages` has the turns of each, or None of one that cannot be read."""
+        return "messages" in self.frame
+
+    @property
+    def readable(self) -> pd.DataFrame:
+        """The training rows without conversations that cannot be read."""
+        return self.frame[self.frame["messages"].notna()] if self.conversations else self.frame
+
+    @property
     def prompt_columns(self) -> tuple[str, ...]:
         """The columns that make up a prompt."""
         return tuple(name for name in PARTS if name in self.frame) if self.templated else self.columns[:-1]

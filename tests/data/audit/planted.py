@@ -290,6 +290,43 @@ def duplicate_prompts() -> Planted:
     return Planted(changed(frame, "prompt", {6: frame["prompt"][5].upper()}), ("r6",))
 
 
+@plants
+def contradicting_answers() -> Planted:
+    frame = changed(pairs(), "prompt", {6: pairs()["prompt"][5]})
+    return Planted(changed(frame, "completion", {5: "Yes.", 6: "no"}), ("r6",))
+
+
+@plants
+def refusal() -> Planted:
+    said = {5: "As an AI language model, I have not seen the film.", 6: "I'm sorry, but I can't help with that."}
+    return Planted(changed(pairs(), "completion", said), ("r5", "r6"))
+
+
+@plants
+def cut_off_answer() -> Planted:
+    said = {5: "It is a film about a fisherman (who lives with", 6: "Two hours of rain, a goat and the"}
+    return Planted(changed(pairs(), "completion", said), ("r5", "r6"))
+
+
+@plants
+def broken_conversation() -> Planted:
+    frame = conversations()
+    broken = {"prompt": None, "completion": None, "messages": None, "problem": "it has no turns"}
+    for column, value in broken.items():
+        frame = changed(frame, column, {5: value, 6: value})
+    return Planted(frame, ("r5", "r6"))
+
+
+def conversations(rows: int = 20) -> pd.DataFrame:
+    """The same pairs as conversations of one question, as `sources.read_conversations` returns them."""
+    frame = pairs(rows)
+    said = [
+        [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+        for prompt, completion in zip(frame["prompt"], frame["completion"], strict=True)
+    ]
+    return frame.assign(messages=pd.Series(said, dtype=object), problem="")
+
+
 def _at(max_length: int) -> dict[str, Any]:
     return {"tokenizer": tokenizer("tiny-gpt2"), "max_length": max_length}
 

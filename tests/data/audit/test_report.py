@@ -18,7 +18,8 @@ ORDER_FREE = [
     "leakage", "near_leakage", "truncation", "token_shortcut", "markup", "entities", "mojibake", "control_characters",
     "boilerplate", "email_addresses", "phone_numbers", "card_numbers", "missing_prompt", "empty_completion",
     "copied_completion", "completion_cut", "all_masked", "eos_lost", "special_tokens", "unknown_tokens",
-    "placeholder_texts", "template_headings", "prompt_cut", "refused",
+    "placeholder_texts", "template_headings", "prompt_cut", "refused", "refusal", "cut_off_answer",
+    "broken_conversation",
 ]  # fmt: skip
 
 

@@ -1,0 +1,148 @@
+"""Conversations of each form are read as turns; what cannot be learned from is refused, and nothing is left out."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+
+from ftlab.data import conversations
+from ftlab.errors import BadInput
+
+USER, ASSISTANT = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
+SYSTEM = {"role": "system", "content": "Be brief."}
+PAIR = [USER, ASSISTANT]
+WHOLE = [SYSTEM, *PAIR, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Quite."}]
+
+
+def refusal(call, *arguments):
+    with pytest.raises(BadInput) as raised:
+        call(*arguments)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        WHOLE,
+        tuple(WHOLE),
+        np.array(WHOLE, dtype=object),
+        json.dumps(WHOLE),
+        f" {WHOLE}",  # as pandas writes a cell of a CSV file
+        [{"from": turn["role"], "value": turn["content"]} for turn in WHOLE],
+        [{"role": turn["role"].upper(), "content": [{"type": "text", "text": turn["content"]}]} for turn in WHOLE],
+        [{**turn, "tool_calls": None, "weight": 1, "name": "Ann", "images": []} for turn in WHOLE],
+        [{**turn, "from": None, "value": None} for turn in WHOLE],  # as Parquet joins two forms
+    ],
+)
+def test_each_form_of_a_conversation_is_read_as_the_same_turns(value):
+    assert conversations.problem_of(value) == ""
+    assert conversations.read([value], "own.jsonl") == [WHOLE]
+    assert conversations.turns({"messages": value}) == WHOLE
+    assert conversations.question({"messages": value}) == WHOLE[:-1]
+
+
+@pytest.mark.parametrize(
+    ("asks", "answers"), [("human", "gpt"), ("user", "chatgpt"), ("human", "bard"), ("user", "model"), ("Human", "GPT")]
+)
+def test_the_names_of_sharegpt_are_user_and_assistant(asks, answers):
+    assert conversations.read([[{"from": asks, "value": "Why?"}, {"from": answers, "value": "So."}]], "x") == [PAIR]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ([], "it has no turns"),
+        (None, "it is nothing; expected a list of turns"),
+        (float("nan"), "it is nothing"),
+        ("hello", "it is the text 'hello'; expected a list of turns"),
+        ("[1, 2", "it is the text '[1, 2'; expected a list of turns"),
+        ('[{"role": "user", "role": "assistant", "content": "a"}]', "expected a list of turns"),
+        ({"role": "user", "content": "a"}, "it is an object, "),
+        ([USER], "it has no assistant turn, so there is nothing to learn"),
+        ([SYSTEM], "it has no assistant turn"),
+        ([*PAIR, USER], "its last turn is the user's, and has no answer"),
+        ([ASSISTANT, USER, ASSISTANT], "turn 1 is the assistant's, and a conversation begins with the user's"),
+        ([SYSTEM, ASSISTANT], "turn 2 is the assistant's, and a conversation begins with the user's"),
+        ([USER, USER, ASSISTANT], "turn 2 is the user's, as turn 1 is"),
+        ([*PAIR, ASSISTANT], "turn 3 is the assistant's, as turn 2 is"),
+        ([USER, SYSTEM, ASSISTANT], "turn 2 is a system turn; only the first turn may be one"),
+        ([SYSTEM, SYSTEM, *PAIR], "turn 2 is a system turn"),
+        ([USER, {"role": "assistant", "content": ""}], "turn 2 (assistant) is empty"),
+        ([{"from": "human", "value": " \n"}, ASSISTANT], "turn 1 (user) is empty"),
+        ([USER, {"role": "assistant", "content": None}], "turn 2 (assistant) is empty"),
+        ([*PAIR, {"role": "tool", "content": "7"}], "turn 3 is of the role 'tool'; turns of tools are not read"),
+        ([{"from": "observation", "value": "7"}, ASSISTANT], "turn 1 is of the role 'observation'"),
+        ([{"role": "narrator", "content": "7"}, ASSISTANT], "turn 1 is of the unknown role 'narrator'"),
+        ([{"role": None, "content": "7"}, ASSISTANT], "turn 1 is of the unknown role None"),
+        ([USER, "So."], "turn 2 is the text 'So.'; expected an object"),
+        ([USER, None], "turn 2 is nothing; expected an object"),
+        ([{"text": "Why?"}, ASSISTANT], 'turn 1 has text; expected "role" and "content", or "from" and "value"'),
+        ([{}, ASSISTANT], "turn 1 has no keys"),
+        ([USER, {"role": "assistant", "content": 7}], "turn 2 has the number 7 as its content; expected a text"),
+        ([USER, {"role": "assistant", "content": [{"type": "text", "text": "a"}] * 2}], "write its parts as one text"),
+        ([{"role": "user", "content": [{"type": "image"}]}, ASSISTANT], "turn 1 has a list"),
+        ([USER, {**ASSISTANT, "tool_calls": [{"id": 1}]}], "turn 2 has a call of a tool (tool_calls)"),
+        ([USER, {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}], "has a call of a tool"),
+        ([USER, {**ASSISTANT, "reasoning_content": "Hm."}], "turn 2 has reasoning (reasoning_content)"),
+        ([USER, {**ASSISTANT, "weight": 0}], "turn 2 has weight 0, and every assistant turn is learned alike"),
+        ([USER, {**ASSISTANT, "train": False}], "turn 2 has train False"),
+    ],
+)  # fmt: skip
+def test_what_is_no_conversation_is_one_sentence_with_the_row_and_the_turn(value, reason):
+    assert reason in conversations.problem_of(value)
+    said = refusal(conversations.read, [PAIR, value], "own.jsonl, column 'messages'")
+    assert said.startswith("own.jsonl, column 'messages', row 2: ")
+    assert reason in said
+    if value and value == value:
+        assert refusal(conversations.turns, {"id": "own-7", "messages": value}).startswith(
+            "the conversation of row own-7"
+        )
+
+
+def test_a_row_of_an_instruction_is_a_question_and_an_answer():
+    row = {"instruction": "Double it.", "input": "4", "output": "8"}
+    asked = {"role": "user", "content": "Double it.\n\n4"}
+    assert conversations.turns(row) == [asked, {"role": "assistant", "content": "8"}]
+    assert conversations.question({**row, "output": ""}) == [asked]
+    assert conversations.turns({**row, "input": None, "messages": None})[0]["content"] == "Double it."
+    assert refusal(conversations.turns, {**row, "id": 7, "output": " "}).startswith("row 7 has no output")
+    assert refusal(conversations.question, {**row, "instruction": ""}).startswith("the row has no instruction")
+
+
+def test_the_column_of_conversations_is_found_by_name_and_by_what_it_holds():
+    for name in conversations.COLUMNS:
+        assert conversations.of_frame(pd.DataFrame({"id": [1], name: [PAIR]})) == name
+    assert conversations.of_frame(pd.DataFrame({"messages": ["hello"]})) == "messages"  # to be refused by `read`
+    assert conversations.of_frame(pd.DataFrame({"instruction": ["a"], "output": ["b"]})) is None
+    pairs = {"instruction": ["a"], "output": ["b"]}
+    assert conversations.of_frame(pd.DataFrame({**pairs, "messages": [3]})) is None  # a number of messages
+    assert conversations.of_frame(pd.DataFrame({**pairs, "messages": [PAIR]})) == "messages"
+    assert conversations.of_frame(pd.DataFrame({"messages": [None], "conversations": [PAIR]})) == "conversations"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("system", "Be brief.", "a system text in the column 'system', which is not read; write it as the first turn"),
+        ("tools", "[{}]", "tools in the column 'tools', which is not read"),
+        ("images", ["a.png"], "pictures in the column 'images', which is not read"),
+    ],
+)
+def test_a_column_that_the_model_would_have_read_is_not_left_out_in_silence(name, value, reason):
+    frame = pd.DataFrame({"messages": [PAIR, PAIR], name: [None, value]})
+    assert f"own.jsonl, row 2: it has {reason}" in refusal(conversations.require_alone, frame, "own.jsonl")
+    conversations.require_alone(frame.assign(**{name: ""}), "own.jsonl")
+
+
+def test_turns_survive_datasets_and_pandas():
+    rows = Dataset.from_list([{"messages": WHOLE}, {"messages": PAIR}])
+    assert [conversations.turns(row) for row in rows] == [WHOLE, PAIR]
+    assert [conversations.turns(row) for row in rows.to_pandas().to_dict("records")] == [WHOLE, PAIR]
+
+
+def test_different_conversations_are_written_differently():
+    texts = {conversations.written(turns) for turns in (WHOLE, WHOLE[1:], PAIR, [SYSTEM, *PAIR])}
+    assert len(texts) == 4

@@ -121,15 +121,19 @@ def test_a_test_row_of_the_few_shot_prompts_is_in_none_of_them_and_chooses_none(
     judges = set(splits.open_test("x")["id"])
     assert len(splits.validation) == shots.VALIDATION_ROWS[task]
     assert not judges & {*splits.validation["id"], *splits.train["id"]}
-    for _, k, draw in shots.ways():
+    for _, k, draw in shots.ways(task):
         assert len(few_shot.draw(splits.train, k, draw)) == k
     assert set(shots.TEMPLATES) == set(prompts.TEMPLATES)
 
 
 def test_all_few_shot_prompts_are_tried_and_the_shortest_of_the_best_is_chosen(benchmark):
     shots = benchmark("few_shot")
-    assert shots.ways()[:5] == [("alpaca", 0, 0), *(("alpaca", 1, draw) for draw in (0, 1, 2)), ("alpaca", 3, 0)]
-    assert len(shots.ways()) == len(set(shots.ways())) == 2 * (1 + 3 * 3)
+    assert shots.ways("clinical_notes")[:5] == [
+        ("alpaca", 0, 0),
+        *(("alpaca", 1, draw) for draw in (0, 1, 2)),
+        ("alpaca", 3, 0),
+    ]
+    assert len(shots.ways("clinical_notes")) == len(set(shots.ways("clinical_notes"))) == 2 * (1 + 3 * 3)
 
     def line(k, draw, score, template="alpaca"):
         return {"template": template, "examples": k, "draw": draw, "score": score}
@@ -158,11 +162,15 @@ def test_the_few_shot_benchmark_measures_prompts_training_and_where_they_break_e
     small = {"model": "tiny-llama", "rows": 12, "test_rows": 6, "max_new_tokens": 4, "epochs": 1, "max_length": 256}
     resolve = profiles.resolve
     monkeypatch.setattr(profiles, "resolve", lambda *given: resolve(*given[:2], {**given[2], **small}))
-    for name, value in {"EXAMPLES": (0, 2), "DRAWS": (0, 1), "VALIDATION_ROWS": {"clinical_notes": 6}}.items():
+    for name, value in {
+        "EXAMPLES": {"clinical_notes": (0, 2)},
+        "DRAWS": {"clinical_notes": (0, 1)},
+        "VALIDATION_ROWS": {"clinical_notes": 6},
+    }.items():
         monkeypatch.setattr(shots, name, value)
     found = shots._run("clinical_notes")
     tried = [(line["template"], line["examples"], line["draw"]) for line in found["choosing"]]
-    assert tried == [*shots.ways(), ("tuned", 0, 0)]
+    assert tried == [*shots.ways("clinical_notes"), ("tuned", 0, 0)]
     assert [line["template"] for line in found["tests"]] == ["alpaca", "chat", "tuned"]
     chosen, (alpaca, chat) = found["tests"][0], found["comparisons"]
     assert chosen["rows"] == 6

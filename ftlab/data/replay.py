@@ -143,7 +143,7 @@ def mix(
     `seed`, each once before any comes again, and none more than MOST_TIMES times: then the share is smaller, and the
     `Mix` says so.
 
-    The share counts rows, and the loss counts tokens: a row whose answer is one word has two, and a piece has sixty.
+    The share counts rows, and the loss counts tokens: an answer of one word has two, and a piece about fifty.
     So a small share is already most of the loss (`Mix.token_share`). Train with batches drawn at random
     (`train_sampling_strategy="random"`): rows grouped by length would put the pieces into batches of their own.
 

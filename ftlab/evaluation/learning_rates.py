@@ -33,7 +33,8 @@ def compare(tried: Mapping[float, pd.DataFrame | None], *, seed: int = 0) -> pd.
     Raises:
         TrainingFailed: no rate is left.
     """
-    losses = {rate: calibration.log_losses(rows) for rate, rows in sorted(tried.items()) if rows is not None}
+    answers = {rate: rows for rate, rows in sorted(tried.items()) if rows is not None}
+    losses = {rate: calibration.log_losses(rows) for rate, rows in answers.items()}
     losses = {rate: each for rate, each in losses.items() if np.isfinite(each).all()}
     if not losses:
         rates = ", ".join(f"{rate:g}" for rate in sorted(tried))
@@ -46,7 +47,7 @@ def compare(tried: Mapping[float, pd.DataFrame | None], *, seed: int = 0) -> pd.
         else:
             scores = {
                 "loss": mean_interval(losses[rate], seed=seed),
-                "macro F1": comparison.scores(tried[rate], seed=seed)["f1_macro"],
+                "macro F1": comparison.scores(answers[rate], seed=seed)["f1_macro"],
                 "gap": mean_interval(losses[rate] - losses[best], seed=seed),
             }
         lines[rate] = {
@@ -59,7 +60,7 @@ def compare(tried: Mapping[float, pd.DataFrame | None], *, seed: int = 0) -> pd.
 
 def choice(table: pd.DataFrame) -> float:
     """Return the rate with the lowest loss in a table of `compare`; of equal ones, the lowest rate."""
-    return float(table["loss"].idxmin())
+    return float(table.index[int(np.nanargmin(table["loss"]))])
 
 
 def verdict(table: pd.DataFrame, planned: float, guess: float) -> str:
@@ -74,8 +75,8 @@ def verdict(table: pd.DataFrame, planned: float, guess: float) -> str:
     Args:
         table: with the planned rate among its lines.
         planned: the rate of the budget.
-        guess: the loss of a model that gives each label the same probability. If no loss is clearly lower, the verdict is that
-            none was found.
+        guess: the loss of a model that gives each label the same probability. If no rate is clearly below it, none is
+            preferred.
     """
     best = choice(table)
     if not table["loss high"].min() < guess:
@@ -87,9 +88,10 @@ def verdict(table: pd.DataFrame, planned: float, guess: float) -> str:
     if best == planned:
         return f"The planned rate, {planned:g}, has the lowest loss, {_against(others)}: keep it."
     again = f"run the lesson again with learning_rate {best:g}"
-    if np.isnan(table.loc[planned, "loss"]):
+    plan = table.loc[[planned]].iloc[0]
+    if np.isnan(plan["loss"]):
         return f"Training diverged at the planned rate, {planned:g}, and {best:g} has the lowest loss: {again}."
-    if not table.loc[planned, "gap low"] > 0:
+    if not plan["gap low"] > 0:
         return (
             f"{best:g} has the lowest loss, but not clearly lower than the planned rate, {planned:g}: keep the planned "
             "rate, or compare them on more rows."

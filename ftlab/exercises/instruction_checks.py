@@ -13,6 +13,8 @@ import pandas as pd
 
 from ftlab.adapters import base_record, lora
 from ftlab.data import duplicates, prompts, tasks
+from ftlab.data.audit.cut_off import cut_off
+from ftlab.data.audit.refusals import refusal
 from ftlab.data.words import normalise
 from ftlab.errors import AssetError, BadInput
 from ftlab.exercises import rewording, saved_models
@@ -35,12 +37,22 @@ ROWS, PROMPTS = "rows.jsonl", "prompts.jsonl"
 
 
 def filled(work: HandedIn) -> Answer:
-    """Check that each row has an instruction and an output. `work` is what was handed in."""
+    """Check that each row has an instruction and an output, and no refusal for one. `work` is what was handed in."""
     rows = work.instructions(ROWS)
     for column in ("instruction", "output"):
         if len(empty := rows[rows[column].str.strip() == ""]):
             return fix(f"an {column} in each row", f"{len(empty)} rows without one: {some(empty['id'])}", ROWS)
+    if doubts := _as_a_model_writes(rows):
+        return warn("outputs that answer, and that end", doubts, ROWS)
     return passed(f"{len(rows)} rows with instruction and output", ROWS)
+
+
+def _as_a_model_writes(rows: pd.DataFrame) -> str:
+    """Return which outputs refuse or end in the middle, as those of a model may, or ""."""
+    refused = [refusal(output, asked) != "" for asked, output in zip(rows["instruction"], rows["output"], strict=True)]
+    cut = [why != "" for why in cut_off(rows["output"].tolist())]
+    named = ((refused, "refuse or speak of themselves as a model"), (cut, "seem to end in the middle"))
+    return "; ".join(f"{sum(them)} {what}: {some(rows['id'][them])}" for them, what in named if any(them))
 
 
 def enough(work: HandedIn) -> Answer:

@@ -17,6 +17,7 @@ from ftlab.data import sources
 from ftlab.errors import BadInput
 from ftlab.freezing import features, plans
 from ftlab.inference import Classifier
+from ftlab.memory import footprint
 from ftlab.models import batches, loading
 from ftlab.training import classification
 from ftlab.training.classification import class_weights, require_batches, weighted_cross_entropy
@@ -167,6 +168,24 @@ def fine_tuned(model, folder, **options):
     settings = {"max_length": 48, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "least_steps": 1}
     exact = {"precision": {"fp16": False, "bf16": False}}
     return classification.fine_tune(rows, folder, model=model, **{**settings, **exact, **options})
+
+
+def test_fine_tune_weighs_the_classes_as_it_is_asked_to(tmp_path):
+    def shares(**options):
+        trainer = fine_tuned("tiny-distilbert", tmp_path, learning_rate=1e-2, **options)
+        texts = trainer.processing_class(["a film", "so it goes"])
+        return batches.run(trainer.model, trainer.processing_class, texts, batches.softmax)
+
+    first, second = shares(class_weights=[1.9, 0.1]), shares(class_weights=[0.1, 1.9])
+    assert (first[:, 0] > second[:, 0] + 0.1).all()
+    np.testing.assert_allclose(shares(class_weights=[1.0, 1.0]), shares(), atol=1e-5)
+
+
+def test_fine_tune_refuses_a_step_that_does_not_fit_if_it_is_asked_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(footprint, "free_memory", lambda device: 1000)
+    with pytest.raises(BadInput, match=r"training 8 rows of \d+ tokens at a time needs about .* GB"):
+        fine_tuned("tiny-distilbert", tmp_path, guard_memory=True)
+    fine_tuned("tiny-distilbert", tmp_path)
 
 
 def left_padded_gpt2(folder):

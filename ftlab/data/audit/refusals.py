@@ -61,7 +61,8 @@ _REFUSING = (
     rf"(?:{_MATTER}\b|(?:this|that)(?=[.,;!]|$))",
     rf"\bI ?{_NOT} (?:browse|access|see|view|open|watch|listen to|process) (?:the |your |any |external )?{_MEDIA}\b"
     r"(?=[^.]*\b(?:but|describe|directly|text)\b)",
-    rf"\bI (?:(?:must|have to) (?:respectfully )?(?:decline|refuse)(?=[.,;!]| {_THIS} request| to answer)|decline to answer)",
+    rf"\bI (?:(?:must|have to) (?:respectfully )?(?:decline|refuse)"
+    rf"(?=[.,;!]| {_THIS} request| to answer)|decline to answer)",
     r"\b(?:goes against|violates?|against) (?:my|our|the|\w+'s) (?:programming|(?:ethical |safety )?guidelines|"
     r"(?:content|safety|use|usage) polic(?:y|ies))",
     rf"\bI ?{_NOT} (?:discuss|talk about|comment on|speculate (?:on|about)) (?:this|that|these|those)\b",

@@ -120,7 +120,7 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "reckless_epochs": Parameter(float, "passes over the training rows at that rate", above=0, high=1000),
     "template": Parameter(str, f"one of {', '.join(prompts.TEMPLATES)}"),
-    "examples": Parameter(int, "worked examples in a few-shot prompt", low=1, high=1000),
+    "examples": Parameter(int, "worked examples in a few-shot prompt", low=0, high=1000),
     "replay": Parameter(float, "the share of general text in the rows of a training", above=0, high=0.9),
     "replay_text": Parameter(str, "the path of a text with blank lines between passages; empty: the course's"),
     "rank": Parameter(int, "the rank of LoRA's two matrices", low=1),

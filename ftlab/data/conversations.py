@@ -144,6 +144,11 @@ def written(said: Sequence[Turn]) -> str:
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in said)
 
 
+def said_by(said: Sequence[Turn], role: str) -> str:
+    """Return what one `role` says in a conversation, with a blank line between two turns."""
+    return "\n\n".join(turn["content"] for turn in said if turn["role"] == role)
+
+
 def _turns(value: Any) -> list[Turn]:
     return [{"role": _role(turn), "content": _content(turn) or ""} for turn in _as_list(value) or []]
 

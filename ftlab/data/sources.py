@@ -202,8 +202,8 @@ def read_conversations(file: str, column: str = "") -> pd.DataFrame:
     ]
     rows = pd.DataFrame(
         {
-            "prompt": [_said(turns, "user") for turns in messages],
-            "completion": [_said(turns, "assistant") for turns in messages],
+            "prompt": [turns and conversations.said_by(turns, "user") for turns in messages],
+            "completion": [turns and conversations.said_by(turns, "assistant") for turns in messages],
             "messages": messages,
             "problem": problems,
         },
@@ -219,11 +219,6 @@ def has_conversations(file: str) -> str:
         return conversations.of_frame(read_table(_own_file(file), [])) or ""
     except BadInput:
         return ""
-
-
-def _said(turns: Sequence[conversations.Turn] | None, role: str) -> str | None:
-    """The turns of one role, with a blank line between two; None if there are no turns."""
-    return "\n\n".join(turn["content"] for turn in turns if turn["role"] == role) if turns else None
 
 
 def _own_file(file: str) -> Path:

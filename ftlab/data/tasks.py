@@ -127,11 +127,17 @@ def part(task: str, most: int = 0) -> pd.DataFrame:
 def as_pairs(rows: Dataset) -> pd.DataFrame:
     """Return `rows` as `audit_instructions` takes them: columns id, instruction, input, prompt and completion.
 
-    Conversations have the column messages too, and their prompt is all that was said before the last answer.
+    Conversations have the columns of `sources.read_conversations`: id, prompt, completion, messages and problem.
     """
+    if MESSAGES in rows.column_names:
+        said = list(rows[MESSAGES])
+        pairs = pd.DataFrame({"id": list(rows["id"]), "problem": ""}, dtype=object)
+        pairs["prompt"], pairs["completion"] = (
+            [conversations.said_by(turns, role) for turns in said] for role in ("user", "assistant")
+        )
+        return pairs.assign(messages=pd.Series(said, dtype=object))
     frame = rows.to_pandas()
-    named = ["id", "instruction", "input", *([MESSAGES] if MESSAGES in frame else [])]
-    return frame[named].assign(prompt=_asked(frame).str.strip(), completion=frame["output"])
+    return frame[["id", "instruction", "input"]].assign(prompt=_asked(frame).str.strip(), completion=frame["output"])
 
 
 def _asked(table: pd.DataFrame) -> pd.Series:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from ftlab.data import duplicates, sources, stratified, tasks
+from ftlab.data.audit import audit_instructions
 from ftlab.data.words import normalise
 from ftlab.errors import BadInput
 
@@ -478,7 +479,11 @@ def test_a_file_of_conversations_is_a_task(tmp_path, form, suffix):
     ]  # fmt: skip
     pairs = tasks.as_pairs(splits.train)
     assert pairs["prompt"].is_unique
-    assert pairs["prompt"][0].startswith("system: Be brief.\nuser: Tell me of the number ")
+    assert pairs["prompt"][0].startswith("Tell me of the number ")  # the system turn, which all rows share, is left out
+    assert pairs["prompt"][0].endswith("\n\nIs it even?")
+    report = audit_instructions(pairs)
+    assert report.rows == len(splits.train)
+    assert "broken_conversation" not in report
 
 
 def test_equal_conversations_are_kept_once_and_near_copies_stay_together(jsonl):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ftlab.course import profiles
-from ftlab.data import conversations, few_shot, prompts, sources, tasks
+from ftlab.data import chat, conversations, few_shot, prompts, sources, tasks
 from ftlab.data.chat import Chat
 from ftlab.errors import BadInput
 from ftlab.models import loading
@@ -36,16 +36,17 @@ def fitted(budget: profiles.Budget, *, rows: bool = True) -> profiles.Budget:
     makes rows longer. max_new_tokens grows with the answers. template becomes chat where rows have several questions or
     a system turn. examples shrinks to those that the model has positions for. frozen_layers shrinks to two thirds of a
     model with fewer layers. The sizes of the splits grow if a file of your own, or a data set of the hub, has more
-    classes than they hold. For a task of the course, `left_out` names the rows that are still too long. The model is
-    fetched if it is not in the cache, and so is a data set of the hub.
+    classes than they hold. For a task of the course, `left_out` names the rows that are still too long, up to half of
+    them. The model is fetched if it is not in the cache, and so is a data set of the hub.
 
     Args:
         budget: as `profiles.resolve` returns it.
         rows: whether to read the rows; without them only the model is considered.
 
     Raises:
-        BadInput: as `profiles.require_fitting`; rows of your own file are too long, or are conversations that the
-            template cannot have (the message names them); the model has no chat template; or examples do not fit.
+        BadInput: as `profiles.require_fitting`; rows of your own file, or most rows of a task of the course, are too
+            long; rows are conversations that the template cannot have (the message names them); the model has no chat
+            template; or examples do not fit.
     """
     budget = _within_depth(_within_positions(budget))
     profiles.require_fitting(budget)
@@ -129,6 +130,8 @@ def _holding_its_rows(budget: profiles.Budget) -> profiles.Budget:
     tokenizer.model_max_length = sys.maxsize  # or it warns of a long row, which is here to be counted
     tokenizer.name_or_path = budget.model  # the name in messages
     budget = _in_a_format_of_its_rows(budget, table, has_chat=bool(tokenizer.chat_template))
+    if budget.settings.get("template") == "chat" and tokenizer.chat_template and tasks.MESSAGES in table:
+        _require_turns_of_its_rows(budget, table, tokenizer)
     template = prompts.named(budget.settings.get("template", "alpaca"), tokenizer)
     lengths = _Lengths.of(table, tokenizer, template)
     most = loading.max_positions(budget.model)
@@ -140,7 +143,7 @@ def _holding_its_rows(budget: profiles.Budget) -> profiles.Budget:
         asked = _rounded(int(lengths.after.max()))
         budget = _with(budget, max_new_tokens=min(asked, MOST_NEW, max(1, most // 2)))
     cut, deaf = lengths.least > budget.max_length, lengths.before + budget.max_new_tokens > most
-    if budget.task in tasks.TASKS:
+    if budget.task in tasks.TASKS and 2 * int((cut | deaf).sum()) <= len(table):
         budget = replace(budget, left_out=tuple(table["id"][cut | deaf]))
     else:
         _require_room(budget, lengths, table["id"].to_numpy(), cut, deaf)
@@ -152,9 +155,10 @@ def _require_room(
 ) -> None:
     """Raise BadInput if max_length would `cut` answers, or if the model has no positions for some (`deaf`)."""
     most = loading.max_positions(budget.model)
+    leave = "take another task" if budget.task in tasks.TASKS else "leave them out"
     if cut.any():
-        advice = f"set max_length to {lengths.needed}, or leave them out" if lengths.needed <= most else (
-            f"{budget.model} has positions for {most}, so shorten them, or leave them out"
+        advice = f"set max_length to {lengths.needed}, or {leave}" if lengths.needed <= most else (
+            f"{budget.model} has positions for {most}, so shorten them, or {leave}"
         )  # fmt: skip
         longest = f"{lengths.after.max()} tokens with EOS"
         if isinstance(lengths.template, Chat):
@@ -167,7 +171,7 @@ def _require_room(
         raise BadInput(
             f"the {most} positions of {budget.model} have no room for an answer of max_new_tokens "
             f"{budget.max_new_tokens} after the prompts of {_counted(ids, deaf)} of {budget.task} "
-            f"({_named(ids, deaf)}); shorten them, or leave them out"
+            f"({_named(ids, deaf)}); shorten them, or {leave}"
         )
 
 
@@ -191,6 +195,27 @@ def _in_a_format_of_its_rows(budget: profiles.Budget, table: pd.DataFrame, *, ha
         f"{rows}, which need a chat format, and the tokenizer of {budget.model} has no chat template; take a model "
         "that was trained to chat (smollm2), or rows of one question and one answer"
     )
+
+
+def _require_turns_of_its_rows(budget: profiles.Budget, table: pd.DataFrame, tokenizer: Any) -> None:
+    """Raise BadInput, which counts the rows, if the chat template of the model cannot have some of their turns."""
+    asked = [conversations.question({tasks.MESSAGES: said}) for said in table[tasks.MESSAGES]]
+    system = np.array([turns[0]["role"] == "system" for turns in asked])
+    several = np.array([sum(turn["role"] == "user" for turn in turns) > 1 for turns in asked])
+    if not (system | several).any():
+        return
+    ids, other = table["id"].to_numpy(), f"{chat.KNOWN}, or rows of one question and one answer"
+    template = chat.for_rows(tokenizer, otherwise=other)
+    for rows, what, fit, problem, change in (
+        (system, "a system turn", template.takes_system, chat.NO_SYSTEM, "take these turns out"),
+        (several, "several questions", template.takes_several, chat.NO_SEVERAL, "keep the last one of each"),
+    ):
+        if rows.any() and not fit:
+            reason = problem.replace("the model's chat template", f"the chat template of {budget.model}")
+            raise BadInput(
+                f"{_counted(ids, rows)} of {budget.task} ({_named(ids, rows)}) have {what}, and {reason}; {change}, or "
+                f"{chat.KNOWN}"
+            )
 
 
 def _with_examples_that_fit(

@@ -8,10 +8,11 @@ headings come with no tokenizer; here they are a chat template, in Jinja.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftlab.data import chat, prompts
+from ftlab.data import chat, conversations, prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 
 # Between the generation markers are an answer and its EOS: what a training on this template supervises. BEGIN is what
 # the tokenizer puts before a text; `apply_chat_template` does not add it. The hyphens remove the line breaks.
-_HEADINGS = """\
-{#- The Alpaca headings: the format in which ftlab trained this model. -#}
+_HEADINGS = f"{chat.ALPACA_MARK}\n" + """\
 {%- for message in messages -%}
   {%- if message['content'] is not string -%}
     {{- raise_exception('turn ' ~ loop.index ~ ' is no text; give each turn a text') -}}
@@ -42,14 +42,18 @@ _HEADINGS = """\
   {{- '\\n\\n### Response:\\n' -}}
 {%- endif -%}
 """
-_MARK = _HEADINGS.splitlines()[0]
-_PROBES = ("Name it.", "  Two spaces, and a line\n\n", "1")
+_PROBES = (
+    {"instruction": "Name it."}, {"instruction": "  Two spaces, and a line\n\n"}, {"instruction": "1"},
+    {"instruction": "Name it.", "input": " A lamp.\n"},
+)  # fmt: skip
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase, template: Format) -> PreTrainedTokenizerBase:
     """Return a copy of `tokenizer` whose chat template is the trained one, to save with the model.
 
-    Its `apply_chat_template` gives a question the ids that `prompts.question_ids` gives it, BOS included.
+    Its `apply_chat_template` gives a question the ids that `prompts.question_ids` gives it, BOS included. An input
+    stands in the question after `chat.ALPACA_INPUT`. One thing may differ: a special token in a question stays text,
+    but transformers cuts the text before it, so that in some tokenizers a space there is a token of its own.
 
     Args:
         tokenizer: of the model.
@@ -80,7 +84,7 @@ def trained_format(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Format:
 
 def is_alpaca(templates: chat.Templates | None) -> bool:
     """Return whether `templates` are the Alpaca headings, as `with_template` writes them."""
-    return isinstance(templates, str) and templates.startswith(_MARK)
+    return isinstance(templates, str) and templates.startswith(chat.ALPACA_MARK)
 
 
 def _beginning(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -93,13 +97,15 @@ def _beginning(tokenizer: PreTrainedTokenizerBase) -> str:
     return repr("".join(tokenizer.convert_ids_to_tokens(before)))
 
 
-def _gives_the_same(text: str, tokenizer: PreTrainedTokenizerBase, template: prompts.Template, question: str) -> bool:
-    """Whether the chat template `text` gives a question the ids of `template`."""
+def _gives_the_same(
+    text: str, tokenizer: PreTrainedTokenizerBase, template: prompts.Template, row: Mapping[str, str]
+) -> bool:
+    """Whether the chat template `text` gives the question of `row` the ids of `template`."""
     ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}],
+        conversations.question(row, before_input=chat.ALPACA_INPUT),
         chat_template=text,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=False,
     )
-    return list(ids) == prompts.question_ids({"instruction": question}, tokenizer, template=template)
+    return list(ids) == prompts.question_ids(row, tokenizer, template=template)

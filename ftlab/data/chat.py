@@ -6,6 +6,7 @@ turn stays text. Source: *Chat templates* in the documentation of transformers.
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,17 @@ Templates = str | Mapping[str, str]  # one, or several by name
 IGNORED = -100  # the label that PyTorch's cross-entropy ignores
 MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")  # a template's mark of what the assistant writes
 THINKING = "enable_thinking"  # the switch of the templates of Qwen3 and others
+# The headings of the course as a template (`alpaca_chat`) begin with this comment, and have a heading before an input.
+ALPACA_MARK = "{#- The Alpaca headings: the format in which ftlab trained this model. -#}"
+ALPACA_INPUT, BLANK_LINE = "\n\n### Input:\n", "\n\n"
+TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")  # some templates write the date, as Llama 3.2's
+DAY = datetime.date(2024, 7, 26)  # the date that Llama's templates write where there is no clock
+NO_SYSTEM = "the model's chat template has no place for one"
+NO_SEVERAL = (
+    "the model's chat template writes earlier answers differently from the last one, so it can learn rows of one "
+    "question only"
+)
+KNOWN = "take a model such as Qwen2.5 or SmolLM2"  # whose templates have system turns and several questions
 DEFAULT = "default"  # of several templates, the one that is used
 ALONE, CONFIG = "chat_template.jinja", "tokenizer_config.json"  # the files of a folder that may contain it
 
@@ -33,8 +45,8 @@ class Chat:
     """The chat template of a model as a format: of a prompt, which becomes the only turn of the user, and of rows.
 
     `templates` are the tokenizer's own unless others are given; `system` is the text of the system turn of prompts, and
-    of rows that have none. Raises BadInput if there is no template, if none of several is the default, or if it leaves
-    out the user's or system text.
+    of rows that have none. `otherwise` is what to do if the template does not serve, for messages. Raises BadInput if
+    there is no template, if none of several is the default, or if it leaves out the user's or system text.
     """
 
     def __init__(
@@ -43,16 +55,18 @@ class Chat:
         *,
         templates: Templates | None = None,
         system: str | None = None,
+        otherwise: str = "leave chat out",
     ) -> None:
         self.tokenizer = tokenizer
-        self.template = _one_of(templates or tokenizer.chat_template)
+        self.otherwise = otherwise
+        self.template = _one_of(templates or tokenizer.chat_template, otherwise)
         self.system = system
         if system is not None and not system.strip():
             raise BadInput("the system text is blank; say something in it, or leave it out")
         if self._written("one") == self._written("two"):
             raise BadInput(
                 "the model's chat template leaves out what the user says (it may expect pictures, or parts of a text); "
-                "leave chat out"
+                f"{otherwise}"
             )
         if system is not None:
             self._require_heard()
@@ -88,19 +102,41 @@ class Chat:
         except BadInput:
             return []
 
+    def turns(self, row: Mapping[str, Any]) -> list[Turn]:
+        """Return the turns of `row` as `conversations.turns`; an input has a heading in the format of the course."""
+        return conversations.turns(row, before_input=self._before_input)
+
+    def question(self, row: Mapping[str, Any]) -> list[Turn]:
+        """Return the turns of `row` before its last answer, as `turns` does."""
+        return conversations.question(row, before_input=self._before_input)
+
     def question_ids(self, row: Mapping[str, Any]) -> list[int]:
         """Return the ids from which generation starts: the turns of `row` before its last answer.
 
         `row` has `messages`, or instruction and input. Raises BadInput, which names the row.
         """
-        return self.turn_ids(conversations.question(row), where=fields.named(row))
+        return self.turn_ids(self.question(row), where=fields.named(row))
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template has a place for a system turn."""
+        try:
+            self._require_heard()
+        except BadInput:
+            return False
+        return True
+
+    @cached_property
+    def takes_several(self) -> bool:
+        """Whether rows of several questions can be learned in the template (`chat_answers.takes_several`)."""
+        return chat_answers.takes_several(self, self._end)
 
     def pieces(self, row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         """Return the ids of the prompt of `row` before its last answer, and those of that answer with its end token.
 
         Raises BadInput as `encode_row`, but for the length.
         """
-        ids, found = self._learned(row, conversations.turns(row))
+        ids, found = self._learned(row, self.turns(row))
         start, stop = found[-1]
         return ids[:start], ids[start:stop]
 
@@ -121,7 +157,7 @@ class Chat:
             BadInput: the row is no conversation, its last exchange does not fit, the template refuses or changes a
                 turn, or generation would be given other tokens than training (`chat_answers.spans`).
         """
-        said = conversations.turns(row)
+        said = self.turns(row)
         ids, found = self._learned(row, said)
         whole = found[-1][1]
         while found[-1][1] > max_length:
@@ -147,7 +183,7 @@ class Chat:
 
         Raises BadInput as `pieces`.
         """
-        said = conversations.turns(row)
+        said = self.turns(row)
         while len(shorter := _without_oldest(said)) < len(said):
             said = shorter
         return self._learned(row, said)[1][-1][1]
@@ -171,6 +207,10 @@ class Chat:
         options = {"return_dict": True, "return_assistant_tokens_mask": True}
         return list(self._apply(said, False, tokenize=True, **options)["assistant_masks"])
 
+    @property
+    def _before_input(self) -> str:
+        return ALPACA_INPUT if self.template.startswith(ALPACA_MARK) else BLANK_LINE
+
     @cached_property
     def _end(self) -> str:
         return chat_answers.end_of_turn(self)
@@ -179,8 +219,10 @@ class Chat:
         end = self._end  # a fault of the template is no fault of the row
         with _at(fields.named(row)):
             told = self._told(said)
-            if told[0]["role"] == "system":
-                self._require_heard()
+            if told[0]["role"] == "system" and not self.takes_system:
+                raise BadInput(f"it has a system turn, and {NO_SYSTEM}; take that turn out, or {KNOWN}")
+            if sum(turn["role"] == "assistant" for turn in told) > 1 and not self.takes_several:
+                raise BadInput(f"it has several questions, and {NO_SEVERAL}; keep its last one, or {KNOWN}")
             return chat_answers.spans(self, told, end)
 
     def _told(self, said: Sequence[Turn]) -> list[Turn]:
@@ -214,24 +256,29 @@ class Chat:
             told = said[0]["role"] == "system"
             raise BadInput(
                 f"the model's chat template fails ({reason}); {'leave the system text out, or ' if told else ''}"
-                "leave chat out"
+                f"{self.otherwise}"
             ) from problem
 
 
-def for_rows(tokenizer: PreTrainedTokenizerBase) -> Chat:
+def for_rows(tokenizer: PreTrainedTokenizerBase, *, otherwise: str = "leave chat out") -> Chat:
     """Return the chat format of `tokenizer` in which rows are learned and asked.
 
     The templates of models that think write an empty thought before each answer. If thinking can be switched off in the
-    template, it is: rows have no thoughts, and the answer then follows the prompt. Raises BadInput if the template
-    cannot be trained on.
+    template, it is: rows have no thoughts, and the answer then follows the prompt. If the template writes today's date
+    it writes DAY instead, so that the model is asked tomorrow as it was trained. `otherwise` is as for `Chat`. Raises
+    BadInput if the template cannot be trained on.
     """
-    chat = Chat(tokenizer)
+    chat = Chat(tokenizer, otherwise=otherwise)
+    if TODAY.search(chat.template):
+        text = TODAY.sub(lambda found: repr(DAY.strftime(found[2])), chat.template)
+        chat = Chat(tokenizer, templates=text, otherwise=otherwise)
     try:
         chat.ends  # noqa: B018
     except BadInput:
         if THINKING not in chat.template:
             raise
-        chat = Chat(tokenizer, templates=f"{{%- set {THINKING} = false %}}{chat.template}")
+        text = f"{{%- set {THINKING} = false %}}{chat.template}"
+        chat = Chat(tokenizer, templates=text, otherwise=otherwise)
         chat.ends  # noqa: B018
     return chat
 
@@ -255,15 +302,15 @@ def of_folder(folder: Path) -> Templates | None:
         ) from problem
 
 
-def _one_of(templates: Any) -> str:
+def _one_of(templates: Any, otherwise: str) -> str:
     if isinstance(templates, Mapping) and templates and DEFAULT not in templates:
         raise BadInput(
             f"the model brings {len(templates)} chat templates ({', '.join(map(str, templates))}), and none is called "
-            f"{DEFAULT!r}; set the tokenizer's chat_template to the one that you mean, or leave chat out"
+            f"{DEFAULT!r}; set the tokenizer's chat_template to the one that you mean, or {otherwise}"
         )
     template: Any = templates[DEFAULT] if isinstance(templates, Mapping) and templates else templates
     if template and not isinstance(template, str):
-        raise BadInput(f"the model's chat template is a {type(template).__name__}; expected a text, or leave chat out")
+        raise BadInput(f"the model's chat template is a {type(template).__name__}; expected a text, or {otherwise}")
     if not template or not template.strip():
         raise BadInput(
             "the model brings no chat template, so its chat format is unknown; leave chat out, or ask in the "

@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 
 PROBE: list[Turn] = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
 NO_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # what a part of a character is decoded to
-OTHERWISE = "choose another template, or leave chat out"
-ROW = "leave the row out, or choose another template"
+TWICE: list[Turn] = [*PROBE, {"role": "user", "content": "three"}, {"role": "assistant", "content": "four"}]
+ROW = "leave the row out"
 
 
 class Renderer(Protocol):
-    """A chat format: `text` and `ids` of turns, with the generation prompt if `asked`; `marks` of the template."""
+    """A chat format: `text` and `ids` of turns, with the generation prompt if `asked`; `marks` of the template.
+
+    `otherwise` is what to do if the template does not serve.
+    """
 
     tokenizer: PreTrainedTokenizerBase
+    otherwise: str
 
     def text(self, said: Sequence[Turn], *, asked: bool = False) -> str:
         """Return the turns as the template writes them."""
@@ -53,8 +57,23 @@ def end_of_turn(chat: Renderer) -> str:
     tokens = [token for token in chat.tokenizer.added_tokens_encoder if rest.startswith(token)]
     if not tokens:
         what = f"{quoted(rest[:20])}, which is no token of its tokenizer" if rest else "nothing"
-        raise BadInput(f"the model's chat template ends an answer with {what}, so it cannot teach to stop; {OTHERWISE}")
+        raise BadInput(
+            f"the model's chat template ends an answer with {what}, so it cannot teach to stop; {chat.otherwise}"
+        )
     return max(tokens, key=len)
+
+
+def takes_several(chat: Renderer, end: str) -> bool:
+    """Return whether a conversation of several answers, each ended by `end`, can be learned in the format `chat`.
+
+    Some templates of models that think write an earlier answer without the empty thought that stands before the last
+    one. Then the prompt of the earlier answer is not what generation would be given.
+    """
+    try:
+        spans(chat, TWICE, end)
+    except BadInput:
+        return False
+    return True
 
 
 def spans(chat: Renderer, said: Sequence[Turn], end: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -92,7 +111,7 @@ def spans(chat: Renderer, said: Sequence[Turn], end: str) -> tuple[list[int], li
 def _after_answer(chat: Renderer, said: Sequence[Turn], place: int, text: str) -> str:
     """What the template writes after the answer at `place` of the turns that it writes as `text`."""
     asked = chat.text(said[:place], asked=True)
-    where, advice = ("", OTHERWISE) if said is PROBE else (f"turn {place + 1}: ", ROW)
+    where, advice = ("", chat.otherwise) if said is PROBE else (f"turn {place + 1}: ", ROW)
     if not text.startswith(asked):
         raise BadInput(
             f"{where}the prompt that the model's chat template writes for generation is not what it writes before an "
@@ -129,7 +148,7 @@ def _require_all_said(said: Sequence[Turn], text: str) -> None:
         if found < 0:
             raise BadInput(
                 f"turn {number} ({turn['role']}): the model's chat template leaves its text out, or changes it; "
-                "take the turn out, or leave chat out"
+                "take the turn out, or leave the row out"
             )
         if turn["role"] != "system":
             place = found + len(words)
@@ -149,5 +168,5 @@ def _require_marks(chat: Renderer, said: Sequence[Turn], ids: Sequence[int], fou
         if left := chat.tokenizer.decode(unmarked).strip().strip(NO_CHARACTER):
             raise BadInput(
                 f"answer {number}: the {{% generation %}} marks of the model's chat template leave {quoted(left[:30])} "
-                f"out of it; {OTHERWISE}"
+                f"out of it; {chat.otherwise}"
             )

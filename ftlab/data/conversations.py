@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -35,13 +36,20 @@ PARTS = {
     "tool_calls": "a call of a tool", "function_call": "a call of a tool", "tool_call_id": "the answer of a tool",
     "reasoning_content": "reasoning", "reasoning": "reasoning", "thinking": "reasoning",
     "images": "pictures", "image": "a picture", "audio": "sound", "videos": "films",
+    "refusal": "a refusal",
 }  # fmt: skip
-WEIGHTS = ("weight", "train", "trainable", "training", "loss")  # 0 or false: the turn is not to be learned
+# 0 or false: the turn is not to be learned.
+INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")  # categories of Unicode; the zero-width space is in Cf
+BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a symbol without ink
+WEIGHTS = ("weight", "train", "trainable", "training", "loss", "loss_weight", "loss_mask")
+MASK = "mask"  # of a turn that is not to be learned, or of one that is: data sets differ
+LEARNED = ("1", "1.0", "true")  # the weights of a turn like any other, as written
 # Columns beside the conversation that change what the model would read.
 BESIDE = {
     "system": "a system text", "system_prompt": "a system text", "tools": "tools", "functions": "tools",
     "images": "pictures", "image": "pictures", "chat_template_kwargs": "options of the chat template",
 }  # fmt: skip
+LABEL = "label"  # false: a bad answer, in data sets of preferences
 CORRECT = "correct the row, or leave it out"
 
 
@@ -64,10 +72,10 @@ def read(values: Iterable[Any], where: str) -> list[list[Turn]]:
         where: the file and column, for messages.
 
     Raises:
-        BadInput: a value is no conversation (`problem_of`); the message has the number of its row, from 1.
+        BadInput: a value is no conversation (`problem_of`); the message has the number of its row, from 0.
     """
     found = []
-    for number, value in enumerate(values, start=1):
+    for number, value in enumerate(values):
         if problem := problem_of(value):
             raise BadInput(f"{where}, row {number}: {problem}")
         found.append(_turns(value))
@@ -76,14 +84,14 @@ def read(values: Iterable[Any], where: str) -> list[list[Turn]]:
 
 def require_alone(frame: pd.DataFrame, where: str) -> None:
     """Raise BadInput, which begins with `where`, for a row of `frame` with a `problem_beside` its conversation."""
-    columns = [name for name in BESIDE if name in frame.columns]
-    for number, row in enumerate(frame[columns].to_dict("records") if columns else [], start=1):
+    columns = [name for name in (*BESIDE, LABEL) if name in frame.columns]
+    for number, row in enumerate(frame[columns].to_dict("records") if columns else []):
         if problem := problem_beside(row):
             raise BadInput(f"{where}, row {number}: {problem}")
 
 
 def problem_beside(row: Mapping[Any, Any]) -> str:
-    """Return which column of `row` would change what the model reads, and is not read, with what to do; or "".
+    """Return which column of `row` would change what the model reads or learns, with what to do; or "".
 
     >>> problem_beside({"messages": [], "system": "Be brief."})
     "it has a system text in the column 'system', which is not read; write it as the first turn of the conversation"
@@ -92,6 +100,11 @@ def problem_beside(row: Mapping[Any, Any]) -> str:
         if not _is_nothing(row.get(name)):
             advice = "write it as the first turn of the conversation" if "system" in name else CORRECT
             return f"it has {kind} in the column {name!r}, which is not read; {advice}"
+    if str(row.get(LABEL)).strip().lower() == "false":
+        return (
+            "it has false in the column 'label', which marks a bad answer, and each answer is learned as a good one; "
+            "leave the row out"
+        )
     return ""
 
 
@@ -115,8 +128,10 @@ def problem_of(value: Any) -> str:
     return _problem_of_order([_role(turn) for turn in turns])
 
 
-def turns(row: Mapping[str, Any]) -> list[Turn]:
-    """Return the turns of a `row`: its messages, or else its instruction with its input, and its output.
+def turns(row: Mapping[str, Any], *, before_input: str = "\n\n") -> list[Turn]:
+    r"""Return the turns of a `row`: its messages, or else its instruction with its input, and its output.
+
+    `before_input` stands between an instruction and its input.
 
     Raises BadInput, which names the row, if it has no conversation and no instruction and output.
     """
@@ -124,15 +139,15 @@ def turns(row: Mapping[str, Any]) -> list[Turn]:
         if problem := problem_of(row["messages"]):
             raise BadInput(f"the conversation of {fields.named(row)}: {problem}")
         return _turns(row["messages"])
-    return [*question(row), {"role": "assistant", "content": fields.required(row, "output")}]
+    return [*question(row, before_input=before_input), {"role": "assistant", "content": fields.required(row, "output")}]
 
 
-def question(row: Mapping[str, Any]) -> list[Turn]:
+def question(row: Mapping[str, Any], *, before_input: str = "\n\n") -> list[Turn]:
     """Return the turns of `row` before its last answer. A row of an instruction needs no output. Raises as `turns`."""
     if not _is_nothing(row.get("messages")):
         return turns(row)[:-1]
     asked, given = fields.required(row, "instruction"), fields.said(row, "input")
-    return [{"role": "user", "content": f"{asked}\n\n{given}" if given.strip() else asked}]
+    return [{"role": "user", "content": f"{asked}{before_input}{given}" if given.strip() else asked}]
 
 
 def written(said: Sequence[Turn]) -> str:
@@ -212,8 +227,9 @@ def _problem_of_turn(turn: Any) -> str:
     for key, kind in PARTS.items():
         if not _is_nothing(turn.get(key)):
             return f"has {kind} ({key}), which is not read; take it out, or leave the row out"
-    for key in WEIGHTS:
-        if not _is_nothing(turn.get(key)) and turn[key] != 1:
+    for key in (*WEIGHTS, MASK) if ROLES[role] == "assistant" else ():  # no other turn is learned anyway
+        learned = key != MASK and str(turn.get(key)).strip().lower() in LEARNED
+        if not (learned or _is_nothing(turn.get(key))):
             return (
                 f"has {key} {quoted(turn[key])}, and every assistant turn is learned alike; take the key out, or leave "
                 "the row out"
@@ -222,7 +238,14 @@ def _problem_of_turn(turn: Any) -> str:
     if text is None and not _is_nothing(said):
         parts = "; write its parts as one text" if _as_list(said) is not None else ""
         return f"has {_called(said)} as its {names[1]}; expected a text{parts}"
-    return "" if (text or "").strip() else f"({ROLES[role]}) is empty; give it a text, or leave the row out"
+    if not any(map(_is_visible, text or "")):
+        return f"({ROLES[role]}) is empty; give it a text, or leave the row out"
+    return ""
+
+
+def _is_visible(character: str) -> bool:
+    """Whether `character` shows: it is no white space, control or format character, and no letter without ink."""
+    return unicodedata.category(character) not in INVISIBLE and character not in BLANKS
 
 
 def _problem_of_order(roles: Sequence[str]) -> str:

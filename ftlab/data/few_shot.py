@@ -120,7 +120,7 @@ def _question_ids(
     row: Row, examples: Sequence[Row], shown: Sequence[int], tokenizer: PreTrainedTokenizerBase, template: Format
 ) -> list[int]:
     if isinstance(template, Chat) and examples:
-        return template.turn_ids(_conversation(row, examples), where=f"the prompt of {fields.named(row)}")
+        return template.turn_ids(_conversation(row, examples, template), where=f"the prompt of {fields.named(row)}")
     question = prompts.question_ids(row, tokenizer, template=template)
     begin = len(special_tokens.around(tokenizer)[0]) if shown else 0
     return [*question[:begin], *shown, *question[begin:]]
@@ -148,9 +148,9 @@ def _between(tokenizer: PreTrainedTokenizerBase, template: Template) -> list[int
     return list(before[: len(before) - len(after)]) if after and before[-len(after) :] == after else list(alone)
 
 
-def _conversation(row: Row, examples: Sequence[Row]) -> list[conversations.Turn]:
-    shown = [turn for example in examples for turn in conversations.turns(example) if turn["role"] != "system"]
-    asked = conversations.question(row)
+def _conversation(row: Row, examples: Sequence[Row], chat: Chat) -> list[conversations.Turn]:
+    shown = [turn for example in examples for turn in chat.turns(example) if turn["role"] != "system"]
+    asked = chat.question(row)
     told = [turn for turn in asked if turn["role"] == "system"]
     return [*told, *shown, *asked[len(told) :]]
 

@@ -20,7 +20,7 @@ from ftlab import files
 from ftlab.data import prompts, tables
 from ftlab.data.duplicates import FEWEST_WORDS, NEAR
 from ftlab.data.sources import ROWS
-from ftlab.data.words import Words
+from ftlab.data.words import Words, normalise
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ LARGEST = 10_000_000  # bytes of a text; a training takes a few thousand passage
 PIECE = 64  # tokens of a piece: whole passages would be most of the tokens, and pad the short rows beside them
 MOST_TIMES = 4  # that a piece comes; up to there it teaches almost as much as new text does (Muennighoff et al. 2023)
 RUN = 13  # words in a row that stand in both texts: the rule of GPT-3 for text that leaked (Brown et al. 2020)
-FEW = 4  # up to so many words in a row stand in many texts
+FEW, SHORT = 4, 7  # up to FEW words stand in many texts, and up to SHORT words within other sentences
 PART = 2000  # characters of a long passage that are tokenized at a time
 BLOCK = 200  # word pairs of a long passage that are compared at a time; nearly every pair of words is in a long text
 
@@ -81,12 +81,13 @@ class Mix:
 def passages(text: str = "") -> list[str]:
     """Return the passages of a text for replay, in order.
 
+    A passage of fewer than two words ("# Preface", "II", "* * *") belongs to the next one, or the last to the one before.
+
     Args:
         text: the path of a UTF-8 file with blank lines between passages; "" for the course's own (rows/replay.md).
 
     Raises:
-        BadInput: the file is missing, a folder, a table, empty, larger than LARGEST, or not UTF-8, or a passage is a
-            single word.
+        BadInput: the file is missing, a folder, a table, empty, larger than LARGEST, not UTF-8, or a single word.
     """
     if not text:
         return _split((ROWS / "replay.txt").read_text(encoding="utf-8"))
@@ -114,13 +115,8 @@ def passages(text: str = "") -> list[str]:
     found = _split(content)
     if not found:
         raise BadInput(f"the replay text {text} is empty; {expected}")
-    for number, passage in enumerate(found):
-        # The pattern is quick; `Words` also knows the scripts without spaces between words.
-        if not re.search(r"\w\W+\w", passage) and Words.of([passage]).lengths[0] < 2:
-            raise BadInput(
-                f"{_named(found, number)} of the replay text {text} has fewer than two words, so there is little to "
-                "predict; join it to the next passage, or leave it out"
-            )
+    if _is_bare(found[-1]):
+        raise BadInput(f"the replay text {text} has fewer than two words, so there is nothing to predict; {expected}")
     return found
 
 
@@ -183,26 +179,35 @@ def require_unseen(passages: Sequence[str], meter: Sequence[str], test_rows: Ite
 
     Texts are compared by their words, without case and punctuation. A passage holds another text if both share RUN
     words in a row, or if the shorter of them stands in the other one whole, or if both share NEAR of the word pairs of
-    the shorter one. Texts of up to FEW words count only if they are the whole passage: a label may stand in any text.
+    the shorter one. A text of up to FEW words counts only if it is the whole passage, since a label may stand in any
+    text, and one of up to SHORT words only if it is a whole sentence. System turns do not count, nor an instruction that
+    several rows have for their inputs.
 
     Args:
         passages: the general text (see `passages`).
         meter: texts by which forgetting is measured (`forgetting.general_passages`).
         test_rows: rows of a task, with columns id, instruction, input and output, and perhaps messages.
     """
+    rows = list(test_rows)
+    instructions = Counter(normalise(str(row.get("instruction") or "")) for row in rows if row.get("input"))
+    shared = {text for text, count in instructions.items() if count > 1}
     judges = [
         *((text, f"passage {number} of the text that measures forgetting") for number, text in enumerate(meter)),
         *(
             (text, f"the {name} of test row {row.get('id', number)}")
-            for number, row in enumerate(test_rows)
-            for name, text in _texts(row)
+            for number, row in enumerate(rows)
+            for name, text in _texts(row, shared)
         ),
     ]
-    words = Words.of([*(text for text, _ in judges), *passages])
+    sentences = [(number, sentence) for number, text in enumerate(passages) for sentence in _short_sentences(text)]
+    words = Words.of([*(text for text, _ in judges), *passages, *(sentence for _, sentence in sentences)])
     known = _Judges(words, len(judges))
-    places = range(len(judges), len(words))
-    held = ((place, known.held_by(words.row(place), words.bigrams(place))) for place in places)
-    found = [(place - len(judges), judge) for place, judge in held if judge is not None]
+    places = range(len(judges), len(judges) + len(passages))
+    held = {place - len(judges): known.held_by(words.row(place), words.bigrams(place)) for place in places}
+    for place, (number, _) in enumerate(sentences, start=places.stop):
+        if held[number] is None:
+            held[number] = known.sentences.get(words.row(place).tobytes())
+    found = [(number, judge) for number, judge in held.items() if judge is not None]
     if found:
         number, judge = found[0]
         others = len(found) - 1
@@ -215,7 +220,25 @@ def require_unseen(passages: Sequence[str], meter: Sequence[str], test_rows: Ite
 
 def _split(content: str) -> list[str]:
     parts = re.split(r"\n[^\S\n]*(?:\n[^\S\n]*)+", content.replace("\r\n", "\n").replace("\r", "\n"))
-    return [part.strip() for part in parts if part.strip()]
+    joined: list[str] = []
+    for part in filter(None, map(str.strip, parts)):
+        if joined and _is_bare(joined[-1]):
+            joined[-1] += f"\n\n{part}"
+        else:
+            joined.append(part)
+    if len(joined) > 1 and _is_bare(joined[-1]):
+        joined[-2:] = ["\n\n".join(joined[-2:])]
+    return joined
+
+
+def _is_bare(passage: str) -> bool:
+    """Whether a passage has fewer than two words. The pattern is quick; `Words` also knows scripts without spaces."""
+    return not re.search(r"\w\W+\w", passage) and Words.of([passage]).lengths[0] < 2
+
+
+def _short_sentences(text: str) -> list[str]:
+    """The sentences of `text` that may have up to SHORT words."""
+    return [part for part in re.split(r"(?<=[.!?;:\n。！？])", text) if len(part.split()) <= SHORT and len(part) < 100]  # noqa: RUF001
 
 
 def _named(texts: Sequence[str], number: int) -> str:
@@ -266,11 +289,15 @@ def _pieces(text: str, tokenizer: PreTrainedTokenizerBase, length: int, where: s
     return [[*begin, *ids[start:end]] for start, end in pairwise(ends)]
 
 
-def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The name and the text of each part of a row."""
+def _texts(row: Mapping[str, Any], shared: set[str]) -> Iterator[tuple[str, str]]:
+    """The name and the text of each part of a row, without a `shared` instruction and without the system turn."""
     for name in ("input", "output", "instruction"):
-        yield name, str(row.get(name) or "")
+        text = str(row.get(name) or "")
+        if name != "instruction" or not row.get("input") or normalise(text) not in shared:
+            yield name, text
     for turn in row.get("messages") or []:
+        if turn["role"] == "system":
+            continue
         yield f"turn of the {turn['role']}", str(turn["content"])
 
 
@@ -284,7 +311,10 @@ class _Judges:
         for number, own in enumerate(self.pairs):
             for pair in own:
                 self.with_pair.setdefault(pair, []).append(number)
-        self.lengths = sorted({len(row) for row in self.rows if FEW < len(row) < RUN})
+        self.lengths = sorted({len(row) for row in self.rows if SHORT < len(row) < RUN})
+        self.sentences = {
+            row.tobytes(): number for number, row in reversed([*enumerate(self.rows)]) if FEW < len(row) <= SHORT
+        }
         self._runs: dict[tuple[int, bool], dict[bytes, int]] = {}
 
     def held_by(self, passage: np.ndarray, pairs: np.ndarray) -> int | None:

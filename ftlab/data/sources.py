@@ -194,7 +194,7 @@ def read_conversations(file: str, column: str = "") -> pd.DataFrame:
     if all(problems):
         raise BadInput(
             f"{path}: none of its {len(frame):,} rows has a conversation that can be read in the column {column!r}; "
-            f"row 1: {problems[0]}"
+            f"row 0: {problems[0]}"
         )
     messages = [
         None if problem else conversations.read([value], f"{path}, column {column!r}")[0]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ftlab import files
-from ftlab.data import conversations, docstrings, duplicates, sources, stratified, tables, values
+from ftlab.data import conversations, dialogues, docstrings, duplicates, sources, stratified, tables, values
 from ftlab.data.splits import Splits
 from ftlab.data.subsets import spread
 from ftlab.errors import BadInput
@@ -28,8 +28,6 @@ COLUMNS = ("id", "instruction", "input", "output", "kind", "test", "group")
 CLASSIFY = "Is this note a diagnosis, a treatment or a symptom?"
 SUMMARIZE = "Summarize this text in one sentence."
 MESSAGES = "messages"  # one more column, if the rows are conversations
-# Columns that say the same as a conversation, or something else. They are not read beside one.
-PARTS = ("instruction", "input", "output", "prompt", "question", "completion", "response", "answer")
 ADVICE = "rename the columns of the file: a task's are called instruction and output, and perhaps input, kind and group"
 
 
@@ -43,8 +41,8 @@ def read(task: str) -> pd.DataFrame:
         task: one of TASKS, or a JSONL, CSV, TSV or Parquet file with columns instruction, output and perhaps input,
             kind and group. An output that is a list or an object becomes JSON text, and `attrs["note"]` says so. A file
             of conversations (`conversations.of_frame`) has one more column, `messages`: the turns of each. The last
-            question is then the instruction, and the last answer the output; `attrs["note"]` names the columns that
-            say the same and are not read.
+            question is then the instruction, and the last answer the output; `attrs["note"]` names the other columns,
+            which are not read.
 
     Raises:
         BadInput: the name is unknown, the file cannot be read, a row has no instruction or output, an instruction or
@@ -82,9 +80,9 @@ def load(
     """Draw disjoint training, validation and test rows of a task, with its kinds in proportion.
 
     Of rows with equal instruction and input (of conversations: with equal turns before the last answer) the first is
-    kept, whatever their outputs (`duplicates.distinct`). Rows of one group and near-duplicates stay in one split
-    (`stratified.draw_kinds`). Each kind has a row in each split that has room for all kinds, if it has enough groups; a
-    kind of a single group is in the training split alone.
+    kept, whatever their outputs (`duplicates.distinct`). Rows of one group, near-duplicates and rows of one dialogue
+    (`dialogues.clusters`) stay in one split (`stratified.draw_kinds`). Each kind has a row in each split that has room
+    for all kinds, if it has enough groups; a kind of a single group is in the training split alone.
 
     Args:
         task: as for `read`.
@@ -150,7 +148,7 @@ def _asked(table: pd.DataFrame) -> pd.Series:
 
 
 def _clusters(table: pd.DataFrame) -> np.ndarray:
-    """A number for each row, equal for rows of one group, near-duplicates, and rows that a chain of both links."""
+    """A number for each row, equal for rows of one group or dialogue, near-duplicates, and chains of such links."""
     # An instruction that several rows share would make short inputs near-duplicates, so a number replaces it. In
     # conversations a system turn is what many rows share.
     shared, own_words = table["instruction"], table["input"]
@@ -161,11 +159,19 @@ def _clusters(table: pd.DataFrame) -> np.ndarray:
         shared, own_words = (pd.Series(part, index=table.index, dtype=object) for part in parts)
     numbers = pd.Series(pd.factorize(shared)[0].astype(str))
     begins = (numbers + " ").where(shared.duplicated(keep=False), shared + "\n")
-    near = duplicates.together((begins + own_words).tolist())
     own = pd.Series([f"row {number}" for number in range(len(table))])
     groups = pd.factorize(table["group"].where(table["group"] != "", own))[0]
-    count = int(near.max()) + 1
-    return duplicates.clusters(count + int(groups.max()) + 1, near, count + groups)[near]
+    of_dialogues = [dialogues.clusters(table[MESSAGES].tolist())] if MESSAGES in table else []
+    return _chained(duplicates.together((begins + own_words).tolist()), groups, *of_dialogues)
+
+
+def _chained(*numberings: np.ndarray) -> np.ndarray:
+    """Numbers for rows, equal for those that a chain of equal numbers in any of the `numberings` connects."""
+    count = len(numberings[0])
+    begins = np.cumsum([count, *(int(numbers.max()) + 1 for numbers in numberings)])
+    nodes = [begin + numbers for begin, numbers in zip(begins, numberings, strict=False)]
+    rows = np.tile(np.arange(count), len(numberings))
+    return duplicates.clusters(int(begins[-1]), rows, np.concatenate(nodes))[:count]
 
 
 def _shipped(name: str) -> pd.DataFrame:
@@ -188,8 +194,9 @@ def _own(task: str) -> pd.DataFrame:
 def _of_conversations(rows: pd.DataFrame, named: str, path: Path) -> pd.DataFrame:
     conversations.require_alone(rows, str(path))
     said = conversations.read(rows[named], f"{path}, column {named!r}")
-    unread = [name for name in (*PARTS, *conversations.COLUMNS) if name in rows and name != named]
-    rows = rows.drop(columns=[named, *unread]).assign(
+    read = {named, "id", "kind", "group"}
+    unread = [str(name) for name in rows if name not in read and rows[name].notna().any()]
+    rows = rows[[name for name in rows if name in read and name != named]].assign(
         instruction=[turns[-2]["content"] for turns in said], output=[turns[-1]["content"] for turns in said]
     )
     rows[MESSAGES] = pd.Series(said, index=rows.index, dtype=object)

@@ -1,4 +1,4 @@
-"""Figures of trade-offs: learning and forgetting by LoRA rank, few-shot prompts, coverage, bars of speed or loss."""
+"""Figures of trade-offs: learning rates, learning and forgetting by LoRA rank, few-shot prompts, coverage, bars."""
 
 from __future__ import annotations
 
@@ -12,6 +12,37 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from matplotlib.figure import Figure
+
+
+@style()
+def sweep(tried: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
+    """Draw the held-out loss against the learning rate, a panel for each task and a line for each method.
+
+    Args:
+        tried: a line for each run: task, targets (the method), learning_rate and loss_change (the loss on validation
+            rows minus the base model's, in nats per token).
+        chosen: task, targets and learning_rate of the choices, which get a ring.
+
+    Returns:
+        The figure.
+    """
+    import matplotlib.pyplot as plt
+
+    tasks = list(dict.fromkeys(tried["task"]))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(4 * len(tasks), 3.9), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for name, (colour, marker) in method_styles(tried["targets"]).items():
+            here = tried[(tried["task"] == task) & (tried["targets"] == name)].set_index("learning_rate")["loss_change"]
+            axis.plot(here.sort_index(), color=colour, marker=marker, label=name)
+            best = chosen[(chosen["task"] == task) & (chosen["targets"] == name)]["learning_rate"]
+            axis.plot(here[here.index.isin(best)], "o", color=DARK, markersize=14, fillstyle="none")
+        axis.set_xscale("log")
+        axis.set(xlabel="learning rate (log scale)", ylabel="change from the base, nats per token", title=task)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3,
+        title="loss on validation rows, ring: the chosen rate",
+    )  # fmt: skip
+    return figure
 
 
 @style()

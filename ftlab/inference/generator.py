@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ftlab.adapters import lora as adapter_files
 from ftlab.adapters import switching
 from ftlab.data import chat as chats
-from ftlab.data import conversations
 from ftlab.data import prompts as formats
 from ftlab.data.special_tokens import Prompt
 from ftlab.errors import BadInput
@@ -267,7 +266,7 @@ def _chat_text(chat: chats.Chat, row: Mapping[str, str]) -> Prompt:
 
     The tokenizer adds its own BOS to a text, so the template's is left out. Raises BadInput if the ids would differ.
     """
-    turns = conversations.question(row)
+    turns = chat.question(row)
     mark = "\N{ASTERISM}"
     before, _, after = chat.text([*turns[:-1], {"role": "user", "content": mark}], asked=True).partition(mark)
     written = chat.text(turns, asked=True)

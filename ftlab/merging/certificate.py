@@ -17,6 +17,7 @@ import pandas as pd
 from ftlab import files
 from ftlab.adapters import lora
 from ftlab.adapters.config import BASE, WEIGHTS
+from ftlab.data import chat
 from ftlab.errors import BadInput, CheckFailed
 from ftlab.merging import merge as merging
 from ftlab.merging.merge import Merged
@@ -230,6 +231,11 @@ def _notes(merged: Merged, base: Path, tokenizer: PreTrainedTokenizerBase) -> tu
         )
     if merged.chat_template:
         notes.append("The chat template is the adapter's: the format in which it was trained.")
+    elif chat.of_folder(merged.tokenizer or base):
+        notes.append(
+            "The chat template is not the adapter's, whose folder has none: if the adapter was trained in another "
+            "format, ask in that one, and not with `--chat`."
+        )
     if merged.vocabulary is not None:
         whose = "the one that lies beside the adapter"
         if merged.tokenizer == base:

@@ -237,6 +237,45 @@ def test_what_has_no_place_in_a_template_is_refused_before_any_work(chats):
     assert auto_budget.may_change(profiles.resolve("lora_phi2", "cpu", {"template": "chat"}))
 
 
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+THINKS = (
+    "{% for m in messages %}{{ '<' + m.role + '>' }}{% if m.role == 'assistant' and loop.last %}{{ '(thought)' }}"
+    "{% endif %}{{ m.content + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>(thought)' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "third", "said"),
+    [
+        (NO_SYSTEM, {"system": "Be kind."}, "have a system turn, and the chat template of tiny-llama has no place for"),
+        (THINKS, SEVERAL, "have several questions, and the chat template of tiny-llama writes earlier answers differ"),
+        ("{{ 1 / 0 }}", SEVERAL, "the model's chat template fails (division by zero); take a model such as Qwen2.5"),
+    ],
+    ids=["no system turn", "one question", "broken"],
+)
+def test_turns_that_the_model_s_template_cannot_have_are_counted_with_what_to_do(
+    chats, monkeypatch, template, third, said
+):
+    tokenizer = loading.tokenizer("tiny-llama")
+    tokenizer.chat_template = template + (tokenizer.chat_template if template is NO_SYSTEM else "")
+    monkeypatch.setattr(loading, "tokenizer", lambda model: tokenizer)
+    refused = refusal(task=chats(**third))
+    assert said in refused
+    assert "leave chat out" not in refused
+    assert "alpaca" not in refused
+    if "fails" not in said:
+        assert refused.startswith("1 of the 40 rows of")
+        assert fit(task=chats(), template="chat").template == "chat"  # rows of one question can be learned
+
+
+def test_if_most_rows_of_a_course_s_task_are_too_long_the_length_that_would_do_is_named():
+    said = refusal(task="clinical_notes", template="chat", max_length=20)
+    assert "max_length 20 would cut the answers of" in said
+    assert said.split("set max_length to ")[1].split(",")[0].isdigit()
+    assert "or take another task" in said
+
+
 def test_a_conversation_that_max_length_would_cut_is_named_with_the_length_that_would_do(chats):
     third = {"turns": ("What is it?", "A film.", "film " * 60, "A play.")}
     tokenizer = loading.tokenizer("tiny-llama")

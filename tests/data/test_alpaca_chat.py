@@ -55,7 +55,7 @@ def test_a_question_has_the_ids_that_training_saw_also_after_saving(tokenizer, r
     found = alpaca_chat.with_template(tokenizer, prompts.ALPACA)
     expected = prompts.question_ids(row, tokenizer)
     assert rendered(found, said(row), add_generation_prompt=True) == expected
-    assert Chat(found).prompt_ids(said(row)[0]["content"]) == expected
+    assert Chat(found).prompt_ids(said(row)[0]["content"]) == Chat(found).question_ids(row) == expected
     found.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert rendered(loaded, said(row), add_generation_prompt=True) == expected
@@ -142,7 +142,9 @@ def test_where_no_chat_template_gives_the_trained_ids_there_is_none_rather_than_
     after_bos = made_tokenizers.sentencepiece()
     after_bos.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     headings = prompts.Template("{instruction} {input} ->", "{instruction} ->")
-    for tokenizer, template in ((after_bos, prompts.ALPACA), (loading.tokenizer("tiny-gpt2"), headings)):
+    of_input = prompts.Template("### Instruction:\n{instruction}\n\n{input}\n\n### Response:\n", prompts.ALPACA.without_input)
+    tiny = loading.tokenizer("tiny-gpt2")
+    for tokenizer, template in ((after_bos, prompts.ALPACA), (tiny, headings), (tiny, of_input)):
         tokenizer.chat_template = CHAT
         assert alpaca_chat.with_template(tokenizer, template).chat_template is None
 

@@ -228,3 +228,15 @@ def test_a_row_is_named_in_what_is_wrong_with_it(tokenizer):
     )
     assert refusal(chat.question_ids, {"id": 7, "instruction": " "}).startswith("row 7 has no instruction")
     assert refusal(chat.encode_row, {"row": 3, "instruction": "a", "output": ""}, 99).startswith("row 3 has no output")
+
+
+def test_a_template_that_writes_today_s_date_writes_the_same_one_in_training_and_after_it(tokenizer):
+    tokenizer.chat_template = (
+        "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% else %}{% set day = 'none' %}"
+        "{% endif %}<|turn|>system\nToday: {{ day }}<|over|>\n" + ROLES.replace(" | trim", "")
+    )
+    chat = for_rows(tokenizer)
+    assert "Today: 26 Jul 2024" in chat.text(SAID, asked=True)
+    assert chat.prompt_ids("Why?") != plain(tokenizer, "Why?")  # which has the day of the test
+    tokenizer.chat_template = chat.template  # as it is saved with the model
+    assert chat.prompt_ids("Why?") == plain(tokenizer, "Why?")

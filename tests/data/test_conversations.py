@@ -34,6 +34,7 @@ def refusal(call, *arguments):
         [{"from": turn["role"], "value": turn["content"]} for turn in WHOLE],
         [{"role": turn["role"].upper(), "content": [{"type": "text", "text": turn["content"]}]} for turn in WHOLE],
         [{**turn, "tool_calls": None, "weight": 1, "name": "Ann", "images": []} for turn in WHOLE],
+        [{**turn, "weight": "1", "train": "true", "loss_mask": 1.0, "mask": None} for turn in WHOLE],
         [{**turn, "from": None, "value": None} for turn in WHOLE],  # as Parquet joins two forms
     ],
 )
@@ -89,12 +90,18 @@ def test_the_names_of_sharegpt_are_user_and_assistant(asks, answers):
         ([USER, {**ASSISTANT, "reasoning_content": "Hm."}], "turn 2 has reasoning (reasoning_content)"),
         ([USER, {**ASSISTANT, "weight": 0}], "turn 2 has weight 0, and every assistant turn is learned alike"),
         ([USER, {**ASSISTANT, "train": False}], "turn 2 has train False"),
+        ([USER, {**ASSISTANT, "loss_mask": 0}], "turn 2 has loss_mask 0"),
+        ([USER, {**ASSISTANT, "loss_weight": 0.5}], "turn 2 has loss_weight 0.5"),
+        ([USER, {**ASSISTANT, "train": "false"}], "turn 2 has train 'false'"),
+        ([USER, {**ASSISTANT, "mask": True}], "turn 2 has mask True, and every assistant turn is learned alike"),
+        ([USER, {**ASSISTANT, "mask": 0}], "turn 2 has mask 0"),  # 0 is "learn it" in some data sets
+        ([USER, {**ASSISTANT, "refusal": "I cannot."}], "turn 2 has a refusal (refusal)"),
     ],
 )  # fmt: skip
 def test_what_is_no_conversation_is_one_sentence_with_the_row_and_the_turn(value, reason):
     assert reason in conversations.problem_of(value)
     said = refusal(conversations.read, [PAIR, value], "own.jsonl, column 'messages'")
-    assert said.startswith("own.jsonl, column 'messages', row 2: ")
+    assert said.startswith("own.jsonl, column 'messages', row 1: ")
     assert reason in said
     if value and value == value:
         assert refusal(conversations.turns, {"id": "own-7", "messages": value}).startswith(
@@ -129,12 +136,15 @@ def test_the_column_of_conversations_is_found_by_name_and_by_what_it_holds():
         ("system", "Be brief.", "a system text in the column 'system', which is not read; write it as the first turn"),
         ("tools", "[{}]", "tools in the column 'tools', which is not read"),
         ("images", ["a.png"], "pictures in the column 'images', which is not read"),
+        ("label", False, "false in the column 'label', which marks a bad answer"),
+        ("label", "False", "false in the column 'label'"),
     ],
 )
 def test_a_column_that_the_model_would_have_read_is_not_left_out_in_silence(name, value, reason):
     frame = pd.DataFrame({"messages": [PAIR, PAIR], name: [None, value]})
-    assert f"own.jsonl, row 2: it has {reason}" in refusal(conversations.require_alone, frame, "own.jsonl")
+    assert f"own.jsonl, row 1: it has {reason}" in refusal(conversations.require_alone, frame, "own.jsonl")
     conversations.require_alone(frame.assign(**{name: ""}), "own.jsonl")
+    conversations.require_alone(frame.assign(label=[True, None]).drop(columns=name, errors="ignore"), "own.jsonl")
 
 
 def test_turns_survive_datasets_and_pandas():

@@ -495,6 +495,45 @@ def test_equal_conversations_are_kept_once_and_near_copies_stay_together(jsonl):
     assert_apart(np.concatenate([part["id"].str[-5:].astype(int) // 2 for part in parts]), parts)
 
 
+def in_parts(dialogue) -> list[dict]:
+    """A dialogue as many data sets have it: a row up to each of its answers."""
+    return [{"messages": dialogue[: end + 1]} for end, turn in enumerate(dialogue) if turn["role"] == "assistant"]
+
+
+def learned_and_tested(splits) -> list[tuple]:
+    """The questions and answers of the test rows that a training row teaches."""
+    train, _, test = parts_of(splits)
+    asked = {(said[-2]["content"], said[-1]["content"]) for said in test["messages"]}
+    learned = {(one["content"], two["content"]) for said in train["messages"] for one, two in itertools.pairwise(said)}
+    return sorted(asked & learned)
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_what_a_test_row_asks_is_not_learned_in_a_longer_row_of_its_dialogue(jsonl, system):
+    dialogues = [talk(number, system=system, last=f"And the number {number + 100}?") for number in range(40)]
+    rows = [row for dialogue in dialogues for row in in_parts(dialogue)]
+    splits = drawn(jsonl(rows), None, 10, 20)
+    assert splits.sizes["test"] == 20
+    assert learned_and_tested(splits) == []
+
+
+def test_a_long_exchange_stays_in_one_split_where_older_turns_were_cut_off(jsonl):
+    dialogues = [
+        [turn for step in range(3) for turn in talk(step, last=f"Is w{number}x{step} a number? " * 4)[2:]]
+        for number in range(30)
+    ]
+    rows = [{"messages": dialogue[start:]} for dialogue in dialogues for start in (0, 2)]
+    splits = drawn(jsonl(rows), None, 10, 20)
+    assert learned_and_tested(splits) == []
+
+
+def test_a_greeting_that_dialogues_share_does_not_join_them(jsonl):
+    hello = [{"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello! How can I help?"}]
+    own_words = " ".join("{0}word" + str(place) for place in range(12))  # no two of these are like each other
+    rows = [{"messages": hello + talk(number, first=own_words)} for number in range(60)]
+    assert drawn(jsonl(rows), 40, 10, 10).sizes == {"train": 40, "validation": 10, "test": 10}
+
+
 def test_a_system_turn_that_rows_share_does_not_make_them_near_copies(jsonl):
     system = "You are a kind and patient teacher of small numbers who never says more than is needed, and who is right"
     rows = [{"messages": talk(number, system=system, first="{0} word{0} end{0}")} for number in range(60)]
@@ -502,11 +541,12 @@ def test_a_system_turn_that_rows_share_does_not_make_them_near_copies(jsonl):
 
 
 def test_columns_that_a_conversation_replaces_are_named_in_the_note(jsonl):
-    rows = [{"messages": talk(number), "instruction": "a", "output": "b", "answer": "c"} for number in range(20)]
+    unread = {"instruction": "a", "output": "b", "answer": "c", "context": "d", "empty": None}
+    rows = [{"messages": talk(number), **unread, "id": number, "kind": "k"} for number in range(20)]
     file = jsonl(rows)
     note = tasks.read(file).attrs["note"]
     assert note.startswith("own.jsonl: the rows are the conversations in column 'messages'")
-    assert note.endswith("; not read beside them: instruction, output, answer")
+    assert note.endswith("; not read beside them: instruction, output, answer, context")
     train = drawn(file, 10, 3, 3).train
     assert sources.provenance(train).note == note
     assert set(train["output"]) == {"yes", "no"}
@@ -523,11 +563,11 @@ def test_two_files_that_differ_in_an_early_turn_have_two_fingerprints(jsonl):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"messages": talk(1)[:-1]}, "column 'messages', row 3: its last turn is the user's, and has no answer"),
-        ({"messages": talk(1)[1:]}, "row 3: turn 1 is the assistant's, and a conversation begins with the user's"),
-        ({"messages": None}, "row 3: it is nothing; expected a list of turns"),
-        ({"messages": talk(1), "system": "Be brief."}, "row 3: it has a system text in the column 'system'"),
-        ({"messages": talk(1), "tools": [{"name": "add"}]}, "row 3: it has tools in the column 'tools'"),
+        ({"messages": talk(1)[:-1]}, "column 'messages', row 2: its last turn is the user's, and has no answer"),
+        ({"messages": talk(1)[1:]}, "row 2: turn 1 is the assistant's, and a conversation begins with the user's"),
+        ({"messages": None}, "row 2: it is nothing; expected a list of turns"),
+        ({"messages": talk(1), "system": "Be brief."}, "row 2: it has a system text in the column 'system'"),
+        ({"messages": talk(1), "tools": [{"name": "add"}]}, "row 2: it has tools in the column 'tools'"),
     ],
 )
 def test_a_conversation_that_cannot_be_learned_from_is_one_sentence(jsonl, row, reason):

@@ -97,3 +97,23 @@ def test_bars_stand_in_the_order_given_with_their_values():
     assert [bar.get_width() for bar in axis.patches] == [3.5, 2.0]
     assert [text.get_text() for text in axis.texts] == ["3.5", "2"]
     assert axis.get_xlabel() == "tokens a second"
+
+
+def test_the_rates_that_were_tried_are_a_panel_for_each_task_with_a_ring_around_the_choice():
+    tried = pd.DataFrame(
+        [
+            {"task": task, "targets": targets, "learning_rate": rate, "loss_change": -rate}
+            for task in ("tutor", "notes")
+            for targets in ("full", "q, v")
+            for rate in (1e-3, 1e-4, 1e-2)
+        ]
+    )
+    chosen = tried[tried["learning_rate"] == 1e-3]
+    figure = tradeoff_figures.sweep(tried, chosen)
+    assert [axis.get_title() for axis in figure.axes] == ["tutor", "notes"]
+    for axis in figure.axes:
+        full, ring, *_ = axis.get_lines()
+        assert full.get_xdata().tolist() == [1e-4, 1e-3, 1e-2]
+        assert ring.get_xdata().tolist() == [1e-3]
+        assert axis.get_xscale() == "log"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["full", "q, v"]

@@ -32,9 +32,14 @@ SELDOM_LAST = frozenset((
     "when", "while", "will", "has", "had", "are", "some", "its", "during", "between", "towards", "upon",
 ))  # fmt: skip
 _ENDS = ".!?…。！？｡．｟؟۔।॥։።፧។៕။་།༎"  # noqa: RUF001
-_AFTER = "\"'”’»›)]}」』】）〉》*_~`"  # noqa: RUF001
+_AFTER = "\"'”’“‘»«›‹)]}」』】）〉》*_~`"  # noqa: RUF001
 _COMMAS = ",，、،"  # noqa: RUF001
-_FENCE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
+_FENCE = re.compile(r"^\s*(?:```(?!.*```)|~~~(?!.*~~~))", re.MULTILINE)  # ```x``` is code within a line
+_INLINE_CODE = re.compile(r"(`+)[^`\n]+\1")
+_LONE = re.compile(r"[(\[{](?=[\s.,;:!?])|(?<=\+)[(\[{]")  # a bracket that is spoken of: "Use [ to", "Ctrl+["
+_MARKER = re.compile(r"(?P<sign>[-*+\u2022\u2013])|(?P<number>\d{1,2})[.)]")
+_ANNOUNCES = re.compile(r"\b(?:are|\w{3,}s|following|these)\b.*:$")
+_BOLD = re.compile(r"(?:^|[\s(])\*\*(?:\w[^*\n]*)?$")
 _TAGS = re.compile(r"(?:\s*</?[a-zA-Z][^<>]*>)+\s*$")
 _ITEM = re.compile(r"\s*(?:[-*•\u2013\u2014]|\(?\d+[.):]|\(?[a-z][.)])\s", re.IGNORECASE)
 _EMOTICON = re.compile(r"[:;=][-'^]?[()\[\]DPp/|\\oO3*](?!\w)|(?<!\w)[8xX][-'^]?[()DP](?!\w)|<3|\^_?\^|\([:;]")
@@ -45,7 +50,12 @@ _CODE_LINE = re.compile(
 )
 _CODE_SIGNS = re.compile(r"[{}=<>|\\;_]|\w\(|\w\.\w|://|@|#")
 _STRINGS = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|//[^\n]*|#[^\n]*|/\*.*?\*/", re.DOTALL)
-_PARTNERS = {")": "(", "]": "[", "}": "{", "”": "“", "»": "«"}
+# A closing sign, and the signs that it may close: also [0, 1), „German“, »Danish« and «French» quotes.
+_CLOSES = {
+    ")": "([", "]": "[(", "}": "{", "”": "“„", "“": "„", "»": "«", "«": "»", "」": "「", "』": "『", "】": "【",
+    "》": "《", '"': "„",
+}  # fmt: skip
+_OPENS = "([{“„«»「『【《"
 
 
 def cut_off(answers: Sequence[str]) -> list[str]:
@@ -86,20 +96,39 @@ def sure_sign(answer: str) -> str:
     if _CODE_LINE.match(text):
         return _open_code(text)
     words = text.split()
-    if _FENCE.search(text) or len(words) <= SIGN_OFF:
+    if _FENCE.search(text) or not words:
         return ""
-    if _ends(text):
+    if sign := _open_markup(text):
+        return sign
+    if len(words) <= SIGN_OFF or _ends(text):
         return ""
     last = text.splitlines()[-1]
-    if sign := _open_bracket(_EMOTICON.sub(" ", _TAGS.sub("", text)), NEAR_END):
+    if sign := _open_bracket(_prose(_TAGS.sub("", text)), NEAR_END):
         return f"an open {sign!r} at the end"
     if re.search(r"[a-z]{2}-$", text):
         return f"half a word at the end: {words[-1]!r}"
     if text[-1] in _COMMAS and len(last.split()) > SIGN_OFF:  # "Kind regards," may be the last line
         return "a comma at the end"
+    if text[-1] in ":：" and len(last.split()) > SIGN_OFF:  # noqa: RUF001
+        return "a colon at the end"
     if len(words) >= HINT_WORDS and _last_word(text) in NEVER_LAST:
         return f"{words[-1]!r} at the end"
     return ""
+
+
+def _open_markup(text: str) -> str:
+    """Return how `text` ends inside a list, a formula or bold text, or ""."""
+    *earlier, last = [line.strip() for line in text.splitlines() if line.strip()]
+    if earlier and (marker := _MARKER.fullmatch(last)):
+        before = int(marker["number"]) - 1 if marker["number"] else None
+        item = rf"{before}[.)]\s" if before else re.escape(last) + r"\s" if before is None else r"(?!)"
+        if any(re.match(item, line) for line in earlier) or (not before and _ANNOUNCES.search(earlier[-1])):
+            return f"an item without a text at the end: {last!r}"
+    if text.count("$$") % 2 and re.search(r"[\\{^_=]", text.rpartition("$$")[2]):
+        return "an open '$$'"
+    if text.count(r"\begin{") > text.count(r"\end{"):
+        return r"an open '\begin'"
+    return "an open '**' at the end" if not _ends(last) and _BOLD.search(_INLINE_CODE.sub(" ", last)) else ""
 
 
 def _is_exception(without: int, count: int) -> bool:
@@ -145,7 +174,7 @@ def _ends(text: str) -> bool:
     inner = text.rstrip(_AFTER + " ")
     if not inner or _EMOTICON.search(text.split()[-1]) or re.search(r"\d/\d+$", inner):
         return True
-    if text[-1] in _AFTER and text[-1] not in "*_~" and not _open_bracket(text):
+    if text[-1] in _AFTER and text[-1] not in "*_~" and not _open_bracket(_prose(text)):
         return True
     return inner[-1] in _ENDS or unicodedata.category(inner[-1]) in ("So", "Sk", "Mn")
 
@@ -168,21 +197,37 @@ def _open_code(text: str) -> str:
         if codeop.compile_command(text, "<answer>", "exec") is None:
             return "code that ends inside a block"
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
-        sign = _open_bracket(_STRINGS.sub("", text))
+        rest = _STRINGS.sub("", text)
+        if re.search(r"[\"']", rest.rpartition("\n")[2]):
+            return "code that ends inside a string"
+        sign = _open_bracket(rest)
         return f"code that ends inside {sign!r}" if sign == "{" else ""
     return ""
+
+
+def _prose(text: str) -> str:
+    """Return `text` without the brackets that open nothing: in code, in emoticons, or spoken of."""
+    return _LONE.sub(" ", _EMOTICON.sub(" ", _INLINE_CODE.sub(" ", text)))
 
 
 def _open_bracket(text: str, within: float = math.inf) -> str:
     """Return the last bracket or quotation mark that is not closed, if it is `within` the last characters, or ""."""
     opened: list[tuple[str, int]] = []
+    marks: list[int] = []
     for place, character in enumerate(text):
-        if character in "([{“«":
-            opened.append((character, place))
-        elif (partner := _PARTNERS.get(character)) and opened and opened[-1][0] == partner:
+        if opened and opened[-1][0] in _CLOSES.get(character, ""):
             opened.pop()
+        elif character in _OPENS and (character not in "«»" or _stands_before(text, place)):
+            opened.append((character, place))
+        elif character == '"':
+            marks.append(place)
     if opened and opened[-1][1] >= len(text) - within:
         return opened[-1][0]
-    marks = [match.start() for match in re.finditer('"', text)]
     inches = len(re.findall(r"\d\"", text))
     return '"' if len(marks) % 2 and (len(marks) - inches) % 2 and marks[-1] >= len(text) - within else ""
+
+
+def _stands_before(text: str, place: int) -> bool:
+    """Whether the guillemet at `place` opens: it follows a space or a bracket; » also has no space after it."""
+    before, after = text[place - 1 : place].strip(), text[place + 1 : place + 2].strip()
+    return before in ("", "(", "[") and (text[place] == "«" or (after != "" and after not in ".,;:!?)]"))

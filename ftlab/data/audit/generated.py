@@ -19,18 +19,18 @@ LAST = 40  # characters at the end of an answer, as evidence
 
 def check(table: Table) -> list[Finding]:
     """Find the rows of `table` with an answer that refuses or is cut off."""
-    answers = _answers(table)
-    asked = zip(answers["answer"], answers["prompt"], strict=True)
-    refusals = _first_of_each(answers.assign(found=[refusal(answer, prompt) for answer, prompt in asked]), "found")
-    cut = _first_of_each(answers.assign(why=cut_off(answers["answer"].tolist())), "why")
+    said = answers(table)
+    asked = zip(said["answer"], said["prompt"], strict=True)
+    refusals = _first_of_each(said.assign(found=[refusal(answer, prompt) for answer, prompt in asked]), "found")
+    cut = _first_of_each(said.assign(why=cut_off(said["answer"].tolist())), "why")
     cut["end"] = [text_noise.without_personal_data(answer.rstrip()[-LAST:]) for answer in cut["answer"]]
     found = []
     if len(refusals):
         what = f"an answer that refuses, or speaks of itself as a model, in {{count}}; {_example(refusals, 'found')}"
-        found.append(finding("refusal", what, evidence=_without_texts(refusals)))
+        found.append(finding("refusal", what, evidence=without_texts(refusals)))
     if len(cut):
         what = f"an answer that ends in the middle in {{count}}; {_example(cut, 'why')}"
-        found.append(finding("cut_off_answer", what, evidence=_without_texts(cut)))
+        found.append(finding("cut_off_answer", what, evidence=without_texts(cut)))
     return found
 
 
@@ -40,8 +40,8 @@ def _example(rows: pd.DataFrame, column: str) -> str:
     return f"the first is {first['id']}{turn}: {first[column]}"
 
 
-def _answers(table: Table) -> pd.DataFrame:
-    """One line for each answer that is not blank: the id of its row, its turn (in conversations), prompt and answer."""
+def answers(table: Table) -> pd.DataFrame:
+    """Return a line for each answer that is not blank: id of its row, turn (in conversations), prompt and answer."""
     frame = table.frame
     if not table.conversations:
         there = frame[~sources.blank(frame["completion"])]
@@ -55,10 +55,11 @@ def _answers(table: Table) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["id", "turn", "prompt", "answer"])
 
 
-def _first_of_each(answers: pd.DataFrame, column: str) -> pd.DataFrame:
+def without_texts(said: pd.DataFrame) -> pd.DataFrame:
+    """Return lines of `answers` as evidence, without the texts."""
+    return said.drop(columns=["prompt", "answer"])
+
+
+def _first_of_each(said: pd.DataFrame, column: str) -> pd.DataFrame:
     """The first answer of each row that has something in `column`."""
-    return answers[answers[column] != ""].drop_duplicates("id")
-
-
-def _without_texts(answers: pd.DataFrame) -> pd.DataFrame:
-    return answers.drop(columns=["prompt", "answer"])
+    return said[said[column] != ""].drop_duplicates("id")

@@ -152,21 +152,26 @@ def _completions(table: Table) -> list[Finding]:
     empty = sources.blank(frame["completion"])
     if empty.any():
         found.append(finding("empty_completion", "an empty completion in {count}", frame.loc[empty, "id"]))
-    there = frame[~empty & ~sources.blank(frame["prompt"])]
-    pairs = zip(there["completion"].map(normalise), there["prompt"].map(normalise), strict=True)
-    copied = np.array([_is_copy(completion, prompt) for completion, prompt in pairs], dtype=bool)
-    if copied.any():
+    said = generated.answers(table)
+    pairs = zip(said["answer"].map(normalise), said["prompt"].map(normalise), strict=True)
+    fewest = COPIED_WORDS if table.conversations else 1  # "Hi" is answered with "Hi"
+    copied = said[np.array([_is_copy(answer, prompt, fewest) for answer, prompt in pairs], dtype=bool)]
+    if len(copied):
         what = "a completion that repeats the prompt, or most of it, in {count}"
-        found.append(finding("copied_completion", what, there.loc[copied, "id"]))
+        evidence = generated.without_texts(copied.drop_duplicates("id"))
+        found.append(finding("copied_completion", what, evidence=evidence))
     return found
 
 
-def _is_copy(completion: str, prompt: str) -> bool:
-    """Return whether a completion is the prompt or most of it, both normalised; punctuation at the end is ignored."""
+def _is_copy(completion: str, prompt: str, fewest: int) -> bool:
+    """Return whether a completion is the prompt, in `fewest` words or more, or most of it; both are normalised.
+
+    Punctuation at the end is ignored.
+    """
     completion, prompt = completion.rstrip(".!? "), prompt.rstrip(".!? ")
-    if not completion or completion == prompt:
-        return completion == prompt != ""
     words, of = len(completion.split()), len(prompt.split())
+    if not completion or completion == prompt:
+        return completion == prompt != "" and words >= fewest
     return words >= COPIED_WORDS and words >= COPIED_SHARE * of and f" {completion} " in f" {prompt} "
 
 

@@ -14,13 +14,15 @@ from ftlab.data.words import UNSPACED, normalise
 
 FEW_WORDS = 5  # an answer of so many words is a label, a number, yes or no, a name: two such answers contradict
 SHOWN = 60  # characters of an answer, as evidence
+_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # not one between two numbers
 _AROUND = " .!?。！？।؟\"'“”`*"  # noqa: RUF001
 
 
 def check(table: Table) -> list[Finding]:
     """Find rows with the prompt of an earlier row and another answer; each is in one finding.
 
-    If both answers are short and differ by more than punctuation, they contradict each other. Longer texts may both be
+    If both answers are short and say different things (`_differ`), they contradict each other. Longer texts may both be
     right. A row with the first row's answer is left to the search for duplicates.
     """
     there = table.frame[~sources.blank(table.frame["prompt"])]
@@ -36,8 +38,8 @@ def check(table: Table) -> list[Finding]:
         first = places.iloc[0]
         seen: dict[str, int] = {}  # short answers, and the first row of each
         for place in places:
-            said = answers[place].strip(_AROUND)  # "Yes." is the same answer as "yes"
-            earlier = next((row for text, row in seen.items() if text != said), None)
+            said = answers[place]
+            earlier = next((row for text, row in seen.items() if _differ(text, said)), None)
             if again[place] and short[place] and earlier is not None:
                 contradicting.append((place, earlier))
             elif again[place]:
@@ -76,6 +78,24 @@ def _is_short(answer: str) -> bool:
     """Whether the normalised `answer` is a few words in one line; not blank, which is a finding of its own."""
     unspaced = sum(low <= ord(character) <= high for character in answer for low, high in UNSPACED)
     return bool(answer) and len(answer.split()) + unspaced <= FEW_WORDS and not re.search(r"[.!?]\s+\w", answer)
+
+
+def _differ(answer: str, other: str) -> bool:
+    """Whether two normalised answers differ by more than spelling, and neither begins with the whole other one.
+
+    >>> _differ("yes", "no"), _differ("yes.", "yes"), _differ("5mg", "5 mg"), _differ("yes", "yes, it is")
+    (True, False, False, False)
+    """
+    shorter, longer = sorted((_spelled(answer), _spelled(other)), key=len)
+    if _SPACE.sub("", shorter) == _SPACE.sub("", longer):
+        return False
+    return not shorter or not re.match(rf"{re.escape(shorter)}(?:[,;:.!?]?\s)", longer)
+
+
+def _spelled(answer: str) -> str:
+    """Return `answer` in one spelling: numbers in digits, without a sign between thousands."""
+    words = (str(_NUMBERS.index(word)) if word in _NUMBERS else word for word in answer.strip(_AROUND).split())
+    return re.sub(r"(?<=\d)[, ](?=\d{3}(?!\d))", "", " ".join(words))
 
 
 def _system(messages: list[dict[str, str]] | None) -> str:

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     from ftlab.data.prompts import Format
 
-# Between the generation markers are an answer and its EOS: what a training on this template supervises. BEGIN is what
-# the tokenizer puts before a text; `apply_chat_template` does not add it. The hyphens remove the line breaks.
-_HEADINGS = f"{chat.ALPACA_MARK}\n" + """\
+# Between the generation markers are an answer and its EOS: what a training on this template supervises. MARK is a
+# comment. BEGIN is what the tokenizer puts before a text; `apply_chat_template` does not add it. The hyphens remove the
+# line breaks.
+_HEADINGS = """\
+MARK
 {%- for message in messages -%}
   {%- if message['content'] is not string -%}
     {{- raise_exception('turn ' ~ loop.index ~ ' is no text; give each turn a text') -}}
@@ -67,7 +69,7 @@ def with_template(tokenizer: PreTrainedTokenizerBase, template: Format) -> PreTr
     if isinstance(template, chat.Chat):
         found.chat_template = template.template
         return found
-    text = _HEADINGS.replace("BEGIN", _beginning(found))
+    text = _HEADINGS.replace("MARK", chat.ALPACA_MARK).replace("BEGIN", _beginning(found))
     found.chat_template = text if all(_gives_the_same(text, found, template, probe) for probe in _PROBES) else None
     return found
 

@@ -81,7 +81,7 @@ class Mix:
 def passages(text: str = "") -> list[str]:
     """Return the passages of a text for replay, in order.
 
-    A passage of fewer than two words ("# Preface", "II", "* * *") belongs to the next one, or the last to the one before.
+    A passage of fewer than two words ("# Preface", "II", "* * *") is joined to the next one.
 
     Args:
         text: the path of a UTF-8 file with blank lines between passages; "" for the course's own (rows/replay.md).
@@ -180,8 +180,8 @@ def require_unseen(passages: Sequence[str], meter: Sequence[str], test_rows: Ite
     Texts are compared by their words, without case and punctuation. A passage holds another text if both share RUN
     words in a row, or if the shorter of them stands in the other one whole, or if both share NEAR of the word pairs of
     the shorter one. A text of up to FEW words counts only if it is the whole passage, since a label may stand in any
-    text, and one of up to SHORT words only if it is a whole sentence. System turns do not count, nor an instruction that
-    several rows have for their inputs.
+    text, and one of up to SHORT words only if it is a whole sentence. System turns do not count, nor an instruction
+    that several rows have for their inputs.
 
     Args:
         passages: the general text (see `passages`).
@@ -221,14 +221,14 @@ def require_unseen(passages: Sequence[str], meter: Sequence[str], test_rows: Ite
 def _split(content: str) -> list[str]:
     parts = re.split(r"\n[^\S\n]*(?:\n[^\S\n]*)+", content.replace("\r\n", "\n").replace("\r", "\n"))
     joined: list[str] = []
+    bare: list[str] = []  # that wait for the next passage
     for part in filter(None, map(str.strip, parts)):
-        if joined and _is_bare(joined[-1]):
-            joined[-1] += f"\n\n{part}"
-        else:
-            joined.append(part)
-    if len(joined) > 1 and _is_bare(joined[-1]):
-        joined[-2:] = ["\n\n".join(joined[-2:])]
-    return joined
+        bare.append(part)
+        if not _is_bare(part):
+            joined.append("\n\n".join(bare))
+            bare = []
+    last = "\n\n".join([*joined[-1:], *bare])
+    return [*joined[:-1], last] if last else []
 
 
 def _is_bare(passage: str) -> bool:
@@ -238,7 +238,8 @@ def _is_bare(passage: str) -> bool:
 
 def _short_sentences(text: str) -> list[str]:
     """The sentences of `text` that may have up to SHORT words."""
-    return [part for part in re.split(r"(?<=[.!?;:\n。！？])", text) if len(part.split()) <= SHORT and len(part) < 100]  # noqa: RUF001
+    parts = re.split(r"(?<=[.!?;:\n。！？])", text)  # noqa: RUF001
+    return [part for part in parts if len(part.split()) <= SHORT and len(part) < 100]
 
 
 def _named(texts: Sequence[str], number: int) -> str:

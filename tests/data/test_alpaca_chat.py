@@ -142,7 +142,7 @@ def test_where_no_chat_template_gives_the_trained_ids_there_is_none_rather_than_
     after_bos = made_tokenizers.sentencepiece()
     after_bos.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     headings = prompts.Template("{instruction} {input} ->", "{instruction} ->")
-    of_input = prompts.Template("### Instruction:\n{instruction}\n\n{input}\n\n### Response:\n", prompts.ALPACA.without_input)
+    of_input = prompts.Template("{instruction}\n\n{input}\n\n### Response:\n", prompts.ALPACA.without_input)
     tiny = loading.tokenizer("tiny-gpt2")
     for tokenizer, template in ((after_bos, prompts.ALPACA), (tiny, headings), (tiny, of_input)):
         tokenizer.chat_template = CHAT

@@ -235,7 +235,7 @@ def test_a_turn_that_the_template_leaves_out_is_named():
     said = refusal(Chat(tokenizer).encode_row, {"id": 7, "messages": [SYSTEM, *ONE]}, 500)
     assert said.startswith("row 7: it has a system turn, and the model's chat template has no place for one")
     only_last = (
-        "{% for m in messages %}{% if loop.index > messages | length - 3 %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{% for m in messages %}{% if loop.index > messages | length - 5 %}<|im_start|>{{ m.role }}\n{{ m.content }}"
         "<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     tokenizer.chat_template = only_last

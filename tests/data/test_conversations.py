@@ -153,6 +153,17 @@ def test_turns_survive_datasets_and_pandas():
     assert [conversations.turns(row) for row in rows.to_pandas().to_dict("records")] == [WHOLE, PAIR]
 
 
+def test_a_weight_of_a_turn_that_is_never_learned_does_not_matter():
+    for key, value in (("weight", 0), ("train", False)):
+        assert conversations.problem_of([{**SYSTEM, key: value}, {**USER, key: value}, ASSISTANT]) == ""
+        assert f"turn 2 has {key}" in conversations.problem_of([USER, {**ASSISTANT, key: value}])
+
+
+@pytest.mark.parametrize("text", ["\u200b", " \ufeff\n", "\u2060\u00ad", "\u3164"])
+def test_a_turn_without_a_visible_character_is_empty(text):
+    assert "turn 2 (assistant) is empty" in conversations.problem_of([USER, {**ASSISTANT, "content": text}])
+
+
 def test_different_conversations_are_written_differently():
     texts = {conversations.written(turns) for turns in (WHOLE, WHOLE[1:], PAIR, [SYSTEM, *PAIR])}
     assert len(texts) == 4

@@ -65,6 +65,11 @@ def test_a_text_without_spaces_between_words_has_passages_too(file):
     assert replay.passages(file("今日は雨です。\n\n猫が寝ている。")) == ["今日は雨です。", "猫が寝ている。"]
 
 
+def test_a_heading_or_a_rule_of_one_word_is_joined_to_the_next_passage(file):
+    written = "# Preface\n\nII\n\nThe parcel arrived.\n\n-----\n\nIt broke.\n\n* * *"
+    assert replay.passages(file(written)) == ["# Preface\n\nII\n\nThe parcel arrived.", "-----\n\nIt broke.\n\n* * *"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -73,8 +78,7 @@ def test_a_text_without_spaces_between_words_has_passages_too(file):
         (b"PK\x03\x04\xff\xfe", "is not UTF-8: byte 4 cannot be read"),
         ("Grüße aus Köln".encode("latin-1"), "is not UTF-8: byte 2 cannot be read; save it as UTF-8"),
         ("The parcel arrived.".encode("utf-16-le"), "has NUL characters"),
-        ("The parcel arrived.\n\nII\n\nIt broke.", r"passage 1 \('II', counted from 0\) of .* fewer than two words"),
-        ("The parcel arrived.\n\n* * *", r"passage 1 \('\* \* \*', counted from 0\) of .* fewer than two words"),
+        ("# Title\n\n-----", "mine.txt has fewer than two words, so there is nothing to predict"),
     ],
 )
 def test_a_text_that_cannot_be_used_is_one_sentence(file, content, message):
@@ -282,6 +286,23 @@ def test_answers_instructions_and_turns_are_looked_for_too():
     turns = [{"role": "user", "content": answer}, {"role": "assistant", "content": "no"}]
     rows = [{"id": "t-3", "instruction": "x", "input": "", "output": "no", "messages": turns}]
     assert "the turn of the user of test row t-3" in leak([answer], rows)
+
+
+def test_a_system_turn_and_an_instruction_of_several_rows_are_no_leak():
+    told = {"role": "system", "content": "You are a helpful assistant, and you answer all questions briefly."}
+    said = [told, {"role": "user", "content": NOTE}, {"role": "assistant", "content": "symptom"}]
+    ask = "Answer the following question about the patient briefly."
+    rows = [{"id": f"t-{n}", "instruction": ask, "input": f"{NOTE} {n}", "output": "no"} for n in range(2)]
+    passages = [f"He said: {told['content']}", f"It began thus: {ask} Nobody did."]
+    replay.require_unseen(passages, [], [*rows, {**TEST[0], "messages": said}])
+    assert "the instruction of test row t-0" in leak(passages, rows[:1], [])
+
+
+def test_a_short_answer_is_a_leak_only_as_a_whole_sentence_or_passage():
+    rows = [{"id": "t-1", "instruction": "x", "input": "", "output": "as soon as possible, please"}]
+    replay.require_unseen(["Send it as soon as possible, please, he wrote to the office."], [], rows)
+    for passage in ("As soon as possible, please!", "He waited. As soon as possible, please. Then he left the room."):
+        assert "the output of test row t-1" in leak([*TEXT, passage], rows, [])
 
 
 def test_the_message_counts_the_other_passages():

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -134,6 +135,19 @@ def test_what_a_certified_merge_leaves(base, tmp_path):
     assert found.markdown() in card
     assert str(tmp_path) not in card  # a path names a person
     assert record["sha256"]["base"] in card
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["the adapter's", "the base's"])
+def test_the_card_says_whose_chat_template_the_merged_model_has(own, base, tmp_path):
+    told = shutil.copytree(base, tmp_path / "told")
+    adapter = save_adapter(tmp_path / "adapter", told)
+    (told / "chat_template.jinja").write_text("of the base {{ messages }}")
+    if own:
+        (adapter / "chat_template.jinja").write_text("of the adapter {{ messages }}")
+    (note,) = (one for one in certificate.merge_with_certificate(told, adapter, tmp_path / "out", PROMPTS).notes
+               if "chat template" in one)  # fmt: skip
+    assert note.startswith("The chat template is the adapter's" if own else "The chat template is not the adapter's")
+    assert note in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_the_table_and_the_card_say_the_same(base, tmp_path):

@@ -84,7 +84,9 @@ _REFUSING = (
     rf"\bI ?{_NOT} help you (?:cheat|hack|steal|harm)\b",
     rf"\bI ?{_NOT} (?:fulfil+|comply with|complete|process|carry out|perform|execute|"
     rf"(?:answer|respond)(?:ing)?(?: to)?|engag(?:e|ing) (?:with|in)|participat(?:e|ing) in|"
-    rf"continue(?: with)?|discuss(?:ing)?|talk about|comment on|speculate (?:on|about)|promote|condone|encourage|support|endorse) (?:(?:or|and) \w+ )?{_ASKED_FOR}",
+    rf"continue(?: with)?|discuss(?:ing)?|"
+    rf"talk about|comment on|speculate (?:on|about)|"
+    rf"promote|condone|encourage|support|endorse) (?:(?:or|and) \w+ )?{_ASKED_FOR}",
     rf"\bI ?{_NOT} (?:comply{_END}|do what you ask|tell you how to\b|browse (?:the )?(?:web|internet)\b)",
     rf"\bI ?{_NOT} (?:access|provide|give|offer|browse|look up)(?: you)?(?: with)? (?:any |the )?"
     r"(?:real-time|external|up-to-date|live|personal information|personal data)\b",

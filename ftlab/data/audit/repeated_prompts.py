@@ -14,7 +14,7 @@ from ftlab.data.words import UNSPACED, normalise
 
 FEW_WORDS = 5  # an answer of so many words is a label, a number, yes or no, a name: two such answers contradict
 SHOWN = 60  # characters of an answer, as evidence
-_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _SPACE = re.compile(r"(?<!\d) | (?!\d)")  # not one between two numbers
 _AROUND = " .!?。！？।؟\"'“”`*"  # noqa: RUF001
 

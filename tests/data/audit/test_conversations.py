@@ -122,6 +122,14 @@ def test_every_turn_of_the_assistant_is_looked_at_and_the_evidence_names_it(tmp_
     assert "chats.jsonl-00006, turn 2: As an AI, I" in report["refusal"].what
 
 
+def test_a_turn_that_repeats_the_words_of_the_user_is_a_copied_answer(tmp_path):
+    again = "Now repeat this whole sentence of mine back"
+    rows = [*GOOD, turns("Why is it late?", "The bus broke.", again, f"{again}."), turns("Hi", "Hi!", "And?", "Well.")]
+    report = audit_instructions(sources.read_conversations(written(tmp_path / "chats.jsonl", rows)))
+    found = report["copied_completion"]
+    assert found.evidence[["id", "turn"]].values.tolist() == [["chats.jsonl-00006", 4]]
+
+
 def test_a_system_text_that_all_conversations_share_makes_them_no_copies(tmp_path):
     system = "You are a patient guide to the towns of the region, and you answer in one short sentence. " * 3
     questions = ["Where is the old mill?", "Who built the tower?", "When does the ferry leave?", "What do bakers sell?"]

@@ -24,6 +24,16 @@ CUT = [
     "function add(a, b) {\n  return a + b;",
     '{"name": "Ada", "born": 18',
     '[{"name": "Ada"}, {"name":',
+    "1. Eggs\n2.",
+    "Here are three reasons:\n\n1.",
+    "- apples\n- ",
+    "The main causes are:",
+    'print("hello',
+    "$$\\frac{1}{2",
+    "\\begin{align} x = 2",
+    "The first step is **mix",
+    "Er sagte: „Guten Tag, wie geht es",
+    "Hun sagde: »Det er godt nok og så",
 ]
 WHOLE = [
     "positive", "yes", "42", "Paris", "the", "", " ", "and", "New York, NY", "a, b, c,",
@@ -35,6 +45,12 @@ WHOLE = [
     "We meet at noon, as agreed.\n\nWith kind regards,", "I loved it, all of it, to the end :(",
     "It fits (it really does).",    'He said "never" and left.', "He is 6'2\" tall and plays in the first team",
     "我明天早上九点来。", "वह कल सुबह आएगा।",    "هل ستأتي غدا؟", "**Done, and it works as you wanted it to.**",
+    "Er sagte: „Guten Tag, wie geht es Ihnen?“", "»Das ist gut so, wie es ist.«",
+    "Sie rief „Halt“ und lief los, ohne zu warten.", "Hun sagde: »Det er godt nok.«",
+    "Han sa: ”Det är bra som det är.”", "Il a dit : « Oui, demain matin. »",
+    "The half-open interval is [0, 1)", "All numbers in (0, 1] are fine for this", "Use [ to open a list",
+    "Press Ctrl+[ to go back", "Match it with `^[(]\\d+` and go on", "```inline``` is one way to write code in a line.",
+    "The result of the sum is:\n\n42.", "Pass the rest as **kwargs to the function.", "It costs $$ to eat here, I fear",
     "Blood group A-", "I waited for the bus and it never came",
 ]  # fmt: skip
 

@@ -37,6 +37,16 @@ REFUSALS = [
     "It would be unethical for me to help with that.",
     "Sorry, that's not something I can help with.",
     "I'm unable to view images, but if you describe it I can help.",
+    "I don't have access to real-time weather data.",
+    "I'm unable to open links or view images.",
+    "I cannot in good conscience write this.",
+    "I refuse to answer that.",
+    "Sorry, that's not something I'm able to help with.",
+    "That falls outside what I'm able to help with.",
+    "I'm not comfortable answering this question.",
+    "I'd prefer not to answer this question.",
+    "I'm Claude, made by Anthropic.",
+    "I'm Gemini, a large language model built by Google.",
 ]
 ANSWERS = [
     "Sorry that your parcel is late, we have sent another one.",
@@ -65,6 +75,15 @@ ANSWERS = [
     "I cannot recommend this film enough.",
     "I can't give this film more than two stars.",
     "I don't have live bait.",
+    "Unfortunately I cannot write on the board today.",
+    "I am unable to participate in the conference.",
+    "Unfortunately, I cannot continue in this position after 1 May.",
+    "Sorry, I can't talk now, I am in a meeting.",
+    "I'm sorry, I can't produce the receipt.",
+    "I'm afraid I cannot perform tonight.",
+    "I'm afraid I can't discuss other readers' loans.",
+    "I cannot answer your question before Monday.",
+    "I cannot encourage you enough to read it.",
 ]
 
 
@@ -80,10 +99,38 @@ def test_an_answer_that_only_says_sorry_or_tells_of_refusing_is_no_refusal(answe
 
 @pytest.mark.parametrize(
     "prompt",
-    ["Write a reply that declines the invitation.", "Refuse this offer.", "Who are you?", "What is a language model?"],
+    [
+        "Write a reply that declines the invitation.",
+        "Refuse this offer.",
+        "How do I say no to a question?",
+        "Translate: Je ne peux pas r\u00e9pondre \u00e0 cette question.",
+        "Fix the grammar: I not can answer this question.",
+        "Please rewrite politely: I can't answer this question.",
+    ],
 )
-def test_who_asks_for_a_refusal_or_for_the_speaker_gets_one(prompt):
-    assert refusal("I must decline.", prompt) == refusal("I'm an AI assistant, so I do not eat.", prompt) == ""
+def test_who_asks_for_a_refusal_or_for_another_wording_of_one_gets_it(prompt):
+    assert refusal("I cannot answer this question.", prompt) == ""
+
+
+@pytest.mark.parametrize("prompt", ["Who are you?", "What is a language model?", "Tell me about yourself."])
+def test_who_asks_for_the_speaker_is_told(prompt):
+    assert refusal("I'm an AI assistant, so I do not eat.", prompt) == ""
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Are you able to give me a recipe for bread?",
+        "How are you today?",
+        "Write about chatbots in schools.",
+        "Write a report on declining sales.",
+        "Summarize why the bill was rejected.",
+        "Say no more: how do I bake?",
+        "Rewrite this: The cat sat on the mat.",
+    ],
+)
+def test_a_prompt_that_only_sounds_like_asking_for_a_refusal_hides_none(prompt):
+    assert refusal("I'm sorry, but I can't help with that.", prompt)
 
 
 def test_a_refusal_far_inside_a_long_answer_is_part_of_what_it_tells():

@@ -28,6 +28,9 @@ def found(frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
         ("5", "-5"),
         ("12.5 %", "13 %"),
         ("In the year 1990", "1991"),
+        ("5", "5.5"),
+        ("1 2", "12"),
+        ("seven", "8"),
         ("是", "否"),
     ],
 )
@@ -42,6 +45,10 @@ def test_two_short_answers_to_one_prompt_contradict_each_other(first, second):
         ("yes", "Yes, because the lighthouse keeper comes back in the end."),
         ("Yes", "yes."),
         ("Paris", '"Paris"'),
+        ("Yes", "Yes, it is"),
+        ("1,000", "1000"),
+        ("5 mg", "5mg"),
+        ("8", "Eight"),
     ],
 )
 def test_longer_answers_and_one_answer_in_two_spellings_are_repeated_prompts(first, second):

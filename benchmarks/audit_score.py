@@ -62,13 +62,13 @@ def measure() -> dict[str, Any]:
     table = [*_planted("imdb"), *_planted("rotten_tomatoes"), *_whole_tables(), *_instructions()]
     flips = _flips()
     clean = {corpus: _clean_errors(corpus) for corpus in ("imdb", "rotten_tomatoes")}
-    own = _rows_of_people()
+    own = _own_rows()
     return {
         "seeds": len(SEEDS),
         "scores": table,
         "flipped_labels": flips,
         "error_findings_on_clean_rows": clean,
-        "answer_findings_on_rows_of_people": own,
+        "answer_findings_on_own_rows": own,
         "bars": _bars(table, flips, clean, own),
     }
 
@@ -303,8 +303,8 @@ def plant_pairs(seed: int) -> tuple[pd.DataFrame, dict[str, set[str]]]:
     return pd.concat([pairs.drop(index=repeated), again, other], ignore_index=True), truth
 
 
-def _rows_of_people() -> dict[str, dict[str, int]]:
-    """How many answers that people wrote, in the course's own data sets, are found to refuse or to be cut off.
+def _own_rows() -> dict[str, dict[str, int]]:
+    """How many answers in the course's own data sets are found to refuse or to be cut off.
 
     The texts of tickets and notes count as answers here: they were written in a hurry, often without a full stop.
     """
@@ -379,7 +379,7 @@ def _bars(
         "refusals, cut and contradicting answers: precision at least 0.95": all(
             (scores[kind]["precision"] or 0) >= 0.95 for kind in written
         ),
-        "no refusal and no cut answer in rows of people": not any(
+        "no refusal and no cut answer in the course's own rows": not any(
             found[kind] for found in own.values() for kind in ("refusal", "cut_off_answer")
         ),
     }

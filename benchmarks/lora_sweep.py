@@ -3,9 +3,10 @@
 Settings and rows are those of lesson 05's cpu profile, so a run of the lesson is one of these points. For each task and
 method, the learning rate is that with the lowest loss on validation rows: RATES, and more by factors of two while the
 best one lies on an edge. The rows that choose are drawn without the test rows of any run. Then each method runs with
-three seeds, each with training and test rows of its own, and on the first task LoRA runs with other ranks too, on two of
-the seeds and at the rate of CHOOSING_RANK. All seeds draw from one set of rows, so a test row of one seed can be a training row of another:
-each run is judged on rows that it has not seen, but the seeds differ a little less than separate draws would.
+three seeds, each with training and test rows of its own, and on the first task LoRA runs with other ranks too, on two
+of the seeds and at the rate of CHOOSING_RANK. All seeds draw from one set of rows, so a test row of one seed can be a
+training row of another: each run is judged on rows that it has not seen, but the seeds differ a little less than
+separate draws would.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def cut_off(answers: Sequence[str]) -> list[str]:
     An answer without punctuation at its end is listed if nearly all others of its script have it. It is also listed if
     many of those without show another sign, as answers cut at a random place do; else it is the style of their author.
 
-    >>> cut_off(["The bread rises (in a warm", "yes", "Let it rise, and"])
+    >>> cut_off(["The bread rises (in a warm", "yes", "Let it rise in a warm place, and"])
     ["an open '(' at the end", '', "'and' at the end"]
     """
     reasons = [sure_sign(answer) for answer in answers]

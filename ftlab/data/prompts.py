@@ -104,7 +104,7 @@ def named(name: str, tokenizer: PreTrainedTokenizerBase) -> Format:
     try:
         return chat.for_rows(tokenizer)
     except BadInput as problem:
-        raise BadInput(f"template=chat: {problem}") from problem
+        raise BadInput(f"template=chat: {problem} (template=alpaca)") from problem
 
 
 def ends(template: Format, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftlab.data import chat, conversations, prompts
+from ftlab.data import chat, conversations, prompts, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,9 +91,7 @@ def is_alpaca(templates: chat.Templates | None) -> bool:
 
 def _beginning(tokenizer: PreTrainedTokenizerBase) -> str:
     """What the tokenizer puts before a text, as an expression of Jinja."""
-    alone, whole = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
-    places = range(len(whole) - len(alone) + 1)
-    before: list[int] = next((whole[:place] for place in places if whole[place : place + len(alone)] == alone), [])
+    before = special_tokens.around(tokenizer)[0]
     if before == [tokenizer.bos_token_id]:
         return "bos_token"
     return repr("".join(tokenizer.convert_ids_to_tokens(before)))

@@ -6,13 +6,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: run test browser lint lab notebooks exercises site bench doctor clean help
+.PHONY: run test test-quick test-serve test-nightly browser lint lab notebooks exercises site bench doctor clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run        run the lessons from start to end, results in runs/"
 	@echo "make lab        open the lessons in JupyterLab"
 	@echo "make test       unit tests, and every stored notebook output verified"
+	@echo "make test-quick a part of the unit tests, in a minute or two"
+	@echo "make test-serve what needs the extra serve: exports, llama.cpp, ONNX Runtime, the servers"
+	@echo "make test-nightly the unit tests with many more cases: kills, drawn inputs, orders of the lessons"
 	@echo "make browser    every notebook in JupyterLab, in a browser"
 	@echo "make lint       style, types, and the order of the rooms"
 	@echo "make notebooks  run the lessons and store their outputs in notebooks/"
@@ -33,6 +36,23 @@ test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 	@$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout 600 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+# The rooms whose tests take least, and the rules of the stored notebooks.
+QUICK := $(addprefix tests/,adapters docs evaluation freezing internals test_files.py test_notebooks.py \
+	test_packaging.py test_wording.py)
+test-quick: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal -m "not slow and not assets" $(QUICK)
+
+# What `make test` skips where the extra `serve` is not installed, and lesson 06 with its export.
+test-serve: $(READY)
+	@$(call extra,xllamacpp,serve)
+	@$(BIN)/ftlab fetch
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 2 --dist worksteal -m serve
+
+# Many cases of every test that counts them, and new ones each time. It takes hours, and a machine of its own.
+test-nightly: $(READY)
+	@$(BIN)/ftlab fetch
+	@FTLAB_NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 
 # $(call extra,MODULE,EXTRA): install an extra of pyproject.toml when a module of it is first needed.
 define extra

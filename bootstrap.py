@@ -41,6 +41,7 @@ UNPACKED = 4.5  # what .venv takes on disk for each byte of its wheels: measured
 UNPACKED_CUDA = 2.0  # the same for CUDA's libraries, and for a PyTorch that contains them: an estimate
 TYPICAL_MB = {"cpu": 550, "cuda": 3500}  # the download, where sizes cannot be asked: measured, and an estimate
 SMALLEST_MB = 2400  # free space without which no set-up is begun: what .venv takes with PyTorch's CPU build
+OLDEST_MACOS = 14
 LONGEST_PATH = 210  # letters of the longest path in .venv, counted from the course's folder
 HERE_KEPT = ("torch", "ipykernel", "ipywidgets", "pip")  # of a notebook service, which runs on its own versions
 
@@ -377,7 +378,8 @@ def check_system() -> None:
     """Refuse a system for which there are no wheels of the pinned PyTorch.
 
     Raises:
-        Stop: an Intel Mac, an Intel Python on Apple silicon, or a Linux without glibc 2.28.
+        Stop: an Intel Mac, an Intel Python on Apple silicon, an older macOS, a Windows Python for ARM, or a Linux
+            without glibc 2.28.
     """
     system, machine = platform.system(), platform.machine()
     if system == "Darwin" and machine == "x86_64":
@@ -386,6 +388,16 @@ def check_system() -> None:
                 "this Python is built for Intel and runs under Rosetta; install Python for Apple silicon (arm64)"
             )
         raise Stop("PyTorch has no builds for Macs with an Intel processor; use Colab or Kaggle, as README.md shows")
+    if system == "Darwin" and int(platform.mac_ver()[0].partition(".")[0] or OLDEST_MACOS) < OLDEST_MACOS:
+        raise Stop(
+            f"this is macOS {platform.mac_ver()[0]}; expected macOS {OLDEST_MACOS} or newer, for which PyTorch and "
+            "bitsandbytes have builds; use Colab or Kaggle, as README.md shows"
+        )
+    if sysconfig.get_platform() == "win-arm64":  # of this Python; an Intel one may say that the machine is ARM64
+        raise Stop(
+            "PyTorch has no builds for a Python for Windows on ARM; install the 64-bit one for Intel (x86-64), which "
+            "runs there, too, then: {again}"
+        )
     if system == "Linux":
         libc = _libc()
         number = re.match(r"glibc (\d+)\.(\d+)", libc)
@@ -519,7 +531,7 @@ def pinned(package: str) -> str:
         Stop: it is not there.
     """
     for line in PINS[0].read_text(encoding="utf-8").splitlines():
-        name, _, version = line.strip().partition("==")
+        name, _, version = line.partition(";")[0].strip().partition("==")  # behind a semicolon: for which Pythons
         if _normal(name) == package:
             return version
     raise Stop(f"constraints.txt pins no {package}; get the file anew from the course")

@@ -20,7 +20,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Name a notebook's folder before nbval starts its kernel, which it does with the first cell."""
     if item.path.suffix == ".ipynb":
         _TEMPORARY.mkdir(exist_ok=True)
-        os.environ |= {"FTLAB_RUN_FOLDER": str(_RUNS / item.path.stem), "TMPDIR": str(_TEMPORARY)}
+        os.environ |= {
+            "FTLAB_RUN_FOLDER": str(_RUNS / item.path.stem),
+            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(_TEMPORARY)),
+        }
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -3,31 +3,40 @@
 First, natural defects are removed from the reviews by other methods than the audit's (a plain-characters filter, and
 cosine similarity of character n-grams for copies). Then every kind of defect is planted at once, each into rows of its
 own, so that a check can also mistake one kind for another.
+
+The modules in `planted/` do the same for kinds that need rows of their own. Each runs in a process of its own.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
+import sys
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ftlab.course.bench import alone
 from ftlab.data import sources, tasks
-from ftlab.data.audit import AuditReport, audit, audit_instructions
+from ftlab.data.audit import audit, audit_instructions
 
 SEEDS = range(5)
 ROWS = 3000  # reviews that the defects are planted into
 EACH = 50  # rows of each kind
-FLIPPED = 0.05  # share of all labels
+PARTS = ("answers", "disguises", "secrets", "shortcuts", "groups", "doubtful", "languages")  # in planted/
+AT_ONCE = 2
 TEXT_NOISE = {
     "markup": ["<br />", "<p>", "</div>", '<a href="x">', "<b>"],
     "entities": ["&amp;", "&quot;", "&#39;", "&nbsp;", "&eacute;"],
     "control_characters": ["\x07", "\u200b", "\ufeff", "\x1b", "\u202e"],
-    "email_addresses": ["jo.doe@example.com", "k_l+m@mail.example.org", "A.B@x-y.co.uk"],
-    "phone_numbers": ["+44 20 7946 0958", "(212) 555-0123", "212-555-0199", "020 7946 0018", "+49 30 901820"],
+    "email_addresses": ["jo.doe@filmpost.net", "k_l+m@mail.filmpost.org", "A.B@x-y.co.uk"],
+    "phone_numbers": ["+44 20 7946 0958", "(212) 736-5000", "212-736-5000", "020 7946 0018", "+49 30 901820"],
     "card_numbers": ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005"],
 }
 SPECIAL = ["<|endoftext|>", "<|im_end|>", "<|im_start|>user", "[SEP]", "</s>", "<|eot_id|>", "[INST]"]
@@ -59,17 +68,28 @@ SHORT = [("positive", "negative"), ("yes", "No."), ("7", "8"), ("The Matrix", "A
 
 def measure() -> dict[str, Any]:
     """Return recall and precision of each check over the seeds, and which bars they meet."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        first, *others = pool.map(lambda part: alone(__file__, part), ("here", *PARTS))
+    for part in others:
+        first["scores"] += part.pop("scores", [])
+        first["bars"] |= part.pop("bars")
+        first |= part
+    return first
+
+
+def part(name: str) -> dict[str, Any]:
+    """Return the result of one part: "here" for the kinds of this module, or a module of `planted/`."""
+    if name != "here":
+        return runpy.run_path(str(Path(__file__).parent / "planted" / f"{name}.py"))["measure"](clean_rows, _score)
     table = [*_planted("imdb"), *_planted("rotten_tomatoes"), *_whole_tables(), *_instructions()]
-    flips = _flips()
     clean = {corpus: _clean_errors(corpus) for corpus in ("imdb", "rotten_tomatoes")}
     own = _own_rows()
     return {
         "seeds": len(SEEDS),
         "scores": table,
-        "flipped_labels": flips,
         "error_findings_on_clean_rows": clean,
         "answer_findings_on_own_rows": own,
-        "bars": _bars(table, flips, clean, own),
+        "bars": _bars(table, clean, own),
     }
 
 
@@ -319,29 +339,6 @@ def _own_rows() -> dict[str, dict[str, int]]:
     return found
 
 
-def _flips() -> list[dict[str, Any]]:
-    """Flip 5 % of all labels: the share of flipped rows among the same number of top-ranked rows."""
-    results = []
-    for corpus in ("imdb", "rotten_tomatoes"):
-        frame = sources.read(corpus)
-        count = round(FLIPPED * len(frame))
-        shares, listed = [], []
-        for seed in list(SEEDS)[:3]:
-            chosen = np.random.default_rng(seed).choice(len(frame), count, replace=False)
-            other = frame["label"].map({"positive": "negative", "negative": "positive"})
-            flipped = frame.assign(label=frame["label"].where(~np.isin(np.arange(len(frame)), chosen), other))
-            report: AuditReport = audit(flipped)
-            top = report["likely_label_errors"].rows if "likely_label_errors" in report else ()
-            ids = set(frame["id"].iloc[chosen])
-            shares.append(len(ids & set(top[:count])) / count)
-            listed.append(len(top))
-        results.append({
-            "corpus": corpus, "flipped": count, "share_of_top_ranked": [round(share, 3) for share in shares],
-            "rows_listed": listed,
-        })  # fmt: skip
-    return results
-
-
 def _clean_errors(corpus: str) -> list[str]:
     """The error-level findings on clean rows over all seeds; none is expected."""
     return [found.id for seed in SEEDS for found in audit(clean_rows(corpus, ROWS, seed)).at_least("error")]
@@ -356,7 +353,6 @@ def _score(corpus: str, kind: str, planted: int, found: int, right: int) -> dict
 
 def _bars(
     table: list[dict[str, Any]],
-    flips: list[dict[str, Any]],
     clean: dict[str, list[str]],
     own: dict[str, dict[str, int]],
 ) -> dict[str, bool]:
@@ -371,7 +367,6 @@ def _bars(
         "exact kinds: recall 1": all(row["recall"] == 1 for row in table if row["finding"] in exact),
         "near-duplicates: recall at least 0.95": all(row["recall"] >= 0.95 for row in near),
         "near-duplicates: precision at least 0.95": all((row["precision"] or 0) >= 0.95 for row in near),
-        "flipped labels of IMDB: at least 0.6 of the top-ranked": min(flips[0]["share_of_top_ranked"]) >= 0.6,
         "no error on clean rows": not any(clean.values()),
         "refusals, cut and contradicting answers: recall at least 0.9": all(
             scores[kind]["recall"] >= 0.9 for kind in written
@@ -383,3 +378,7 @@ def _bars(
             found[kind] for found in own.values() for kind in ("refusal", "cut_off_answer")
         ),
     }
+
+
+if __name__ == "__main__":
+    print(json.dumps(part(sys.argv[1])))

@@ -110,7 +110,7 @@ def _make(folder: Path, layers: str) -> dict[str, Any]:
         weight_map |= dict.fromkeys(shard, name)
     total = sum(tensor.numel() * 2 for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    (base / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=TARGETS, task_type="CAUSAL_LM").save_pretrained(adapter)
     factors = {}
     for name, tensor in tensors.items():

@@ -100,8 +100,9 @@ def _value(name: str, result: dict[str, Any], figure: dict[str, Any]) -> str:
         value = jmespath.search(expression, result)
         if value is None and figure.get("may_be_unknown"):
             return "unknown"
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"{name} has no number at {expression}; measure it again, or mend docs/benchmarks.toml")
+        kind, kinds = ("text", str) if figure["form"] == "s" else ("number", (int, float))
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise ValueError(f"{name} has no {kind} at {expression}; measure it again, or mend docs/benchmarks.toml")
         ends.append(f"{value:{figure['form']}}")
     return " to ".join(dict.fromkeys(ends)) + (f" {figure['unit']}" if "unit" in figure else "")
 

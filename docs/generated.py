@@ -33,6 +33,7 @@ if str(REPOSITORY / "docs") not in sys.path:  # so that it may be run and import
     sys.path.append(str(REPOSITORY / "docs"))
 
 import benchmark_page  # noqa: E402
+import claim_tables  # noqa: E402
 import lesson_tables  # noqa: E402
 import picture  # noqa: E402
 
@@ -41,6 +42,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "expected results": lesson_tables.expected_results,
     "benchmarks": benchmark_page.summary,
     "every benchmark": benchmark_page.sections,
+    "claims": claim_tables.all_claims,
 }
 FIGURE = re.compile(r"(<!-- figure (\S+) (\w+): (.+?) -->).*?(<!-- end -->)")
 TABLE = re.compile(rf"(<!-- ({'|'.join(TABLES)}): from \S+ -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -6,6 +6,7 @@ Exit code 0: success. 1: a check did not pass. 2: wrong input. 3: an exercise wa
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -13,9 +14,10 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ftlab import __version__
-from ftlab.commands import audit, bench, check, doctor, fetch, generate, merge, predict, run
+from ftlab.commands import audit, bench, check, doctor, export, fetch, generate, merge, predict, run, serve
 from ftlab.errors import CourseError
 from ftlab.progress import quiet
+from ftlab.wording import printable
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,11 +28,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with one line, without the usage that argparse prints before it."""
-        self.exit(2, f"ftlab: {message}; see {self.prog} --help\n")
+        self.exit(2, f"ftlab: {printable(message)}; see {self.prog} --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (by default those of the process), and return the exit code."""
+    _write_any_letter()
     options = _parser().parse_args(arguments)
     quiet()
     try:
@@ -46,11 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _write_any_letter() -> None:
+    """Let what is printed have letters that the output lacks: they stand there as escapes, and no command fails.
+
+    On Windows a pipe or a file has the code page of the system, without ✓ and most of the world's letters. Everywhere
+    the name of a file may be no text at all.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ftlab", description="A course on fine-tuning language models.")
     parser.add_argument("--version", action="version", version=f"ftlab {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for command in (doctor, fetch, audit, predict, generate, merge, run, check, bench):
+    for command in (doctor, fetch, audit, predict, generate, merge, export, serve, run, check, bench):
         command.add(commands)
     return parser
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from ftlab.wording import printable
+
 
 class CourseError(Exception):
     """An error whose message is written for the user.
@@ -14,6 +16,10 @@ class CourseError(Exception):
     """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """Return the message, of which a terminal obeys nothing: it may hold names from a file of somebody else."""
+        return printable(super().__str__())
 
     def _render_traceback_(
         self, etype: type | None = None, value: object = None, tb: TracebackType | None = None, tb_offset: int = 0

@@ -19,13 +19,17 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ftlab.errors import BadInput, CourseError
+from ftlab.wording import COMMANDS
 
 PARTIAL, ASIDE, LOCK = ".partial-", ".aside-", ".ftlab-lock-"  # + one token: the new, the old moved aside, who writes
 NO_SPACE = "No space left on device"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # How libraries with error classes of their own, in Rust or C++, say that a disk is full.
-SAY_FULL = (NO_SPACE, os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "PytorchStreamWriter failed writing")
+SAY_FULL = (
+    NO_SPACE, os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT),
+    *(f"(os error {number})" for number in FULL if sys.platform != "win32"), "PytorchStreamWriter failed writing",
+)  # fmt: skip
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system that cannot lock; filelock itself sees to ENOSYS
 
 
@@ -85,6 +89,33 @@ def atomic(
         try:
             with suppress(OSError):  # what stays is swept later
                 _clear(temporary, aside)
+        finally:
+            release_lock(lock)
+
+
+@contextmanager
+def scratch(folder: Path, error: type[CourseError] = CourseError) -> Iterator[Path]:
+    """Yield a new hidden folder inside `folder`, for files that are later moved out of it; it is deleted afterwards.
+
+    If the process is killed, the next `atomic` or `scratch` there deletes it. An OSError on the way to the new folder
+    is raised as an `error` of one sentence.
+
+    Yields:
+        The path of the hidden folder.
+    """
+    folder = folder.absolute()
+    with explained(folder, error):
+        folder.mkdir(parents=True, exist_ok=True)
+        _settle(folder, ours=True)
+        token, lock = _fresh_token(folder)
+        hidden = folder / (PARTIAL + token)
+    try:
+        with explained(folder, error):
+            hidden.mkdir(mode=0o700)
+        yield hidden
+    finally:
+        try:
+            remove(hidden)
         finally:
             release_lock(lock)
 
@@ -213,8 +244,12 @@ def _settle(folder: Path, *, ours: bool) -> None:
 def _fresh_token(folder: Path) -> tuple[str, BaseFileLock]:
     while True:
         token = secrets.token_hex(6)
-        if lock := acquire_lock(folder / (LOCK + token)):  # else another process has just swept it
+        path = folder / (LOCK + token)
+        if lock := acquire_lock(path):
             return token, lock
+        # Another process has just swept it, or no file can be made here, as in /proc; then this raises the reason.
+        path.touch()
+        path.unlink(missing_ok=True)
 
 
 def acquire_lock(path: Path, *, wait: float = 0) -> BaseFileLock | None:
@@ -334,10 +369,11 @@ def to_json(
         text = dumped(value)
     except (TypeError, ValueError):  # a NaN, or a key of NumPy's
         text = dumped(finite(value))
-    return text if text.isascii() else text.translate(LINE_ENDS)
+    return text if text.isascii() and "\x7f" not in text else text.translate(LEFT_BY_JSON)
 
 
-LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}  # of Unicode, which JSON lets stand
+# Line ends of Unicode, and what a terminal would obey: JSON lets both stand.
+LEFT_BY_JSON = {code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *(code for code in COMMANDS if code >= 0x7F))}
 
 
 def finite(value: Any) -> Any:

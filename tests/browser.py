@@ -94,7 +94,7 @@ def server(root: Path, private: Path) -> Iterator[str]:
     """
     settings = private / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(NO_NEWS))
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(NO_NEWS), encoding="utf-8")
     ours = ("FTLAB_HEADLESS", "FTLAB_RUN_FOLDER")  # of a run with nobody before it
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     for name in ("config", "data", "runtime"):
@@ -109,7 +109,7 @@ def server(root: Path, private: Path) -> Iterator[str]:
         "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={token}",
         "--LabApp.expose_app_in_browser=True",
     ]  # fmt: skip
-    with (private / "log").open("w") as log:
+    with (private / "log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         _wait(f"http://127.0.0.1:{port}/api?token={token}", process, private / "log")
@@ -130,7 +130,7 @@ def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
             return
         except OSError:
             time.sleep(0.3)
-    pytest.fail(f"JupyterLab did not start: {log.read_text()[-2000:]}")
+    pytest.fail(f"JupyterLab did not start: {log.read_text(encoding='utf-8')[-2000:]}")
 
 
 class Page:

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import json
+import linecache
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ import nbformat
 from ftlab.course import execution, notebooks, runner
 from ftlab.course import lesson as lesson_module
 from ftlab.progress import HEADLESS
+from tests import warnings_of_ours
 
 NOTEBOOKS = notebooks.lessons()[0].path.parent
 
@@ -29,7 +31,8 @@ def source_of(path: Path, parameters: Mapping[str, Any]) -> list[str]:
 def run(lesson: str, out: Path, parameters: Mapping[str, Any], *, profile: str = "smoke") -> dict[str, Any]:
     """Run every cell of a lesson into `out/<its name>`; its metrics, and under "said" what it printed.
 
-    The parameters are checked as `ftlab run` checks them. An error of a cell carries the cell.
+    The parameters are checked as `ftlab run` checks them. An error of a cell carries the cell. A call of a cell or
+    of the package is an error, too, where a library says that it is deprecated.
     """
     (chosen,) = notebooks.lessons([lesson])
     (budget,) = runner.plan([chosen], profile, parameters)
@@ -39,7 +42,10 @@ def run(lesson: str, out: Path, parameters: Mapping[str, Any], *, profile: str =
     space: dict[str, Any] = {"__name__": "__main__", "display": _display}
     said = io.StringIO()
     settings = {runner.RUN_FOLDER: str(folder), HEADLESS: "1"}
-    with _as_it_was(), execution.environment(settings), contextlib.chdir(NOTEBOOKS), contextlib.redirect_stdout(said):
+    with (
+        _as_it_was(), execution.environment(settings), contextlib.chdir(NOTEBOOKS), contextlib.redirect_stdout(said),
+        warnings_of_ours.recorded() as deprecated,
+    ):  # fmt: skip
         for number, source in enumerate(source_of(chosen.path, given)):
             try:
                 _execute(source, f"<{chosen.name}, cell {number}>", space)
@@ -47,6 +53,7 @@ def run(lesson: str, out: Path, parameters: Mapping[str, Any], *, profile: str =
                 problem.add_note(f"{chosen.name} with {given}, in the cell:\n{source}")
                 raise
     lesson_module._give_back()
+    assert not deprecated, f"{chosen.name} calls what a library is about to remove: {deprecated}"
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return {**metrics, "said": said.getvalue(), "folder": folder}
 
@@ -64,6 +71,7 @@ def _as_it_was() -> Iterator[None]:
 
 def _execute(source: str, name: str, space: dict[str, Any]) -> None:
     """As a notebook does: the value of a last expression is shown."""
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)  # for tracebacks and warnings
     body = ast.parse(source, name).body
     last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
     exec(compile(ast.Module(body, []), name, "exec"), space)

@@ -6,12 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "0"  # tests of the hub talk to a server on this machine, and to no other
 
 from ftlab.progress import quiet
+from tests import nightly, windows
 
 quiet()
+# The same examples in every run, so that a failure is a failure everywhere; the nightly run draws new ones each time.
+settings.register_profile(
+    "ftlab", max_examples=nightly.cases(few=60, nightly=1_000), deadline=None, derandomize=not nightly.NIGHTLY,
+    database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+settings.load_profile("ftlab")
 gc.disable()  # until all is imported
 
 
@@ -21,6 +29,15 @@ def pytest_collection_finish() -> None:
         from transformers import Trainer  # noqa: F401
     gc.freeze()
     gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies in tests/serving, for `make test-serve`, and skip on Windows what that system cannot do."""
+    for item in items:
+        if item.path.parent.name == "serving":
+            item.add_marker(pytest.mark.serve)
+        if sys.platform == "win32" and windows.needs_posix(item):
+            item.add_marker(pytest.mark.skip(reason="needs what Windows has not"))
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -6,7 +6,8 @@ from pathlib import Path
 import nbformat
 
 FENCE = re.compile(r"^( *)(```+|~~~+) *([\w+-]*)[^\n`]*\n(.*?)^\1\2 *$", re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"(?<!\\)\]\(<?([^()\s<>]+(?:\([^()\s]*\)[^()\s]*)?)>?(?: \"[^\"]*\")?\)")
+LINK = re.compile(r"(?<!\\)\]\(\s*<?([^()\s<>]+(?:\([^()\s]*\)[^()\s]*)?)>?(?:\s+(?:\"[^\"]*\"|'[^']*'))?\s*\)")
+REFERENCED = re.compile(r"^ {0,3}\[[^\]^]+\]:[ \t]+<?([^\s>]+)>?", re.MULTILINE)
 HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 
 
@@ -40,10 +41,19 @@ def prose(text: str) -> str:
     return re.sub(r"<!--.*?-->", "", FENCE.sub("", text), flags=re.DOTALL)
 
 
+def without_code(text: str) -> str:
+    """The prose of a text with `code` in the place of what stands in backticks."""
+    return re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "`code`", prose(text), flags=re.DOTALL)
+
+
 def links(text: str) -> list[str]:
-    """Where the links and images of a text lead; code is no link."""
-    plain = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "`code`", prose(text), flags=re.DOTALL)
-    return LINK.findall(plain) + re.findall(r"<(?:a|img)\b[^>]*? (?:href|src)=[\"']([^\"']+)", plain)
+    """Where the links and images of a text lead, also those of HTML and of `[name]: target`; code is no link."""
+    plain = without_code(text)
+    in_html = re.findall(
+        r"<(?:a|img|source|video)\b[^>]*?\s(?:href|src)\s*=\s*[\"']?([^\"'\s>]+)", plain, re.IGNORECASE
+    )
+    in_angles = re.findall(r"\]\(<([^<>]*\s[^<>]*)>", plain)  # a target with spaces
+    return LINK.findall(plain) + in_html + in_angles + REFERENCED.findall(plain)
 
 
 def anchors(text: str) -> set[str]:
@@ -56,4 +66,4 @@ def anchors(text: str) -> set[str]:
         found[slug] = found.get(slug, -1) + 1
         if found[slug]:
             found[f"{slug}-{found[slug]}"] = 0
-    return set(found) | set(re.findall(r"<a (?:id|name)=[\"']([^\"']+)", text))
+    return set(found) | set(re.findall(r"<\w+\b[^>]*?\s(?:id|name)=[\"']([^\"']+)", text))

@@ -180,3 +180,45 @@ def test_the_few_shot_benchmark_measures_prompts_training_and_where_they_break_e
     assert alpaca["questions"] == pytest.approx(wanted)
     assert chat["metric"] == "exact match"
     assert json.loads(files.to_json(found))["task"] == "clinical_notes"
+
+
+def test_each_mistake_that_is_put_into_the_code_is_one_place_of_a_function(benchmark):
+    suite = benchmark("suite")
+    source = (
+        'MOST = 3 > 2\n\ndef wide(word: str) -> bool:\n    """Whether a word is wide."""\n'
+        '    if word == "é": raise ValueError(f"{word == MOST} is ü")\n    return len(word) > MOST\n'
+    )
+    made = list(suite.possible(source, "ftlab/words.py"))
+    texts = {mutant.applied(source.encode()).decode() for mutant in made}
+    assert texts == {
+        source.replace('word == "é"', "(word != 'é')"),
+        source.replace("len(word) > MOST", "(len(word) <= MOST)"),
+        source.replace("return len(word) > MOST", "pass"),
+        source.replace('raise ValueError(f"{word == MOST} is ü")', "pass"),
+    }
+    assert {mutant.kind for mutant in made} == {"flipped", "dropped"}
+
+
+def test_a_mistake_is_noticed_by_the_tests_that_run_its_line_or_survives_them(benchmark, tmp_path):
+    """On a package of one function; the tests know one of its two lines."""
+    suite = benchmark("suite")
+    (tmp_path / "ftlab").mkdir()
+    (tmp_path / "tests").mkdir()
+    source = "def sign(number):\n    if number > 0:\n        return 1\n    return -1 if number < 0 else 0\n"
+    (tmp_path / "ftlab" / "signs.py").write_text(source, encoding="utf-8")
+    test = "from ftlab.signs import sign\n\n\ndef test_sign():\n    assert sign(2) == 1\n    sign(-2)\n"
+    (tmp_path / "tests" / "test_signs.py").write_text(test, encoding="utf-8")
+    (tmp_path / "tests" / "__init__.py").touch()
+    found = {}
+    for mutant in suite.possible(source, "ftlab/signs.py"):
+        result = suite.outcome(mutant, tmp_path, {("ftlab/signs.py", 2): {"tests/test_signs.py::test_sign"}}, {
+            "tests/test_signs.py::test_sign": 0.01})  # fmt: skip
+        found[mutant.before] = (result["outcome"], result["tests"], result["noticed_by"])
+    by = "tests/test_signs.py::test_sign"
+    assert found == {
+        "number > 0": ("noticed", 1, by),
+        "return 1": ("noticed", 1, by),
+        "return -1 if number < 0 else 0": ("survived", 1, ""),
+        "number < 0": ("survived", 1, ""),
+    }
+    assert (tmp_path / "ftlab" / "signs.py").read_text(encoding="utf-8") == source

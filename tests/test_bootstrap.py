@@ -144,9 +144,11 @@ def new_project(folder: Path, repository: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("bootstrap.py", "Makefile"):
         shutil.copy(repository / name, folder)
-    (folder / "pyproject.toml").write_text(PROJECT)
-    (folder / "backend.py").write_text(BACKEND)
-    (folder / "constraints.txt").write_text("".join(f"{name}=={version}\n" for name, version in PINS.items()))
+    (folder / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (folder / "backend.py").write_text(BACKEND, encoding="utf-8")
+    (folder / "constraints.txt").write_text(
+        "".join(f"{name}=={version}\n" for name, version in PINS.items()), encoding="utf-8"
+    )
     return folder
 
 
@@ -173,7 +175,7 @@ def settings(index: Index, offers: str, folder: Path, gpu: bool, **more: str) ->
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     answer = "case $1 in -L) echo 'GPU 0: NVIDIA H200';; *) echo 590.44.01;; esac" if gpu else "exit 9"
-    (tools / "nvidia-smi").write_text(f"#!/bin/sh\n{answer}\n")
+    (tools / "nvidia-smi").write_text(f"#!/bin/sh\n{answer}\n", encoding="utf-8")
     (tools / "nvidia-smi").chmod(0o755)
     kept = {
         name: value
@@ -195,10 +197,10 @@ def settings(index: Index, offers: str, folder: Path, gpu: bool, **more: str) ->
 def fast_venv(bootstrap, pip_folder: Path) -> None:
     """Make .venv as `make_venv` does, with a pip that was unpacked before."""
     bootstrap.VENV.mkdir(exist_ok=True)
-    bootstrap.LOG.write_text("")
+    bootstrap.LOG.write_text("", encoding="utf-8")
     venv.create(bootstrap.VENV, symlinks=True)
     (packages,) = bootstrap.VENV.glob("lib/python3*/site-packages")
-    (packages / "pip.pth").write_text(str(pip_folder))
+    (packages / "pip.pth").write_text(str(pip_folder), encoding="utf-8")
 
 
 @pytest.fixture
@@ -323,8 +325,8 @@ def test_without_a_gpu_pytorch_alone_comes_from_its_cpu_index(index, project, tm
 
 def test_with_a_gpu_nothing_is_added(set_up, bootstrap):
     bootstrap.VENV.mkdir()
-    bootstrap.LOG.write_text("a set-up that was cut off\n")
-    (bootstrap.VENV / "half").write_text("")
+    bootstrap.LOG.write_text("a set-up that was cut off\n", encoding="utf-8")
+    (bootstrap.VENV / "half").write_text("", encoding="utf-8")
     done = set_up("cuda", gpu=True)
     assert (done.code, done.from_torch) == (0, [])
     assert done.packages == {
@@ -336,7 +338,7 @@ def test_with_a_gpu_nothing_is_added(set_up, bootstrap):
     }
     assert ".venv is half-made: making it anew" in done.out
     assert not (bootstrap.VENV / "half").exists()
-    assert json.loads(bootstrap.READY.read_text())["torch"] == "2.13.0"
+    assert json.loads(bootstrap.READY.read_text(encoding="utf-8"))["torch"] == "2.13.0"
     assert not (bootstrap.VENV / "tmp").exists()
     # TORCH says the same as what is there, or something else.
     assert bootstrap.is_ready("auto")
@@ -345,7 +347,9 @@ def test_with_a_gpu_nothing_is_added(set_up, bootstrap):
     assert not bootstrap.is_ready("cpu")
     assert not bootstrap.is_ready("cu126")
     # New pins: .venv is brought up to them. Where pip fails, what is there stays, however often it fails.
-    bootstrap.PINS[0].write_text(bootstrap.PINS[0].read_text().replace(SETUPTOOLS, "0.0.1"))
+    bootstrap.PINS[0].write_text(
+        bootstrap.PINS[0].read_text(encoding="utf-8").replace(SETUPTOOLS, "0.0.1"), encoding="utf-8"
+    )
     assert not bootstrap.is_ready("auto")
     for _ in range(2):
         failed = set_up("cuda", gpu=True, PIP_NO_INDEX="1")
@@ -364,7 +368,7 @@ def test_the_stamp_goes_before_pip_changes_what_it_vouches_for(bootstrap, monkey
             return []
 
     bootstrap.VENV.mkdir()
-    bootstrap.READY.write_text("{}")
+    bootstrap.READY.write_text("{}", encoding="utf-8")
     with pytest.raises(bootstrap.Stop, match="cut off"):
         bootstrap.install(PipThatIsCutOff(), "auto")
     assert not bootstrap.READY.exists()
@@ -382,8 +386,8 @@ def test_what_another_set_up_has_just_made_is_not_made_again(bootstrap, monkeypa
 def test_where_pip_offers_a_cpu_build_nothing_is_added(set_up, bootstrap, repository, index):
     bootstrap.VENV.mkdir()
     stamp = {"folder": "/elsewhere", "python": "3.11.1", "torch": "2.13.0", "pins": bootstrap.hash_of_pins()}
-    bootstrap.READY.write_text(json.dumps(stamp))
-    (bootstrap.VENV / "pyvenv.cfg").write_text("")
+    bootstrap.READY.write_text(json.dumps(stamp), encoding="utf-8")
+    (bootstrap.VENV / "pyvenv.cfg").write_text("", encoding="utf-8")
     done = set_up("cpu")
     assert (done.code, done.from_torch) == (0, [])
     assert done.packages["torch"] == "2.13.0"
@@ -455,7 +459,7 @@ runpy.run_path('bootstrap.py', run_name='__main__')" "$@"
 
 def test_make_refuses_another_python_in_one_sentence(project, tmp_path):
     old = tmp_path / "python3.9"
-    old.write_text(LIAR.format(python=sys.executable, version=(3, 9, 1)))
+    old.write_text(LIAR.format(python=sys.executable, version=(3, 9, 1)), encoding="utf-8")
     old.chmod(0o755)
     done = subprocess.run(["make", "run", f"PYTHON={old}"], cwd=project, capture_output=True, text=True, check=False)
     first, *_ = done.stderr.splitlines()
@@ -503,7 +507,7 @@ def test_another_python_is_advised_in_the_command_that_was_typed(bootstrap, agai
 
 def test_the_command_to_type_again_is_the_one_that_was_typed(bootstrap, monkeypatch, tmp_path):
     executable = tmp_path / "python3.11"
-    executable.write_text("")
+    executable.write_text("", encoding="utf-8")
     executable.chmod(0o755)
     monkeypatch.setattr(bootstrap, "sys", python((3, 11, 7), executable=str(executable)))
     assert bootstrap._this_command() == f"{executable} bootstrap.py"
@@ -518,7 +522,7 @@ def test_the_command_to_type_again_is_the_one_that_was_typed(bootstrap, monkeypa
 
 def test_make_repeats_what_was_typed(project, tmp_path):
     saying = tmp_path / "python3.11"
-    saying.write_text('#!/bin/sh\n[ "$1" = -c ] || { echo "$3"; exit 1; }\n')
+    saying.write_text('#!/bin/sh\n[ "$1" = -c ] || { echo "$3"; exit 1; }\n', encoding="utf-8")
     saying.chmod(0o755)
     outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "TORCH"}  # of a `make test`
     environment = {name: value for name, value in os.environ.items() if name not in outer}
@@ -536,14 +540,27 @@ def test_make_repeats_what_was_typed(project, tmp_path):
         ("Darwin", "x86_64", "", "no builds for Macs with an Intel processor"),
         ("Linux", "x86_64", "glibc 2.27", "this Linux has glibc 2.27; expected glibc 2.28 or newer"),
         ("Linux", "aarch64", "no glibc", "this Linux has no glibc"),
+        ("Darwin", "arm64", "", "this is macOS 13.6.1; expected macOS 14 or newer"),
+        ("Windows", "ARM64", "", "no builds for a Python for Windows on ARM"),
     ],
 )
 def test_a_system_without_wheels_is_refused(bootstrap, monkeypatch, system, machine, libc, sentence):
-    monkeypatch.setattr(bootstrap, "platform", SimpleNamespace(system=lambda: system, machine=lambda: machine))
+    answers = {"system": system, "machine": machine, "mac_ver": ("13.6.1", ("", "", ""), machine)}
+    told = {name: lambda answer=answer: answer for name, answer in answers.items()}
+    monkeypatch.setattr(bootstrap, "platform", SimpleNamespace(**told))
+    if system == "Windows":
+        monkeypatch.setattr(bootstrap.sysconfig, "get_platform", lambda: "win-arm64")
     monkeypatch.setattr(bootstrap, "_libc", lambda: libc)
     monkeypatch.setattr(bootstrap, "_answer", lambda command: "0")
     with pytest.raises(bootstrap.Stop, match=sentence):
         bootstrap.check_system()
+
+
+@pytest.mark.parametrize("version", ["14.0", "15.6.1", "26.1"])
+def test_a_macos_with_wheels_is_taken(bootstrap, monkeypatch, version):
+    told = {"system": lambda: "Darwin", "machine": lambda: "arm64", "mac_ver": lambda: (version, ("", "", ""), "arm64")}
+    monkeypatch.setattr(bootstrap, "platform", SimpleNamespace(**told))
+    bootstrap.check_system()
 
 
 def test_too_little_space_is_refused_before_anything_is_made(bootstrap, monkeypatch, capsys):
@@ -643,17 +660,17 @@ def test_a_path_that_no_virtual_environment_may_have_is_refused(tmp_path, reposi
 
 
 def _file(path: Path) -> None:
-    path.write_text("a file")
+    path.write_text("a file", encoding="utf-8")
 
 
 def _folder(path: Path) -> None:
     path.mkdir()
-    (path / "thesis.txt").write_text("years of work")
+    (path / "thesis.txt").write_text("years of work", encoding="utf-8")
 
 
 def _environment(path: Path) -> None:
     (path / "lib" / "python3.11" / "site-packages" / "flask-3.0.dist-info").mkdir(parents=True)
-    (path / "pyvenv.cfg").write_text("")
+    (path / "pyvenv.cfg").write_text("", encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -677,7 +694,7 @@ def test_a_venv_that_is_something_else_is_refused_and_kept(bootstrap, set_up, ma
 def test_a_venv_whose_python_is_gone_is_not_ready(bootstrap):
     bootstrap.VENV.mkdir()
     stamp = {"folder": str(bootstrap.ROOT), "python": "3.11.1", "torch": "2.13.0", "pins": bootstrap.hash_of_pins()}
-    bootstrap.READY.write_text(json.dumps(stamp))
+    bootstrap.READY.write_text(json.dumps(stamp), encoding="utf-8")
     assert not bootstrap.is_ready("auto")
     assert bootstrap._why_anew(stamp, "auto") == "has no Python that runs"
 

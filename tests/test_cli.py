@@ -65,7 +65,7 @@ def test_a_data_file_that_lacks_the_column_is_told_with_the_columns_it_has(capsy
 
 
 def test_a_model_folder_with_a_pickle_is_refused(capsys, tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02")
     code, _, err = ftlab(capsys, "run", "02", "-p", "model", str(tmp_path))
     assert code == 2
@@ -73,7 +73,7 @@ def test_a_model_folder_with_a_pickle_is_refused(capsys, tmp_path):
 
 
 def test_parameters_come_from_a_file_yaml_and_pairs_and_the_later_wins(tmp_path):
-    (tmp_path / "p.yaml").write_text("rows: 100\nlearning_rate: 2e-5\n")
+    (tmp_path / "p.yaml").write_text("rows: 100\nlearning_rate: 2e-5\n", encoding="utf-8")
     options = cli._parser().parse_args(
         [
             "run",
@@ -108,7 +108,9 @@ def test_your_own_file_runs_by_a_relative_path_and_other_columns(reviews_csv):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["lessons"][0]["lesson"] == "02_text_classification"
-    budget = json.loads((reviews_csv.parent / "out" / "02_text_classification" / "metrics.json").read_text())["budget"]
+    budget = json.loads(
+        (reviews_csv.parent / "out" / "02_text_classification" / "metrics.json").read_text(encoding="utf-8")
+    )["budget"]
     assert (budget["rows"], budget["learning_rate"]) == (30, 5e-4)
     assert (reviews_csv.parent / "out" / "02_text_classification" / "model" / "model.safetensors").is_file()
 
@@ -123,7 +125,7 @@ def test_importing_ftlab_loads_no_torch_transformers_or_pandas():
 def rows_csv(tmp_path) -> Path:
     """Reviews with an e-mail address and a copy among them: warnings, and no error."""
     rows = sources.read("mini_reviews")[["text", "label"]].values.tolist()
-    rows[5][0] += " (write to jo@example.com)"
+    rows[5][0] += " (write to jo@lighthouse-mail.de)"
     rows[9] = rows[7]
     return write_csv(tmp_path / "rows.csv", ["text", "label"], rows)
 
@@ -187,12 +189,55 @@ def test_a_page_that_cannot_be_written_leaves_nothing_behind(capsys, rows_csv, t
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("option", ["--validation", "--test", None])
+def test_a_page_never_replaces_rows(capsys, rows_csv, tmp_path, option):
+    other = write_csv(tmp_path / "other.csv", ["text", "label"], [["Fine film", "positive"], ["Bad film", "negative"]])
+    (tmp_path / "link").symlink_to(other)
+    options = [option, str(other)] if option else []
+    for page in (other, tmp_path / "link", tmp_path / "new.JSONL") if option else (rows_csv,):
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        code, _, err = ftlab(capsys, "audit", str(rows_csv), *options, "--html", str(page))
+        assert code == 2
+        assert str(page) in err
+        assert "report.html" in err
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--prompt", "prompt", "answer", "--completion", "answer"], "'answer' cannot be a part of the prompt"),
+        (["--prompt", "prompt", "--completion", "answer", "--label", "l"], "--label a column of rows with labels"),
+        (["--prompt", "prompt", "--completion", "answer", "--text", "t"], "--text a column of rows with labels"),
+        (["--messages", "--group", "nope"], "has no column 'nope'; it has messages, prompt, answer; name a column"),
+    ],
+)
+def test_columns_that_do_not_go_together_are_refused(capsys, tmp_path, options, said):
+    chat = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    row = json.dumps({"messages": chat, "prompt": "Why?", "answer": "So."})
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n{row}\n", encoding="utf-8")
+    code, _, err = ftlab(capsys, "audit", str(tmp_path / "rows.jsonl"), *options)
+    assert code == 2
+    assert said in err
+    assert "a conversation is not read" not in err
+
+
+@pytest.mark.parametrize("first", ["ghp_37HyVaQXekW9LctXb03rEMU64yTY6BzUZKC9", "call me under +49 30 901820"])
+def test_a_message_shows_no_secret_of_the_first_line_of_a_file(capsys, tmp_path, first):
+    path = write_csv(tmp_path / "bare.csv", [first, f"and the very same thing once more is {first}"], [["a", "b"]] * 2)
+    code, _, err = ftlab(capsys, "audit", str(path))
+    assert code == 2
+    assert "has no column 'text'" in err
+    assert "37Hy" not in err
+    assert "9018" not in err
+
+
 def test_an_older_page_stays_where_an_audit_cannot_be_made(capsys, tmp_path):
-    (tmp_path / "empty.csv").write_text("")
-    (tmp_path / "report.html").write_text("older")
+    (tmp_path / "empty.csv").write_text("", encoding="utf-8")
+    (tmp_path / "report.html").write_text("older", encoding="utf-8")
     code, _, _ = ftlab(capsys, "audit", str(tmp_path / "empty.csv"), "--html", str(tmp_path / "report.html"))
     assert code == 2
-    assert (tmp_path / "report.html").read_text() == "older"
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == "older"
 
 
 @pytest.mark.parametrize(
@@ -224,6 +269,25 @@ def test_rows_that_stand_in_both_files_are_found(capsys, rows_csv, tmp_path, spl
     found = {each["id"]: each for each in json.loads(out)["findings"]}
     assert found["leakage"]["rows"] == ["other.csv-00001"]
     assert found["leakage"]["evidence"][0]["copy_of"] == "rows.csv-00003"
+
+
+def test_groups_in_both_files_are_found(capsys, tmp_path):
+    reviews = sources.read("mini_reviews")[["text", "label"]].values.tolist()
+    rows = [[*row, f"writer {number // 4}"] for number, row in enumerate(reviews)]
+    train = write_csv(tmp_path / "train.csv", ["text", "label", "author"], rows[:102])
+    test = write_csv(tmp_path / "test.csv", ["text", "label", "author"], rows[102:])
+    code, out, _ = ftlab(
+        capsys, "audit", str(train), "--test", str(test), "--group", "author", "--json", "--fail-on", "error"
+    )
+    found = {each["id"]: each for each in json.loads(out)["findings"]}
+    assert code == 1
+    assert found["group_leakage"]["rows"] == ["test.csv-00000", "test.csv-00001"]
+    assert [*found["group_leakage"]["evidence"][0]] == ["id", "split", "same_group_as"]
+    assert "writer 25" not in json.dumps(found["group_leakage"])
+    assert "the column 'author' has 26 groups" in found["group_column"]["what"]
+    code, _, err = ftlab(capsys, "audit", str(train), "--group", "autor")
+    assert code == 2
+    assert "has no column 'autor'; it has text, label, author; name a column whose rows belong together" in err
 
 
 def test_other_columns_are_audited_by_name(capsys, reviews_csv):
@@ -487,14 +551,14 @@ def test_answers_that_are_not_sure_enough_say_so_and_are_counted(capsys, tmp_pat
 @pytest.mark.parametrize("out", [".csv", ".tsv", ".jsonl"])
 def test_a_row_broken_later_leaves_no_answers_and_the_older_ones_as_they_were(capsys, tmp_path, model, out):
     file = write_rows(tmp_path / "rows.jsonl")
-    file.write_text(file.read_text() + '{"text": ')
+    file.write_text(file.read_text(encoding="utf-8") + '{"text": ', encoding="utf-8")
     written = tmp_path / "out" / f"answers{out}"
     for older in (None, "older"):
         code, said, err = ftlab(capsys, "predict", model, str(file), "--out", str(written))
         assert (code, said) == (2, "")
         assert lines_of(err) == [f"ftlab: {file}, line 8: not JSON (Expecting value); expected one object a line"]
-        assert [path.read_text() for path in written.parent.iterdir()] == ([older] if older else [])
-        written.write_text("older")
+        assert [path.read_text(encoding="utf-8") for path in written.parent.iterdir()] == ([older] if older else [])
+        written.write_text("older", encoding="utf-8")
 
 
 PREDICT_FILES = {
@@ -579,7 +643,7 @@ def test_an_empty_pipe_is_told_as_one(capsys, monkeypatch, model):
 
 @pytest.mark.parametrize("rows", [3, 4000], ids=["told at the end", "told within"])
 def test_a_reader_who_has_seen_enough_ends_it_in_silence(tmp_path, classifier_folder, rows):
-    (tmp_path / "texts.txt").write_text("a film\n" * rows)
+    (tmp_path / "texts.txt").write_text("a film\n" * rows, encoding="utf-8")
     command = [sys.executable, "-m", "ftlab.cli", "predict", str(classifier_folder), str(tmp_path / "texts.txt")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as running:

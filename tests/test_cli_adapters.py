@@ -29,7 +29,7 @@ def adapter(base, tmp_path):
 @pytest.fixture
 def prompts(tmp_path):
     path = tmp_path / "prompts.txt"
-    path.write_text("Rain.\nA quiet film\n")
+    path.write_text("Rain.\nA quiet film\n", encoding="utf-8")
     return path
 
 
@@ -41,7 +41,7 @@ def test_generate_asks_for_the_record_once_and_the_flag_writes_it(capsys, base, 
     assert "add --record-base" in err[0]
     code, first, err = ftlab(capsys, *ask, "--record-base")
     assert (code, err) == (0, [])
-    assert json.loads((adapter / "base.json").read_text())["name"] == "base"
+    assert json.loads((adapter / "base.json").read_text(encoding="utf-8"))["name"] == "base"
     assert ftlab(capsys, *ask) == (0, first, [])
     assert ftlab(capsys, *ask, "--record-base") == (0, first, [])
 
@@ -82,7 +82,9 @@ def test_a_classifier_s_adapter_is_refused_by_both_in_the_same_words(capsys, bas
     get_peft_model(model, lora).save_pretrained(tmp_path / "adapter")
     if not head:  # as if only its factors had been saved
         path = tmp_path / "adapter" / "adapter_config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"modules_to_save": None}))
+        path.write_text(
+            json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"modules_to_save": None}), encoding="utf-8"
+        )
         from safetensors.torch import load_file, save_file
 
         weights = tmp_path / "adapter" / "adapter_model.safetensors"
@@ -103,8 +105,12 @@ def test_a_classifier_s_adapter_is_refused_by_both_in_the_same_words(capsys, bas
 def test_no_warning_of_a_library_stands_on_stderr(base, adapter, prompts):
     """An old config, and patterns that match nothing: the commands know what will be read, and say nothing."""
     path = adapter / "adapter_config.json"
-    held = json.loads(path.read_text()) | {"merge_weights": False, "enable_lora": None, "rank_pattern": {"^v_proj": 8}}
-    path.write_text(json.dumps(held))
+    held = json.loads(path.read_text(encoding="utf-8")) | {
+        "merge_weights": False,
+        "enable_lora": None,
+        "rank_pattern": {"^v_proj": 8},
+    }
+    path.write_text(json.dumps(held), encoding="utf-8")
     command = [sys.executable, "-m", "ftlab.cli", "generate", base, prompts, "--adapter", adapter, "--record-base"]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -30,7 +30,7 @@ def desk(tmp_path, monkeypatch):
     turned = [[{"from": "human", "value": a["content"]}, {"from": "gpt", "value": b["content"]}] for a, b in rows[:3]]
     lines = [json.dumps({"conversations": said}) for said in turned]
     (tmp_path / "sharegpt.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    (tmp_path / "rows.csv").write_text("text,label\na good film,good\na bad film,bad\n")
+    (tmp_path / "rows.csv").write_text("text,label\na good film,good\na bad film,bad\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -87,7 +87,7 @@ def test_tokens_are_counted_in_the_chat_template(desk, capsys):
     [
         (["chats.jsonl"], "chats.jsonl has conversations in the column 'messages'; add --messages to audit them"),
         (["chats.jsonl", "--text", "messages"], "add --messages to audit them"),
-        (["chats.jsonl", "--prompt", "messages", "--completion", "messages"], "add --messages to audit them"),
+        (["chats.jsonl", "--prompt", "messages", "--completion", "kind"], "add --messages to audit them"),
         (["rows.csv", "--test", "chats.jsonl"], "chats.jsonl has conversations in the column 'messages'"),
         (["chats.jsonl", "--messages", "--text", "body"], "--messages audits whole conversations, and --text names"),
         (["chats.jsonl", "--messages", "--prompt", "a", "--completion", "b"], "and --prompt names a column"),

@@ -62,7 +62,7 @@ def test_predictions_stand_beside_their_rows_whatever_the_files(capsys, tmp_path
 
 
 def test_the_blank_rows_of_one_column_are_rows(capsys, tmp_path, classifier_folder):
-    (tmp_path / "in.csv").write_text("text\na film\n\nanother\n\n\nthe last\n\n")
+    (tmp_path / "in.csv").write_text("text\na film\n\nanother\n\n\nthe last\n\n", encoding="utf-8")
     code, out, err = ftlab(capsys, "predict", classifier_folder, tmp_path / "in.csv")
     rows = [strict(line) for line in out.splitlines()]
     assert code == 0
@@ -73,14 +73,16 @@ def test_the_blank_rows_of_one_column_are_rows(capsys, tmp_path, classifier_fold
 
 def test_a_tsv_with_stray_quotes_keeps_its_rows(capsys, tmp_path, classifier_folder):
     lines = ['"a film\tbad', "plain\tgood", '"another\tbad', 'said "no\tgood']
-    (tmp_path / "in.tsv").write_text("\n".join(["text\tlabel", *lines]))
+    (tmp_path / "in.tsv").write_text("\n".join(["text\tlabel", *lines]), encoding="utf-8")
     _, out, _ = ftlab(capsys, "predict", classifier_folder, tmp_path / "in.tsv")
     assert [f"{row['text']}\t{row['label']}" for row in map(strict, out.splitlines())] == lines
 
 
 def test_lists_in_other_columns_are_json_in_a_csv(capsys, tmp_path, classifier_folder):
     row = {"text": "a film", "tags": ["a", {"b": None}], "n": 7, "seen": True, "score": 0.5, "gap": None}
-    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({"text": "another"}) + "\n")
+    (tmp_path / "in.jsonl").write_text(
+        json.dumps(row) + "\n" + json.dumps({"text": "another"}) + "\n", encoding="utf-8"
+    )
     ftlab(capsys, "predict", classifier_folder, tmp_path / "in.jsonl", "--out", tmp_path / "out.csv")
     answers = tables.read_table(tmp_path / "out.csv", []).iloc[0]
     assert answers[["tags", "n", "seen", "score"]].tolist() == ['["a", {"b": null}]', "7", "true", "0.5"]
@@ -88,7 +90,7 @@ def test_lists_in_other_columns_are_json_in_a_csv(capsys, tmp_path, classifier_f
 
 
 def test_a_nul_character_goes_into_jsonl_alone(capsys, tmp_path, classifier_folder):
-    (tmp_path / "in.jsonl").write_text('{"text": "a \\u0000 film"}\n')
+    (tmp_path / "in.jsonl").write_text('{"text": "a \\u0000 film"}\n', encoding="utf-8")
     for out in (".csv", ".tsv"):
         code, _, err = ftlab(
             capsys, "predict", classifier_folder, tmp_path / "in.jsonl", "--out", tmp_path / f"out{out}"
@@ -118,7 +120,7 @@ NAMES = ("text_column", "label_column", "--text", "--label", "--prompt", "--comp
     ids=lambda value: " ".join(value[:2]) if len(value) > 2 else "",
 )
 def test_a_missing_column_is_told_in_the_words_of_the_command(capsys, tmp_path, classifier_folder, command, named):
-    (tmp_path / "mine.csv").write_text("body,verdict\na,b\n")
+    (tmp_path / "mine.csv").write_text("body,verdict\na,b\n", encoding="utf-8")
     places = {"FILE": tmp_path / "mine.csv", "MODEL": classifier_folder}
     code, out, err = ftlab(capsys, *[places.get(word, word) for word in command])
     assert (code, out, len(err)) == (2, "", 1)
@@ -160,7 +162,7 @@ def test_numbers_truths_and_nothing_stay_what_yaml_makes_of_them():
 def test_a_column_called_1_is_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = "".join(f"film number {row},{'good' if row % 2 else 'bad'}\n" for row in range(80))
-    Path("007.csv").write_text("1,yes\n" + rows)
+    Path("007.csv").write_text("1,yes\n" + rows, encoding="utf-8")
     given = parameters(("dataset", "007.csv"), ("text_column", "1"), ("label_column", "yes"))
     (budget,) = runner.plan(lessons(["02"]), "smoke", given)
     assert budget.columns() == {"text_column": "1", "label_column": "yes"}
@@ -198,7 +200,7 @@ AS_JSON = {
 
 def test_json_has_no_nan_and_no_infinity_in_a_file_on_stdout_or_in_a_line(tmp_path, capsys):
     files.write_json(tmp_path / "numbers.json", NUMBERS)
-    assert strict((tmp_path / "numbers.json").read_text()) == AS_JSON
+    assert strict((tmp_path / "numbers.json").read_text(encoding="utf-8")) == AS_JSON
     for ascii_only in (True, False):
         assert strict(files.to_json(NUMBERS, ascii_only=ascii_only)) == AS_JSON
     table = pd.DataFrame({"text": ["a", None], "p": [np.nan, np.inf], "deep": [[np.nan], {"a": -np.inf}]})
@@ -206,7 +208,7 @@ def test_json_has_no_nan_and_no_infinity_in_a_file_on_stdout_or_in_a_line(tmp_pa
         put(table)
     with streams.writer(None) as put:
         put(table)
-    for lines in ((tmp_path / "rows.jsonl").read_text(), capsys.readouterr().out):
+    for lines in ((tmp_path / "rows.jsonl").read_text(encoding="utf-8"), capsys.readouterr().out):
         first, second = map(strict, lines.splitlines())
         assert first == {"text": "a", "p": None, "deep": [None]}
         assert second == {"text": None, "p": None, "deep": {"a": None}}
@@ -246,5 +248,5 @@ def test_nothing_but_files_writes_json():
     assert uses <= {
         "files.py", "data/docstrings.py", "data/sources.py", "data/tasks.py", "data/values.py",
         "adapters/config.py", "freezing/store.py", "merging/merge.py", "models/shards.py",
-        "training/checkpoints.py",
+        "serving/modelfile.py", "training/checkpoints.py",
     }  # fmt: skip

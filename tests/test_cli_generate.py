@@ -86,6 +86,16 @@ def test_answers_of_several_lines_are_told_of_since_lines_no_longer_stand_for_pr
     assert ftlab(capsys, "generate", base) == (0, "one\ntwo\n", [])  # of a single answer nothing is unclear
 
 
+def test_a_file_gets_the_text_exactly_and_a_terminal_nothing_that_it_would_obey(capsys, base, piped, monkeypatch):
+    said = "a\r\n\u2067\u05d0\u2069 \x1b[2J\\x1b"
+    monkeypatch.setattr(Generator, "answer", lambda self, prompts, **options: [generation.Answer(said, 3, True)])
+    piped(PROMPTS[0])
+    assert ftlab(capsys, "generate", base) == (0, f"{said}\n", [])
+    piped(PROMPTS[0])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert ftlab(capsys, "generate", base)[1] == "a\\x0d\n\\u2067\u05d0\\u2069 \\x1b[2J\\x1b\n"
+
+
 def test_an_adapter_answers_for_its_base(capsys, base, adapter, piped):
     piped(*PROMPTS)
     arguments = ["generate", base, "--adapter", adapter, "--max-new-tokens", NEW, "--batch-size", 1, "--json"]
@@ -104,7 +114,7 @@ def test_prompts_come_from_a_file_too(capsys, base, tmp_path, suffix):
         rows = [prompt.replace('"', '""') for prompt in PROMPTS]
         file.write_text("id,question\n" + "".join(f'1,"{row}"\n' for row in rows), encoding="utf-8")
     else:
-        file.write_text("".join(json.dumps({"question": prompt}) + "\n" for prompt in PROMPTS))
+        file.write_text("".join(json.dumps({"question": prompt}) + "\n" for prompt in PROMPTS), encoding="utf-8")
     _, out, err = ftlab(capsys, "generate", base, file, *arguments, "--max-new-tokens", NEW, "--json")
     assert err == []
     assert lines_of(out) == expected(base)
@@ -123,7 +133,7 @@ CHAT = "{% for m in messages %}<|endoftext|>{{ m.role }}: {{ m.content }}{% endf
 def chat_model(base, tmp_path):
     """The base, with a chat template."""
     folder = shutil.copytree(base, tmp_path / "chat")
-    (folder / "chat_template.jinja").write_text(CHAT)
+    (folder / "chat_template.jinja").write_text(CHAT, encoding="utf-8")
     return folder
 
 
@@ -154,7 +164,7 @@ def test_a_format_that_the_model_may_not_know_is_told_of_in_one_line(
     trained = {"none": adapter}
     for name, template in {"alpaca": headings, "chat": CHAT}.items():
         trained[name] = shutil.copytree(adapter, tmp_path / f"in {name}")
-        (trained[name] / "chat_template.jinja").write_text(template)
+        (trained[name] / "chat_template.jinja").write_text(template, encoding="utf-8")
     told = {
         (chat_model, None, "--instruct"): f"{chat_model} has a chat template, which is another format than --instruct",
         (chat_model, "alpaca", "--instruct"): "",
@@ -192,16 +202,16 @@ def test_a_merged_adapter_is_asked_in_its_own_format(capsys, chat_model, tmp_pat
         assert (code, err) == (0, [])
         answers.append(out)
     assert answers[0] == answers[1]
-    assert "The chat template is the adapter's" in (tmp_path / "out" / "README.md").read_text()
+    assert "The chat template is the adapter's" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_model_s_own_end_tokens_end_and_its_other_rules_are_told_of(capsys, base, tmp_path, piped):
     folder = shutil.copytree(base, tmp_path / "rules")
     plain, tokenizer = expected(base), loading.tokenizer(str(base))
     end = tokenizer(plain[0]["answer"])["input_ids"][2]
-    written = json.loads((folder / "generation_config.json").read_text())
+    written = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
     written |= {"eos_token_id": [written.get("eos_token_id") or 0, end], "repetition_penalty": 1.3}
-    (folder / "generation_config.json").write_text(json.dumps(written))
+    (folder / "generation_config.json").write_text(json.dumps(written), encoding="utf-8")
     piped(*PROMPTS)
     code, out, err = ftlab(capsys, "generate", folder, "--max-new-tokens", NEW, "--json")
     found = lines_of(out)
@@ -281,14 +291,14 @@ def test_what_cannot_be_answered_is_one_line_and_exit_code_2(
              "rows.csv": "text\na film\n", "blank.csv": "id,text\n1,a film\n2,\"two\nlines\"\n3,\n",
              "blank.jsonl": '{"prompt": "a film"}\n{"prompt": " "}\n'}  # fmt: skip
     for name, content in files.items():
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(content, encoding="utf-8")
     for name, folder in {"base": base, "adapter": adapter, "classifier": classifier_folder}.items():
         (tmp_path / name).symlink_to(folder)
     if "merged" in arguments:
         merging.merge(base, adapter, tmp_path / "merged")
-        (tmp_path / "merged" / certificate.RECORD).write_text("{}")
+        (tmp_path / "merged" / certificate.RECORD).write_text("{}", encoding="utf-8")
     (tmp_path / "hollow").mkdir()
-    (tmp_path / "hollow" / "adapter_config.json").write_text("{}")
+    (tmp_path / "hollow" / "adapter_config.json").write_text("{}", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     length = [] if "--max-new-tokens" in arguments or not arguments else ["--max-new-tokens", "8"]
     code, out, err = ftlab(capsys, "generate", *arguments, *length)
@@ -315,12 +325,12 @@ def test_a_merge_prints_its_certificate_and_leaves_a_model_that_answers_as_the_a
     assert (code, err) == (0, [])
     assert said.startswith("## Merge certificate\n\nPassed. The same 12 texts")
     assert said.splitlines()[-1] == f"the merged model: {out}; its certificate: {out / 'certificate.json'}"
-    assert json.loads((out / "certificate.json").read_text())["ok"]
+    assert json.loads((out / "certificate.json").read_text(encoding="utf-8"))["ok"]
     assert expected(out) == expected(base, adapter)
 
 
 def test_texts_of_ones_own_are_measured_and_the_record_is_one_json_object(capsys, base, adapter, tmp_path):
-    (tmp_path / "texts.csv").write_text("body\na dull film\nthe best thing this year\n")
+    (tmp_path / "texts.csv").write_text("body\na dull film\nthe best thing this year\n", encoding="utf-8")
     arguments = ["merge", base, adapter, tmp_path / "out", "--prompts", tmp_path / "texts.csv", "--prompt", "body"]
     code, said, err = ftlab(capsys, *arguments, "--json")
     assert (code, err, len(said.splitlines())) == (0, [], 1)
@@ -370,11 +380,11 @@ def test_a_merge_that_cannot_be_made_is_one_line_and_exit_code_2(
         (tmp_path / name).mkdir()
     for file in base.iterdir():
         (tmp_path / "strange" / file.name).symlink_to(file)
-    config = json.loads((base / "config.json").read_text()) | {"model_type": "hopfield9"}
+    config = json.loads((base / "config.json").read_text(encoding="utf-8")) | {"model_type": "hopfield9"}
     (tmp_path / "strange" / "config.json").unlink()
-    (tmp_path / "strange" / "config.json").write_text(json.dumps(config))
-    (tmp_path / "full" / "mine").write_text("mine")
-    (tmp_path / "one.txt").write_text("a film\na\n")
+    (tmp_path / "strange" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "full" / "mine").write_text("mine", encoding="utf-8")
+    (tmp_path / "one.txt").write_text("a film\na\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())
     code, out, err = ftlab(capsys, "merge", *arguments)

@@ -22,20 +22,20 @@ def left(folder: Path) -> list[str]:
 def old(tmp_path) -> Path:
     """A folder with one file, "old", that is to be replaced."""
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "weights").write_text("old")
+    (tmp_path / "model" / "weights").write_text("old", encoding="utf-8")
     return tmp_path / "model"
 
 
 def replace(folder: Path) -> None:
     with files.atomic(folder, folder=True) as partial:
-        (partial / "weights").write_text("new")
+        (partial / "weights").write_text("new", encoding="utf-8")
 
 
 def test_a_file_and_a_folder_appear_whole_and_leave_nothing_beside_them(old, tmp_path):
     replace(old)
     files.write_json(tmp_path / "a.json", {"a": 1})
     assert left(tmp_path) == ["a.json", "model"]
-    assert (old / "weights").read_text() == "new"
+    assert (old / "weights").read_text(encoding="utf-8") == "new"
     assert left(old) == ["weights"]
 
 
@@ -43,12 +43,12 @@ def test_a_file_and_a_folder_appear_whole_and_leave_nothing_beside_them(old, tmp
 def test_what_stops_the_block_leaves_the_old_one(old, tmp_path, stop):
     def stopped():
         with files.atomic(old, folder=True) as partial:
-            (partial / "weights").write_text("half")
+            (partial / "weights").write_text("half", encoding="utf-8")
             raise stop
 
     with pytest.raises(stop):
         stopped()
-    assert (left(tmp_path), (old / "weights").read_text()) == (["model"], "old")
+    assert (left(tmp_path), (old / "weights").read_text(encoding="utf-8")) == (["model"], "old")
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
@@ -67,7 +67,7 @@ def test_a_replacement_interrupted_between_two_renames_leaves_old_or_new(old, tm
         replace(old)
     monkeypatch.undo()
     files.sweep(tmp_path)
-    assert (old / "weights").read_text() in ("old", "new")
+    assert (old / "weights").read_text(encoding="utf-8") in ("old", "new")
     assert left(tmp_path) == ["model"]
 
 
@@ -104,7 +104,7 @@ def test_a_process_killed_at_any_step_leaves_old_or_new_and_the_next_one_tidies_
         files.write_json(tmp_path / "other.json", {})
         (tmp_path / "other.json").unlink()
     assert left(tmp_path) == ["model"]
-    assert (old / "weights").read_text() in ("old", "new")
+    assert (old / "weights").read_text(encoding="utf-8") in ("old", "new")
 
 
 def test_a_folder_half_deleted_is_never_put_back(old, tmp_path):
@@ -118,7 +118,7 @@ def test_a_folder_half_deleted_is_never_put_back(old, tmp_path):
         "shutil.rmtree = half\nwith files",
     )
     assert subprocess.run([sys.executable, "-c", script, str(old), "", "0"], check=False).returncode == -signal.SIGKILL
-    assert (old / "weights").read_text() == "new"
+    assert (old / "weights").read_text(encoding="utf-8") == "new"
     files.remove(old)
     files.sweep(tmp_path)
     assert left(tmp_path) == []
@@ -150,7 +150,7 @@ def test_what_a_living_process_writes_is_not_swept(tmp_path, kind):
 
 def test_a_sweep_takes_what_no_process_holds_and_leaves_what_is_a_person_s(tmp_path):
     for name in (".partial-old", ".partial-1", ".ftlab-lock-notes", "partial-a", ".lock-waf"):
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_text("", encoding="utf-8")
     with files.atomic(tmp_path / "a"):
         pass
     assert len(left(tmp_path)) == 6  # in a folder of anybody's a name alone proves nothing
@@ -177,8 +177,8 @@ def test_processes_that_write_one_folder_at_once_leave_one_of_theirs_and_nothing
     assert [other.wait() for other in others] == [0, 0]
     assert left(tmp_path) == ["x", "x.json"]
     assert left(tmp_path / "x") == ["a", "b", "c"]
-    assert len({(tmp_path / "x" / part).read_text() for part in "abc"}) == 1
-    assert len(set(json.loads((tmp_path / "x.json").read_text()))) == 1
+    assert len({(tmp_path / "x" / part).read_text(encoding="utf-8") for part in "abc"}) == 1
+    assert len(set(json.loads((tmp_path / "x.json").read_text(encoding="utf-8")))) == 1
 
 
 def block_raises(problem, path, **more):
@@ -212,7 +212,7 @@ def test_an_error_that_is_not_about_writing_passes_as_it_is(tmp_path, problem):
 def test_a_file_that_the_block_does_not_find_in_its_own_folder_passes_as_it_is(tmp_path):
     def run():
         with files.atomic(tmp_path / "model", folder=True) as partial:
-            (partial / "metrics.json").read_text()
+            (partial / "metrics.json").read_text(encoding="utf-8")
 
     with pytest.raises(FileNotFoundError):
         run()
@@ -251,7 +251,7 @@ def test_a_folder_removed_while_it_is_written_is_told(tmp_path):
     def run():
         with files.atomic(tmp_path / "model", folder=True) as partial:
             partial.rmdir()
-            (partial / "weights").write_text("new")
+            (partial / "weights").write_text("new", encoding="utf-8")
 
     with pytest.raises(CourseError, match="/model was removed by another program on the way; run the command again"):
         run()
@@ -273,7 +273,7 @@ def test_a_disk_that_is_really_full_is_one_sentence(tmp_path):
 
 
 def test_what_cannot_be_replaced_is_refused_and_stays(old, tmp_path):
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     os.mkfifo(tmp_path / "pipe")
     refused = [("file", True, "is a file, and a folder"), ("model", False, "is a folder"), ("pipe", False, "a pipe")]
     for name, folder, sentence in refused:
@@ -284,23 +284,23 @@ def test_what_cannot_be_replaced_is_refused_and_stays(old, tmp_path):
     with pytest.raises(BadInput, match="another name"), files.atomic(tmp_path / ("a" * 300), error=BadInput):
         pass
     assert left(tmp_path) == ["file", "model", "pipe"]
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
 def test_what_another_process_made_meanwhile_stays_where_nothing_is_to_be_replaced(old, tmp_path):
     def write(meanwhile):
         with files.atomic(tmp_path / "merged", folder=True, replace=False, error=BadInput) as partial:
-            (partial / "weights").write_text("mine")
+            (partial / "weights").write_text("mine", encoding="utf-8")
             meanwhile()
 
     with pytest.raises(BadInput, match="merged is not empty, perhaps by another process; choose a new folder"):
         write(lambda: old.rename(tmp_path / "merged"))
-    assert (left(tmp_path), (tmp_path / "merged" / "weights").read_text()) == (["merged"], "old")
+    assert (left(tmp_path), (tmp_path / "merged" / "weights").read_text(encoding="utf-8")) == (["merged"], "old")
     with pytest.raises(BadInput, match="is not empty"):
         write(lambda: None)
     files.remove(tmp_path / "merged")
     write((tmp_path / "merged").mkdir)
-    assert (left(tmp_path), (tmp_path / "merged" / "weights").read_text()) == (["merged"], "mine")
+    assert (left(tmp_path), (tmp_path / "merged" / "weights").read_text(encoding="utf-8")) == (["merged"], "mine")
 
 
 def test_a_link_stays_and_what_it_leads_to_is_replaced(old, tmp_path):
@@ -309,10 +309,10 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(old, tmp_path):
     (tmp_path / "elsewhere" / "report.html").symlink_to(tmp_path / "report.html")
     replace(tmp_path / "link")
     with files.atomic(tmp_path / "elsewhere" / "report.html") as partial:
-        partial.write_text("new")
+        partial.write_text("new", encoding="utf-8")
     assert (tmp_path / "link").is_symlink()
-    assert (old / "weights").read_text() == "new"
-    assert (tmp_path / "report.html").read_text() == "new"
+    assert (old / "weights").read_text(encoding="utf-8") == "new"
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == "new"
 
 
 def test_a_lock_is_held_by_one_and_freed_by_a_kill(tmp_path):
@@ -342,4 +342,60 @@ def test_json_is_strict(tmp_path):
     files.write_json(
         tmp_path / "a.json", {"a": [float("nan"), 1.5], "b": (float("inf"), {"c": -float("inf")}), "d": "NaN"}
     )
-    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, 1.5], "b": [None, {"c": None}], "d": "NaN"}
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {
+        "a": [None, 1.5],
+        "b": [None, {"c": None}],
+        "d": "NaN",
+    }
+
+
+def test_a_scratch_folder_is_deleted_afterwards(tmp_path):
+    with files.scratch(tmp_path / "new") as work:
+        (work / "half").write_text("half", encoding="utf-8")
+        (work / "whole").write_text("whole", encoding="utf-8")
+        (work / "whole").rename(tmp_path / "new" / "whole")
+    assert left(tmp_path / "new") == ["whole"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, ValueError])
+def test_a_scratch_folder_is_deleted_after_an_error_too(tmp_path, stop):
+    def stopped():
+        with files.scratch(tmp_path) as work:
+            (work / "half").write_text("half", encoding="utf-8")
+            raise stop
+
+    with pytest.raises(stop):
+        stopped()
+    assert left(tmp_path) == []
+
+
+def test_a_scratch_folder_of_a_killed_process_is_swept_by_the_next_and_that_of_a_living_one_stays(tmp_path):
+    script = HOLDING.replace("files.atomic(", "files.scratch(").replace(', folder=sys.argv[2] == "folder"', "")
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "writing\n"
+        with files.scratch(tmp_path):
+            assert len(list(tmp_path.glob(files.PARTIAL + "*"))) == 2
+        other.kill()
+    assert len(left(tmp_path)) == 2  # the folder, and the lock that nobody holds
+    with files.scratch(tmp_path):
+        assert len(list(tmp_path.glob(files.PARTIAL + "*"))) == 1
+    assert left(tmp_path) == []
+
+
+def test_a_scratch_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with (
+        pytest.raises(BadInput, match=r"file cannot be written .*; choose a folder"),
+        files.scratch(tmp_path / "file", BadInput),
+    ):
+        raise AssertionError("the block was entered")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+@pytest.mark.parametrize(
+    "write", [lambda path: files.scratch(path.parent, BadInput), lambda path: files.atomic(path, error=BadInput)]
+)
+def test_a_folder_in_which_no_file_can_be_made_is_refused_and_not_tried_for_ever(write):
+    with pytest.raises(BadInput, match=r"/proc.* could not be written"), write(Path("/proc/model")):
+        raise AssertionError("the block was entered")

@@ -226,7 +226,7 @@ def test_an_adapter_that_brings_a_chat_template_was_trained_in_it_and_is_asked_i
     for kind in ("lora", "rslora", "patterns"):
         folders[kind] = shutil.copytree(saved("llama", kind), tmp_path / kind)
     for kind in ("lora", "patterns"):
-        (folders[kind] / "chat_template.jinja").write_text(CHAT)
+        (folders[kind] / "chat_template.jinja").write_text(CHAT, encoding="utf-8")
     generator = Generator.load(bases["llama"], folders, device="cpu")
     generator.mix("alike", {"lora": 1, "patterns": 1})
     generator.mix("unlike", {"lora": 1, "rslora": 1})
@@ -522,8 +522,8 @@ def test_what_is_no_language_model_is_refused_and_said_what_it_is(bases, saved, 
     assert f"{saved('phi', 'lora')} is an adapter, not a model" in refusal(Generator.load, saved("phi", "lora"))
     assert "there is no model 'gpt9'" in refusal(Generator.load, "gpt9")
     shutil.copytree(bases["phi"], tmp_path / "model")
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"model_type": "hopfield9"}))
+    config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"model_type": "hopfield9"}), encoding="utf-8")
     assert "cannot be loaded" in refusal(Generator.load, tmp_path / "model")
 
 

@@ -136,8 +136,8 @@ def test_a_model_that_answers_otherwise_is_refused_before_its_weights_are_read(
 ):
     other = tmp_path / "other"
     shutil.copytree(classifier_folder, other)
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(config | change))
+    config = json.loads((other / "config.json").read_text(encoding="utf-8"))
+    (other / "config.json").write_text(json.dumps(config | change), encoding="utf-8")
     said = refusal(other)
     assert message in said
     assert said.startswith(str(other))

@@ -16,7 +16,7 @@ from ftlab.course import doctor
 @pytest.fixture(scope="module")
 def project(request):
     root = request.config.rootpath
-    return tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def requirements(project) -> dict[str, SpecifierSet]:
@@ -25,7 +25,7 @@ def requirements(project) -> dict[str, SpecifierSet]:
 
 
 def test_conda_s_environment_holds_the_same_packages_and_ranges(project, repository):
-    environment = yaml.safe_load((repository / "environment.yml").read_text())["dependencies"]
+    environment = yaml.safe_load((repository / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     from_conda = {Requirement(line).name: Requirement(line).specifier for line in environment if isinstance(line, str)}
     (from_pip,) = [line["pip"] for line in environment if isinstance(line, dict)]
     listed = {Requirement(line).name: Requirement(line).specifier for line in from_pip if not line.startswith("--")}
@@ -53,7 +53,7 @@ def test_the_packages_that_the_course_is_about_are_all_there(project):
 def test_the_supported_pythons_are_the_same_everywhere(project, repository):
     low, high = doctor.SUPPORTED
     assert project["requires-python"] == f">={low[0]}.{low[1]},<{high[0]}.{high[1] + 1}"
-    assert f"SUPPORTED = {doctor.SUPPORTED}" in (repository / "bootstrap.py").read_text()
+    assert f"SUPPORTED = {doctor.SUPPORTED}" in (repository / "bootstrap.py").read_text(encoding="utf-8")
 
 
 def test_no_room_imports_a_later_one(repository):

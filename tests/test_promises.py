@@ -24,6 +24,7 @@ from ftlab.data import sources, tasks
 from ftlab.errors import BadInput
 from ftlab.freezing import plans
 from ftlab.models import loading, tiny
+from ftlab.serving import extra
 from tests import cells, pages
 from tests import hub as stand_in
 
@@ -253,6 +254,7 @@ def brought(tmp_path_factory) -> dict[str, str]:
     rows = sources.read("tickets", most=120).sample(frac=1, random_state=0)
     for place, ending in enumerate(("csv", "tsv", "jsonl", "parquet")):
         frame = rows.iloc[place % 2 :: 2][["text", "label"]].set_axis(["body", "verdict"], axis=1)
+        frame["author"] = [f"{ending} {number // 2}" for number in range(len(frame))]
         found[f"<file.{ending}>"] = _written(frame, root / f"rows.{ending}")
     words = ["film", "story", "actor", "scene", "music", "camera", "ending", "script", "sound", "light"]
     table = pd.DataFrame({"number": range(60)})
@@ -340,23 +342,24 @@ def test_it_runs_in_smoke(run, brought, request, tmp_path, one_thread):
 
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory):
-    """A hub with tiny models of the real classes under the names that the course gives, and a few reviews."""
+    """A hub with tiny models of the real classes at the pinned revisions of the course's, and a few reviews."""
     with stand_in.serve() as served:
-        for name, built in (("distilbert-base-uncased", "distilbert"), ("gpt2", "gpt2"), ("microsoft/phi-2", "phi")):
-            served.add(loading.HUB_MODELS[name].repo_id, tiny.folder(f"tiny-{built}"))
         served.add("somebody/encoder", tiny.folder("tiny-distilbert"))
         served.add("somebody/writer", tiny.folder("tiny-llama"))
-        data = tmp_path_factory.mktemp("hub") / "imdb"
-        (data / "plain_text").mkdir(parents=True)
-        reviews = sources.read("mini_reviews").sample(frac=1, random_state=0)
-        reviews["label"] = (reviews["label"] == "positive").astype(int)
-        for split, part in (("train", reviews[:140]), ("test", reviews[140:])):
-            part[["text", "label"]].to_parquet(data / "plain_text" / f"{split}-00000-of-00001.parquet")
-        served.add("stanfordnlp/imdb", data, kind="dataset")
+        served.add_course(stand_in.reviews(tmp_path_factory.mktemp("hub") / "imdb"))
         yield served
 
 
-@pytest.mark.parametrize("some", [("01", "02", "03"), ("04", "06"), ("05",)], ids=" ".join)
+TOGETHER = [("00", "01", "02", "03"), ("04", "06"), ("05",)]
+
+
+def test_every_run_from_a_hub_is_run():
+    listed = {run["lesson"] for run in RUNS if run.get("hub")}
+    assert sorted(lesson for some in TOGETHER for lesson in some) == sorted(listed)
+    assert {run["lesson"] for run in RUNS if run.get("hub") and run.get("profile") == "gpu"} == LESSONS.keys()
+
+
+@pytest.mark.parametrize("some", TOGETHER, ids=" ".join)
 def test_it_runs_from_a_hub(some, brought, hub, tmp_path):
     """In a process of its own: whether there is a hub is asked once, when its library is imported."""
     chosen = [run for run in RUNS if run.get("hub") and run["lesson"] in some]
@@ -373,13 +376,15 @@ def test_it_runs_from_a_hub(some, brought, hub, tmp_path):
 
 # --- commands and code ----------------------------------------------------------------------------------------------
 # Lines that name no file and no model, or take long: `ftlab run` is above, and the others have tests of their own.
-NOT_RUN = ("ftlab run", "ftlab bench", "ftlab fetch", "ftlab doctor", "ftlab generate")
+NOT_RUN = ("ftlab run", "ftlab bench", "ftlab fetch", "ftlab doctor", "ftlab generate", "ftlab serve")
+if not extra.installed(extra.CONVERTER, extra.LLAMA_CPP):  # `make test-serve` installs them
+    NOT_RUN += ("ftlab export",)
 REFERENCE = (
     "README.md", "exercises/README.md", "docs/command_line.md", "docs/your_own_files.md", "docs/audit.md",
     "docs/training.md", "docs/use_a_model.md",
 )  # fmt: skip
 # Named in a sentence, and no line to copy.
-INCOMPLETE = re.compile(r"^ftlab (audit|check|predict|generate|merge|bench)( --\w+)?$")
+INCOMPLETE = re.compile(r"^ftlab (audit|check|predict|generate|merge|export|serve|bench)( --\w+)?$")
 
 
 @pytest.fixture
@@ -388,12 +393,14 @@ def desk(brought, classifier_folder, tmp_path, monkeypatch) -> Path:
     shutil.copytree(classifier_folder, tmp_path / "here" / "02_text_classification" / "model")
     for name in ("MODEL", "tickets"):
         (tmp_path / name).symlink_to(classifier_folder)
-    shutil.copytree(tiny.folder("tiny-llama"), tmp_path / "BASE")
+    for name in ("BASE", "MERGED"):
+        shutil.copytree(tiny.folder("tiny-llama"), tmp_path / name)
     for folder in ("ADAPTER", "here/05_lora_phi2/adapter", "adapters/notes"):
         shutil.copytree(brought["<adapter>"], tmp_path / folder)
     rows = sources.read("mini_reviews")[["text", "label"]]
     for name, part in (("my.csv", rows), ("reviews.csv", rows), ("new.csv", rows[:20])):
         part.rename(columns={"text": "body"}).assign(text=part["text"]).to_csv(tmp_path / name, index=False)
+    rows = rows.assign(author=[f"author {number // 3}" for number in range(len(rows))])
     rows[::2].to_csv(tmp_path / "train.csv", index=False)
     rows[1::2].to_csv(tmp_path / "test.csv", index=False)
     for name in ("pairs.jsonl", "rows.jsonl"):
@@ -405,6 +412,7 @@ def desk(brought, classifier_folder, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.serve
 def test_every_other_command_that_a_text_shows_works(desk, repository, capsys):
     """Each line as it stands, in the order of the texts; a model's name means a tiny one."""
     shown = [line.partition("#")[0].strip() for line in commands(texts(repository, REFERENCE))]

@@ -69,7 +69,11 @@ def test_nine_in_ten_public_functions_say_what_a_caller_needs():
     assert len(incomplete) <= (1 - COMPLETE) * len(found), incomplete
 
 
-EXAMPLES = [path for path in sorted(FOLDER.rglob("*.py")) if re.search(r"^\s*>>> ", path.read_text(), re.MULTILINE)]
+EXAMPLES = [
+    path
+    for path in sorted(FOLDER.rglob("*.py"))
+    if re.search(r"^\s*>>> ", path.read_text(encoding="utf-8"), re.MULTILINE)
+]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.relative_to(FOLDER).as_posix())

@@ -55,8 +55,8 @@ def require_base(adapter_folder: Path, base: str) -> dict[str, Any]:
     if record is None:
         raise BadInput(
             f"{folder} has no {BASE}, so it cannot be proven that its adapter was trained on {base}; save it again "
-            "with `lora.save`, or, if you know its base, record it once: add --record-base to `ftlab generate` or "
-            "`ftlab merge`, or call `lora.record_base`"
+            "with `lora.save`, or, if you know its base, record it once: add --record-base to `ftlab generate`, "
+            "`ftlab merge` or `ftlab export`, or call `lora.record_base`"
         )
     trained_on = record["weights_sha256"]
     if (given := loading.weights_sha256(loading.folder(base))) != trained_on:

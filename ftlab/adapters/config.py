@@ -76,7 +76,9 @@ def read(folder: Path) -> LoraConfig:
     _require_files(folder)
     path = folder / CONFIG
     settings = read_object(path, "is no LoRA config", "save the adapter again")
-    if (kind := settings.get("peft_type")) != "LORA":
+    if (kind := settings.get("peft_type")) is None:
+        raise BadInput(f"{path} is no LoRA config: it has no peft_type; expected LORA: save the adapter again")
+    if kind != "LORA":
         raise BadInput(
             f"{path} is no LoRA config: it is of type {shown(kind)}, and only LORA (rsLoRA and DoRA too) can be used "
             "here; use PEFT itself (`PeftModel.from_pretrained`, `merge_and_unload`)"
@@ -88,6 +90,7 @@ def read(folder: Path) -> LoraConfig:
         )
     asked = _typed(path, settings, get_type_hints(LoraConfig) | TYPES)
     _require_numbers(path, asked)
+    _require_targets(path, asked)
     init = str(asked.get("init_lora_weights", True))
     if init not in INITS_THAT_LEAVE_THE_BASE | INITS_MADE_AGAIN:
         raise BadInput(
@@ -147,7 +150,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as problem:  # each kind of tokenizer has errors of its own
         raise BadInput(f"the tokenizer in {folder} cannot be loaded ({one_line(problem)}); save it again") from problem
 
@@ -173,11 +176,11 @@ def other_kind(config: LoraConfig, architecture: str) -> str | None:
     return f"{KINDS.get(task, 'another kind of model')} (task_type {task})"
 
 
-def require_patterns(config: LoraConfig, names: Iterable[str], folder: Path) -> None:
+def require_patterns(config: LoraConfig, names: Iterable[str], where: Path | str) -> None:
     """Raise BadInput for a regular expression of `config` that is invalid, or whose matching does not end in time.
 
     PEFT matches the model's modules, `names`, with Python's `re`, where an expression of a few characters can take
-    years. So they are matched here first, in a process that can be stopped. `folder` is named in the message.
+    years. So they are matched here first, in a process that can be stopped. `where` is the config in the message.
     """
     names = list(names)
     for field in ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern",
@@ -185,8 +188,8 @@ def require_patterns(config: LoraConfig, names: Iterable[str], folder: Path) -> 
         value = getattr(config, field)
         if not isinstance(value, str | int | None) and len(value) > (most := max(MANY, len(names))):
             raise BadInput(
-                f"{folder / CONFIG} has {len(value):,} entries in {field}, and the model has {len(names):,} modules; "
-                f"expected at most {most:,}: save the adapter again"
+                f"{where} has {len(value):,} entries in {field}, and the model has {len(names):,} modules; "
+                f"expected at most {most:,}: name the last parts of their names"
             )
     slow = []
     for one in peft_internals.regular_expressions(config):
@@ -196,7 +199,7 @@ def require_patterns(config: LoraConfig, names: Iterable[str], folder: Path) -> 
         try:
             re.compile(one[2])
         except (re.error, OverflowError, RecursionError) as problem:
-            _refuse_pattern(folder, one, f"is no regular expression ({one_line(problem)})")
+            _refuse_pattern(where, one, f"is no regular expression ({one_line(problem)})")
     if not slow:
         return
     given = json.dumps({"patterns": [each[2:] for each in slow], "names": names})
@@ -211,9 +214,9 @@ def require_patterns(config: LoraConfig, names: Iterable[str], folder: Path) -> 
         return
     last = slow[max((int(line) for line in lines if line.isdigit()), default=0)]
     if not in_time:
-        _refuse_pattern(folder, last, f"does not come to an end ({PATIENCE:g} seconds were given)")
+        _refuse_pattern(where, last, f"does not come to an end ({PATIENCE:g} seconds were given)")
     reason = one_line(lines[-1]) if lines[-1] else "it takes too much memory"
-    _refuse_pattern(folder, last, f"is no regular expression that can be used ({reason})")
+    _refuse_pattern(where, last, f"is no regular expression that can be used ({reason})")
 
 
 # Prints the number of each expression before it is tried, then "done".
@@ -238,10 +241,10 @@ print("done")
 """
 
 
-def _refuse_pattern(folder: Path, pattern: tuple[str, str, str, str], reason: str) -> NoReturn:
+def _refuse_pattern(where: Path | str, pattern: tuple[str, str, str, str], reason: str) -> NoReturn:
     field, text = pattern[:2]
     raise BadInput(
-        f"{folder / CONFIG} has in {field} the pattern {quoted(text)}, which {reason}; name the modules, or the last "
+        f"{where} has in {field} the pattern {quoted(text)}, which {reason}; name the modules, or the last "
         "parts of their names, instead"
     )
 
@@ -290,6 +293,17 @@ def _require_numbers(path: Path, asked: Mapping[str, Any]) -> None:
             raise BadInput(f"{path} has {name}={quoted(value)}; expected {kind} above 0: save the adapter again")
     if not 0 <= asked.get("lora_dropout", 0) <= 1:
         raise BadInput(f"{path} has lora_dropout={quoted(asked['lora_dropout'])}; expected a number from 0 to 1")
+
+
+def _require_targets(path: Path, asked: Mapping[str, Any]) -> None:
+    """Raise BadInput if target_modules is given and names nothing: no pattern, no names, or a blank one."""
+    targets = asked.get("target_modules")
+    names = [targets] if isinstance(targets, str) else targets
+    if names is not None and not (names and all(name.strip() for name in names)):
+        raise BadInput(
+            f"{path} has target_modules={quoted(targets)}; expected names of modules, or the last parts of their "
+            "names: save the adapter again"
+        )
 
 
 def _entries(asked: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -78,7 +78,9 @@ def fit(adapter: Adapter, model: Any, base: Any, *, tokens: Callable[[], int] = 
             or the adapter is for another kind of model.
     """
     architecture = type(model).__name__
-    adapter_config.require_patterns(adapter.config, [name for name, _ in model.named_modules()], adapter.folder)
+    adapter_config.require_patterns(
+        adapter.config, [name for name, _ in model.named_modules()], adapter.folder / CONFIG
+    )
     names = _ModelNames(adapter, model, base)
     parts, given, copies = names.sorted()
     vocabulary = _vocabulary(names, given, tokens)

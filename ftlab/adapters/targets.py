@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ftlab.adapters import config as adapter_config
 from ftlab.adapters import quantized
 from ftlab.adapters.tensors import alpha_of, rank_of, scaling_of
 from ftlab.errors import BadInput
@@ -116,8 +117,8 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
 
     Raises:
         BadInput: the model has an adapter already; a name matches no module; the targets are only embeddings, not
-            linear, tied to the embedding or trained in full too; a rank or a scale cannot learn; or an option trains
-            parameters that are not counted here.
+            linear, tied to the embedding or trained in full too; a rank or a scale cannot learn; an option trains
+            parameters that are not counted here; or the matching of a pattern does not come to an end.
     """
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
@@ -273,6 +274,10 @@ def _matched(model: Any, asked: Any, shown: Any) -> list[str]:
     shown = shown if isinstance(shown, str) else sorted(shown)
     there = f"the linear layers of {type(model).__name__} are {linear_layers(model)}: name some of these"
     try:
+        for pattern in (asked.target_modules, asked.exclude_modules):
+            if isinstance(pattern, str):
+                re.compile(pattern)
+        adapter_config.require_patterns(asked, named, "the LoRA config")  # they may take years
         names = [name for name in named if peft_internals.is_target(asked, name)]
         by_name = copy.copy(asked)
         by_name.exclude_modules = by_name.layers_to_transform = by_name.modules_to_save = None

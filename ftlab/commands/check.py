@@ -7,6 +7,7 @@ from typing import Any
 
 from ftlab import files
 from ftlab.errors import BadInput
+from ftlab.wording import printable
 
 
 def add(commands: Any) -> None:
@@ -37,5 +38,5 @@ def run(options: argparse.Namespace) -> int:
             f"{folder} is a file; give the folder that the notebook recorded into, such as work/{level.name}"
         )
     result = checker.check(level, folder)
-    print(files.to_json(result.to_dict(), ascii_only=True) if options.json else result)
+    print(files.to_json(result.to_dict(), ascii_only=True) if options.json else printable(result))
     return result.exit_code

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ftlab import files
+from ftlab.wording import printable
 
 
 def add(commands: Any) -> None:
@@ -27,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
-            print(f"{'OK  ' if check.ok else 'LOOK'}  {check.name:<{width}}  {check.found}")
+            print(f"{'OK  ' if check.ok else 'LOOK'}  {check.name:<{width}}  {printable(check.found)}")
             if not check.ok:
-                print(f"      {'':<{width}}  -> {check.todo}")
+                print(f"      {'':<{width}}  -> {printable(check.todo)}")
     return 0 if ok else 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import BadInput
+from ftlab.wording import printable
 
 if TYPE_CHECKING:
     from ftlab.inference.generator import Generator
@@ -91,7 +92,12 @@ def run(options: argparse.Namespace) -> int:
                 f"ftlab: {several:,} of {len(answers):,} answers have more than one line; --json keeps each on one",
                 file=sys.stderr,
             )
-        print("\n".join(answer.text for answer in answers))
+        text = "\n".join(answer.text for answer in answers)
+        if sys.stdout.isatty():
+            text = printable(text)
+        else:  # a file or a program gets what the model said
+            streams.write_utf8()
+        print(text)
     return 0
 
 
@@ -107,12 +113,12 @@ def _report_unused(generator: Generator, options: argparse.Namespace) -> None:
     from ftlab.models.generation import own_rules
 
     if doubt := _doubt(generator, options):
-        print(f"ftlab: {doubt}", file=sys.stderr)
+        print(f"ftlab: {printable(doubt)}", file=sys.stderr)
     if rules := own_rules(generator.model):
         said = ", ".join(f"{name} {value}" for name, value in rules.items())
         print(
-            f"ftlab: {options.model} has a generation config with {said[:200]}; it is ignored, so that all models "
-            "answer by the same rules",
+            f"ftlab: {printable(options.model)} has a generation config with {printable(said[:200])}; it is ignored, "
+            "so that all models answer by the same rules",
             file=sys.stderr,
         )
 

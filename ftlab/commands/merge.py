@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab import files
+from ftlab.wording import printable
 
 PASSAGES, WORDS = 12, 24  # of the course's general text, which no adapter of the course was trained on
 
@@ -17,14 +18,7 @@ def add(commands: Any) -> None:
     merge.add_argument("base", help="the model that the adapter was trained on: a folder, or a model of the course")
     merge.add_argument("adapter", type=Path, help="the folder of the adapter")
     merge.add_argument("out", type=Path, help="a new folder for the merged model")
-    merge.add_argument(
-        "--prompts", metavar="FILE",
-        help="texts to measure on: CSV, TSV, JSONL or .txt (default: short passages of the course)",
-    )  # fmt: skip
-    merge.add_argument("--prompt", default="prompt", metavar="COL", help="the column of these texts (default: prompt)")
-    merge.add_argument(
-        "--record-base", action="store_true", help="record this model as the base, in the adapter's folder"
-    )
+    add_comparison(merge)
     merge.add_argument("--json", action="store_true", help="one JSON object on stdout")
     merge.set_defaults(command=run)
 
@@ -35,25 +29,43 @@ def run(options: argparse.Namespace) -> int:
     If the certificate does not pass, nothing is kept.
     """
     from ftlab.adapters import lora
-    from ftlab.data import streams
-    from ftlab.evaluation import forgetting
     from ftlab.inference.generator import require_language_model
     from ftlab.merging import certificate
     from ftlab.models import loading
 
     require_language_model(options.base)
-    texts = [" ".join(passage.split()[:WORDS]) for passage in forgetting.general_passages()[:PASSAGES]]
-    if options.prompts:
-        parts = list(
-            streams.chunks(options.prompts, options.prompt, advice="name the column of the texts with --prompt")
-        )
-        texts = [text for part in parts for text in streams.texts(part, options.prompt)]
+    texts = comparison_texts(options.prompts, options.prompt)
     if options.record_base:
         lora.record_fitting_base(options.adapter, options.base)
     found = certificate.merge_with_certificate(loading.folder(options.base), options.adapter, options.out, texts)
     if options.json:
         print(files.to_json({"out": str(options.out), **found.record()}, ascii_only=True))
     else:
-        print(found.markdown())
-        print(f"the merged model: {options.out}; its certificate: {options.out / certificate.RECORD}")
+        print(printable(found.markdown()))
+        print(printable(f"the merged model: {options.out}; its certificate: {options.out / certificate.RECORD}"))
     return 0
+
+
+def add_comparison(command: argparse.ArgumentParser) -> None:
+    """Add the options of a `command` that compares models: on which texts, and what to record of an adapter's base."""
+    command.add_argument(
+        "--prompts", metavar="FILE",
+        help="texts to compare on: CSV, TSV, JSONL or .txt (default: short passages of the course)",
+    )  # fmt: skip
+    command.add_argument(
+        "--prompt", default="prompt", metavar="COL", help="the column of these texts (default: prompt)"
+    )
+    command.add_argument(
+        "--record-base", action="store_true", help="record this model as the base, in the adapter's folder"
+    )
+
+
+def comparison_texts(file: str | None, column: str) -> list[str]:
+    """Return the texts to compare models on: those in the `column` of `file`, or passages of the course without one."""
+    from ftlab.data import streams
+    from ftlab.evaluation import forgetting
+
+    if not file:
+        return [" ".join(passage.split()[:WORDS]) for passage in forgetting.general_passages()[:PASSAGES]]
+    parts = list(streams.chunks(file, column, advice="name the column of the texts with --prompt"))
+    return [text for part in parts for text in streams.texts(part, column)]

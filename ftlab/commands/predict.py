@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ftlab import files
 from ftlab.errors import BadInput
 from ftlab.progress import bar
+from ftlab.wording import printable
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
     classifier = Classifier(options.model, max_length=options.max_length, dtype=_half() if options.half else None)
     labels: Counter[str] = Counter()
-    rows = unlabelled = 0
+    rows = unlabelled = formulas = 0
     with streams.writer(options.out) as write, bar("predicting", unit="rows") as progress:
         for answered in classifier.label_rows(
             itertools.chain([first], parts), options.text, unsure_below=options.unsure_below
@@ -68,15 +69,23 @@ def run(options: argparse.Namespace) -> int:
             rows += len(answered)
             progress.update(len(answered))
             unlabelled += int(answered["prediction"].isna().sum())
+            formulas += streams.formulas(answered) if options.out and options.out.suffix.lower() != ".jsonl" else 0
     if unlabelled:
         print(f"ftlab: {unlabelled:,} of {rows:,} rows have no text, so they get no label", file=sys.stderr)
+    if formulas:
+        print(
+            f"ftlab: {formulas:,} values begin as a formula does (=, +, -, @), which a spreadsheet may take for "
+            "one; import the columns as text, or write a .jsonl",
+            file=sys.stderr,
+        )
     names = [*classifier.labels, *([UNSURE] if options.unsure_below else [])]
     if options.json:
         counts = {name: labels[name] for name in names}
         said = {"rows": rows, "without_text": unlabelled, "labels": counts, "out": str(options.out)}
         print(files.to_json(said, ascii_only=True))
     elif options.out:
-        print(f"{rows:,} rows: {', '.join(f'{name} {labels[name]:,}' for name in names)}; {options.out}")
+        counted = ", ".join(f"{name} {labels[name]:,}" for name in names)
+        print(printable(f"{rows:,} rows: {counted}; {options.out}"))
     return 0
 
 

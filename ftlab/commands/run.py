@@ -9,6 +9,7 @@ from typing import Any
 
 from ftlab import files
 from ftlab.errors import BadInput
+from ftlab.wording import printable
 
 
 def add(commands: Any) -> None:
@@ -29,7 +30,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the lessons that `options` name, and print their results. Return the exit code."""
-    from ftlab.course import expected_time, profiles, runner
+    from ftlab.course import expected_time, ledger, profiles, runner
     from ftlab.course.notebooks import lessons as find
 
     given = read_parameters(options)
@@ -39,9 +40,14 @@ def run(options: argparse.Namespace) -> int:
         before = expected_time.before_lessons if options.lesson else expected_time.before_the_course
         for line in before(find(options.lesson), profile):
             print(line, file=sys.stderr, flush=True)
+        expected = [each.number for each in find(options.lesson) if _claims_are_expected(each.slug, profile)]
+        if expected:
+            said = f"the claims of profile {profile} are {ledger.NOT_MEASURED}, and stop no lesson"
+            print(f"ftlab: {said} (lessons {', '.join(expected)})", file=sys.stderr, flush=True)
     folder, results = runner.run(
         options.lesson, profile=profile, parameters=given, out=options.out, watch=not options.json
     )
+    claims = ledger.rows(ledger.read(folder))
     if options.json:
         lessons = [
             {
@@ -55,18 +61,29 @@ def run(options: argparse.Namespace) -> int:
             }
             for result in results
         ]
-        print(files.to_json({"folder": str(folder), "profile": profile, "lessons": lessons}, ascii_only=True))
+        counts = ledger.counts(claims)
+        whole = {"folder": str(folder), "profile": profile, "lessons": lessons, "claims": counts}
+        print(files.to_json(whole, ascii_only=True))
         return 0
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("lesson", "minutes", "memory", "result", title=f"profile {profile}")
     for result in results:
         memory = f"{result.peak_memory_mb / 1000:.1f} GB"
-        table.add_row(result.lesson, f"{result.seconds / 60:.1f}", memory, result.headline)
+        table.add_row(result.lesson, f"{result.seconds / 60:.1f}", memory, Text(printable(result.headline)))
     Console().print(table)
-    print(f"notebooks, metrics and records: {folder}")
+    print(f"notebooks, metrics and records: {printable(folder)}")
+    if claims:
+        print(f"{ledger.summary(claims)} -> {printable(folder / ledger.FILE)}")
     return 0
+
+
+def _claims_are_expected(lesson: str, profile: str) -> bool:
+    from ftlab.course import profiles
+
+    return profiles.resolve(lesson, profile).claims_are_expected
 
 
 def read_parameters(options: argparse.Namespace) -> dict[str, Any]:
@@ -88,7 +105,7 @@ def read_parameters(options: argparse.Namespace) -> dict[str, Any]:
     def mapping(text: str, where: str) -> dict[str, Any]:
         try:
             loaded, written = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)
-        except (yaml.YAMLError, ValueError) as problem:  # a ValueError for 2024-13-45, which is not a date
+        except (yaml.YAMLError, ValueError, RecursionError) as problem:  # 2024-13-45 is no date: a ValueError
             raise BadInput(
                 f"{where} is not YAML ({' '.join(str(problem).split())}); expected 'name: value'"
             ) from problem
@@ -108,6 +125,6 @@ def read_parameters(options: argparse.Namespace) -> dict[str, Any]:
     for name, value in options.parameter:
         try:
             parameters[name] = typed(name, yaml.safe_load(value), yaml.load(value, yaml.BaseLoader))
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, RecursionError):
             parameters[name] = value  # a path such as "[draft] reviews.csv" is text
     return parameters

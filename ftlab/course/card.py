@@ -16,6 +16,7 @@ from ftlab.course import records
 from ftlab.evaluation import baselines, calibration, comparison
 from ftlab.intervals import Comparison, Interval
 from ftlab.models import loading
+from ftlab.wording import in_markdown
 
 if TYPE_CHECKING:
     from ftlab.course.lesson import Lesson
@@ -85,8 +86,9 @@ def write_card(
         },
     )  # fmt: skip
     environment = Environment(
-        loader=PackageLoader("ftlab", "course"), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
-    )
+        loader=PackageLoader("ftlab", "course"), undefined=StrictUndefined, autoescape=False,
+        keep_trailing_newline=True, finalize=lambda value: in_markdown(value) if type(value) is str else value,
+    )  # fmt: skip
     card = environment.get_template("card.md.j2").render(
         metadata=metadata.to_yaml().strip(),
         title=title,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from packaging.markers import Marker
 
 from ftlab.course import bench, records
 from ftlab.data import assets, hub
@@ -61,17 +62,26 @@ def _python() -> Check:
         "python",
         low <= version <= high,
         ".".join(map(str, sys.version_info[:3])),
-        f"use Python {low[0]}.{low[1]} to {high[0]}.{high[1]}: make PYTHON=python3.12",
+        f"use Python {low[0]}.{low[1]} to {high[0]}.{high[1]}: "
+        + ("py -3.12 bootstrap.py" if os.name == "nt" else "make run PYTHON=python3.12"),
     )
 
 
 def pinned() -> dict[str, str]:
-    """Return {package: version} from constraints.txt of the repository that ftlab is installed from; {} without one."""
+    """Return {package: version} from constraints.txt of the repository that ftlab is installed from; {} without one.
+
+    A pin for some Pythons only, `name==1.0; python_full_version >= "3.11.5"`, is left out where it does not hold.
+    """
     constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
     if not constraints.is_file():
         return {}
-    lines = constraints.read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==", 1) for line in lines if re.match(r"[A-Za-z0-9._-]+==", line))
+    found = {}
+    for line in constraints.read_text(encoding="utf-8").splitlines():
+        pin, _, condition = (part.strip() for part in line.partition(";"))
+        if re.match(r"[A-Za-z0-9._-]+==", pin) and (not condition or Marker(condition).evaluate()):
+            name, version = pin.split("==", 1)
+            found[name] = version
+    return found
 
 
 def required() -> set[str]:
@@ -92,7 +102,7 @@ def _packages() -> Check:
         if installed.partition("+")[0] != version:  # 2.13.0+cpu is 2.13.0
             differ.append(f"{package} {installed} (pinned {version})")
     found = f"{len(pinned())} pinned, {len(differ)} differ" + (f": {', '.join(differ[:4])}" if differ else "")
-    return Check("packages", not differ, found, "pip install -c constraints.txt -e '.[lab,test]', or make run")
+    return Check("packages", not differ, found, 'pip install -c constraints.txt -e ".[lab,test]", or make run')
 
 
 def _cores() -> Check:

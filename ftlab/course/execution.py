@@ -117,7 +117,8 @@ def _kernel_options() -> Iterator[dict[str, Any]]:
     """Yield papermill options for a kernel that is reached through sockets in a private folder: it needs no network.
 
     The default is the loopback interface, which is down where the network is cut off, and open to everyone on the
-    machine. Windows has no such sockets.
+    machine. It is taken where there are no such sockets: on Windows, and in a folder of temporary files with a name
+    longer than their addresses may be.
     """
     options: dict[str, Any] = {"extra_arguments": ["--log-level=ERROR"]}  # else it warns that nothing is encrypted
     if sys.platform == "win32":
@@ -126,6 +127,9 @@ def _kernel_options() -> Iterator[dict[str, Any]]:
     from jupyter_client import AsyncKernelManager
 
     with tempfile.TemporaryDirectory(prefix="ftlab-", ignore_cleanup_errors=True) as folder:
+        if len(os.fsencode(folder)) > LONGEST_SOCKET_FOLDER:
+            yield options
+            return
 
         class SocketKernelManager(AsyncKernelManager):
             def __init__(self, **more: Any) -> None:
@@ -134,4 +138,7 @@ def _kernel_options() -> Iterator[dict[str, Any]]:
         yield {**options, "kernel_manager_class": SocketKernelManager}
 
 
+LONGEST_SOCKET_FOLDER = (
+    85  # bytes: an address has at most 103 on macOS, 107 on Linux, and "/kernel-65535" stands behind
+)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

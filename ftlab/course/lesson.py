@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import math
 import os
 import random
 import sys
@@ -23,7 +24,7 @@ import pandas as pd
 from filelock import BaseFileLock
 
 from ftlab import files
-from ftlab.course import auto_budget, profiles, records
+from ftlab.course import auto_budget, ledger, profiles, records
 from ftlab.data import sources
 from ftlab.errors import BadInput, ClaimFailed
 from ftlab.intervals import Interval
@@ -58,7 +59,6 @@ class Lesson:
         self._started = datetime.now(UTC)
         self._metrics: dict[str, Any] = {}
         self._claims: list[dict[str, Any]] = []
-        self._claim_lines: list[dict[str, Any]] = []
         self._openings: list[str] = []
         self._data: dict[str, Any] = {}
 
@@ -108,50 +108,76 @@ class Lesson:
         The printed line has the bound and not the value, so that it is equal on every machine.
 
         A claim is enforced in a run of the profile's own budget and seed. With parameters or a seed of your own, or in
-        the smoke profile, its outcome is printed and the lesson goes on.
+        the smoke profile, its outcome is printed and the lesson goes on. So it is in the gpu profile until a run of it
+        is stored: what nobody has measured there is expected, and stops nobody's run (see `ledger`).
 
         Args:
-            text: what is claimed, without the bound.
-            value: what was measured; it goes to metrics.json.
+            text: what is claimed, without the bound. Claimed again, as when a cell runs again, it replaces the first.
+            value: what was measured; it goes to metrics.json. NaN and infinity keep no bound.
             at_least: lower bound, inclusive.
-            at_most: upper bound, inclusive.
+            at_most: upper bound, inclusive; one of the two is needed.
             always: enforce the claim in every run: equal runs are equal, whatever the budget.
             computed_in: the dtype of the computation, for what is promised only in fp32; in half precision the claim is
                 not enforced, and the line says so.
             stored: whether the value was read from a stored benchmark; the line then says so and has no tick.
 
         Raises:
+            BadInput: there is no bound, or one that no value or every value keeps; or `ftlab run` met `text` twice.
             ClaimFailed: an enforced claim does not hold; the message has both numbers.
         """
         value = float(value)
+        statement = f"{text}: {_bound(text, at_least, at_most)}"
         low_enough = at_most is None or value <= at_most
         high_enough = at_least is None or value >= at_least
-        true = low_enough and high_enough
-        bounds = [
-            f"at least {at_least:g}" if at_least is not None else "",
-            f"at most {at_most:g}" if at_most is not None else "",
-        ]
-        bound = " and ".join(filter(None, bounds))
-        statement = f"{text}: {bound}"
+        true = math.isfinite(value) and low_enough and high_enough
         half = "" if computed_in is None else str(computed_in).removeprefix("torch.")
         half = "" if half in ("fp32", "float32") else half
-        held = (always or self.held_to_its_claims) and not half
-        self._claims.append({"claim": statement, "value": _plain(value), "true": true, "held": held})
-        self._claim_lines.append(
-            {"claim": text, "bound": bound, "measured": _plain(value), "holds": true, "stored": stored}
-        )
-        if self.folder.name.startswith(files.PARTIAL):  # `ftlab run` watches it
-            files.write_json(self.folder / CLAIMS, self._claims)
+        standing = ledger.FP32 if half else self._standing(text, always, stored)
+        held = standing in ledger.ENFORCING
+        self._note(
+            {
+                "claim": statement, "value": value, "true": true, "held": held, "standing": standing, "stored": stored,
+            }
+        )  # fmt: skip
+        expected = f"expected for {self.budget.profile}, not yet measured" if standing == ledger.EXPECTED else ""
         if true and stored:
             print(f"from the stored benchmark: {statement}")
         elif true:
-            print(f"✓ {statement}{f' (in {half}, where it is not promised)' if half else ''}")
+            more = f"in {half}, where it is not promised" if half else expected
+            print(f"✓ {statement}{f' ({more})' if more else ''}")
         elif half:
             print(f"✗ {statement} (not so in {half}, and promised in fp32 alone)")
         elif not held:
-            print(f"✗ {statement} (not so here, and not promised for this run)")
+            print(f"✗ {statement} (not so here, and {expected or 'not promised for this run'})")
         else:
+            if self._is_watched:
+                files.write_json(self.folder / ledger.STOPPED, self._metrics_so_far() | self._record_so_far())
             raise ClaimFailed(f"this run contradicts the lesson: {statement}, and measured was {value:g}")
+
+    def _standing(self, text: str, always: bool, stored: bool) -> str:
+        if always:
+            return ledger.ALWAYS
+        if not self.held_to_its_claims:
+            return ledger.REPORTED
+        return ledger.EXPECTED if not stored and self.budget.expects(text) else ledger.ENFORCED
+
+    def _note(self, claim: dict[str, Any]) -> None:
+        """Keep `claim` for the record, each text once. A run from start to end runs no cell twice."""
+        texts = [ledger.split_statement(each["claim"])[0] for each in self._claims]
+        text, _ = ledger.split_statement(claim["claim"])
+        if text not in texts:
+            self._claims.append(claim)
+        elif self._is_watched:
+            raise BadInput(f"the lesson claims {text!r} twice; give each claim a text of its own")
+        else:
+            self._claims[texts.index(text)] = claim
+        if self._is_watched:
+            files.write_json(self.folder / CLAIMS, self._claims)
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether `ftlab run` watches this lesson: the folder then has a temporary name."""
+        return self.folder.name.startswith(files.PARTIAL)
 
     def claims(self) -> pd.DataFrame:
         """Return the claims so far as a table, to see how far each value is from its bound.
@@ -161,13 +187,12 @@ class Lesson:
         """
         lines = [
             {
-                "claim": line["claim"],
-                "bound": line["bound"],
-                "measured": "not measured" if line["measured"] is None else f"{line['measured']:.3g}",
-                "holds": line["holds"],
-                "from": "stored benchmark" if line["stored"] else "this run",
+                **dict(zip(("claim", "bound"), ledger.split_statement(claim["claim"]), strict=True)),
+                "measured": f"{claim['value']:.3g}",
+                "holds": claim["true"],
+                "from": ledger.STORED if claim["stored"] else ledger.HERE,
             }
-            for line in self._claim_lines
+            for claim in self._claims
         ]
         return pd.DataFrame(lines, columns=["claim", "bound", "measured", "holds", "from"]).set_index("claim")
 
@@ -217,36 +242,44 @@ class Lesson:
         Args:
             headline: the result in a few words, for the table of the run.
         """
-        budget = self.budget
-        model = loading.folder(budget.model)
-        metrics = {
-            "lesson": self.name,
-            "profile": budget.profile,
-            "seed": budget.seed,
-            "budget": budget.settings,
-            "headline": headline,
-            "metrics": self._metrics,
-            "claims": self._claims,
-        }
-        record = {
-            "lesson": self.name,
-            "profile": budget.profile,
-            "seed": budget.seed,
-            "set_by_hand": budget.overrides,
-            "started": self._started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - self._began, 1),
-            "peak_memory_mb": records.peak_memory_mb(),
-            "hardware": records.hardware(),
-            "versions": records.versions(),
-            "model": {"name": budget.model, "weights_sha256": loading.weights_sha256(model)},
+        model = loading.folder(self.budget.model)
+        metrics = self._metrics_so_far() | {"headline": headline}
+        record = self._record_so_far() | {
+            "model": {"name": self.budget.model, "weights_sha256": loading.weights_sha256(model)},
             "data": self._data,
             "test_split_opened": self._openings,
         }
         files.write_json(self.folder / "metrics.json", metrics)
         files.write_json(self.folder / "record.json", record)
-        if not self.folder.name.startswith(files.PARTIAL):
+        if not self._is_watched:
             files.remove(self.checkpoints)
         _give_back(lock_of(self.folder.parent, self.name))
+
+    def _metrics_so_far(self) -> dict[str, Any]:
+        """What is equal for equal runs."""
+        return {
+            **self._identity,
+            "budget": self.budget.settings,
+            "headline": "",
+            "metrics": self._metrics,
+            "claims": self._claims,
+        }
+
+    def _record_so_far(self) -> dict[str, Any]:
+        """When, where and how long."""
+        return {
+            **self._identity,
+            "set_by_hand": self.budget.overrides,
+            "started": self._started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self._began, 1),
+            "peak_memory_mb": records.peak_memory_mb(),
+            "hardware": records.hardware(),
+            "versions": records.versions(),
+        }
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"lesson": self.name, "profile": self.budget.profile, "seed": self.budget.seed}
 
 
 def begin(name: str, parameters: Mapping[str, Any] | None = None, **overrides: Any) -> Lesson:
@@ -383,6 +416,20 @@ def compute_on_one_thread() -> None:
 def _beside_the_notebooks() -> Path:
     here = Path.cwd()
     return here.parent if here.name == "notebooks" else here
+
+
+def _bound(text: str, at_least: float | None, at_most: float | None) -> str:
+    """The bound of the claim `text` in words. Raises BadInput unless some values keep it and others break it."""
+    ends = {"at least": at_least, "at most": at_most}
+    given = {name: end for name, end in ends.items() if end is not None}
+    if not given:
+        raise BadInput(f"the claim {text!r} has no bound; give at_least, at_most or both")
+    for name, end in given.items():
+        if not math.isfinite(end):
+            raise BadInput(f"the claim {text!r} has the bound {name} {end:g}; expected a finite number")
+    if at_least is not None and at_most is not None and at_least > at_most:
+        raise BadInput(f"the claim {text!r} has at_least {at_least:g} above at_most {at_most:g}; no value keeps both")
+    return " and ".join(f"{name} {end:g}" for name, end in given.items())
 
 
 def _plain(value: Any) -> Any:

@@ -84,7 +84,7 @@ class Lines(Quiet):
 
     def end(self, headline: str) -> None:
         """Show `headline`, the lesson's result, and how long it took."""
-        self._print(f"  {self.clock()}  result: {printable(headline)}")
+        self._print(f"  {self.clock()}  result: {plain_line(headline)}")
 
     def _show_section(self, section: str) -> None:
         self._print(f"  {self.clock()}  {section}")
@@ -152,14 +152,14 @@ def section_at(index: int, cells: Sequence[Any]) -> str:
     """Return the last heading of the Markdown in `cells` up to the cell at `index`, on one line; "" without one."""
     for cell in reversed(cells[: index + 1]):
         if cell.cell_type == "markdown" and (headings := re.findall(r"^#+\s+(.+)$", cell.source, re.MULTILINE)):
-            return printable(headings[-1])
+            return plain_line(headings[-1])
     return ""
 
 
 def claim_lines(cell: Any) -> list[str]:
     """Return the lines that `lesson.claim` printed in `cell`: they begin with a tick or a cross."""
     said = "".join(output.text for output in cell.get("outputs", ()) if output.get("name") == "stdout")
-    return [printable(line) for line in said.splitlines() if line.startswith(("✓ ", "✗ "))]
+    return [plain_line(line) for line in said.splitlines() if line.startswith(("✓ ", "✗ "))]
 
 
 def with_value(line: str, folder: Path) -> str:
@@ -171,18 +171,18 @@ def with_value(line: str, folder: Path) -> str:
         noted = json.loads((folder / CLAIMS).read_text(encoding="utf-8"))
         for claim in reversed(noted):
             what, _, bound = claim["claim"].rpartition(": ")
-            if claim["value"] is not None and line[2:].startswith(printable(claim["claim"])):
-                rest = line[2 + len(printable(claim["claim"])) :].strip(" ()")  # whether it is promised for this run
-                return f"{line[0]} {printable(what)}: {claim['value']:.3g} ({'; '.join(filter(None, (bound, rest)))})"
+            if claim["value"] is not None and line[2:].startswith(plain_line(claim["claim"])):
+                rest = line[2 + len(plain_line(claim["claim"])) :].strip(" ()")  # whether it is promised for this run
+                return f"{line[0]} {plain_line(what)}: {claim['value']:.3g} ({'; '.join(filter(None, (bound, rest)))})"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no such file, or not one of ours
         pass
     return line
 
 
-def printable(text: str) -> str:
+def plain_line(text: str) -> str:
     """Return `text` on one line, without what a terminal would obey: escape sequences and control characters.
 
-    >>> printable("in \x1b[1mbold\x1b[0m\x07")
+    >>> plain_line("in \x1b[1mbold\x1b[0m\x07")
     'in bold'
     """
     text = " ".join(_ANSI.sub("", text).split())
@@ -208,7 +208,7 @@ def display(watch: bool) -> Iterator[Display]:
         def render(self, task: Task) -> Text:
             try:
                 live = json.loads(Path(task.fields["live"]).read_text(encoding="utf-8"))
-                return Text(printable(f"{live['what']}: step {live['step']} of {live['of']}"), style="cyan")
+                return Text(plain_line(f"{live['what']}: step {live['step']} of {live['of']}"), style="cyan")
             except (OSError, ValueError, KeyError, TypeError):
                 return Text("")
 

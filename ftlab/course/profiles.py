@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab.adapters import lora
+from ftlab.course import ledger
 from ftlab.data import prompts, replay, sources, tasks
 from ftlab.errors import BadInput
 from ftlab.freezing import plans
@@ -90,6 +91,7 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "text_column": Parameter(str, "the column of your own file that holds the texts"),
     "label_column": Parameter(str, "the column of your own file that holds the labels"),
+    "group_column": Parameter(str, "the column of your own file that says which rows belong together; empty: none"),
     "test_dataset": Parameter(str, "the path of a file with the rows that judge; empty: they are drawn from dataset"),
     "task": Parameter(str, f"one of {', '.join(tasks.TASKS)}, or the path of a file with instruction and output"),
     "from_hub": Parameter(bool, "whether the data set comes from the model hub"),
@@ -143,6 +145,8 @@ PARAMETERS: dict[str, Parameter] = {
     "classifier": Parameter(str, "the folder of a classifier of tickets; empty: a small one"),
     "wanted_accuracy": Parameter(float, "how often the classifier's answers should be right", above=0, high=1),
     "at_least_same_next": Parameter(float, "the claimed lower bound of equal next tokens", low=0, high=1),
+    "at_least_worse": Parameter(float, "the claimed lower bound of the loss that another format adds, in nats"),
+    "export_type": Parameter(str, "how the exported weights are stored: f32, f16, bf16 or q8_0"),
     "max_new_tokens": Parameter(int, "the longest answer in tokens", low=1, high=4096),
     "rated_rows": Parameter(int, "prompts whose answers are rated", low=1, high=200),
     "ratings": Parameter(str, "the path of a filled-in form of ratings; empty: they are given in Jupyter"),
@@ -166,11 +170,14 @@ PARAMETERS: dict[str, Parameter] = {
     "passages": Parameter(int, "passages of the general text that are read", low=2),
     "at_least_findings": Parameter(int, "the claimed lower bound of the number of findings", low=0),
     "at_least_inflation": Parameter(float, "the claimed lower bound of what a leak adds to accuracy", low=-1, high=1),
+    "at_least_from_groups": Parameter(
+        float, "the claimed lower bound of what a split by rows adds to accuracy", low=-1, high=1
+    ),
     "at_most_left": Parameter(int, "the claimed upper bound of rows that a repair leaves", low=0),
     "at_least_share_cut": Parameter(float, "the claimed lower bound of the share of rows cut", low=0, high=1),
 }
 SIZES = {"rows", "validation_rows", "test_rows"}
-COLUMNS = {"text_column": "text", "label_column": "label"}
+COLUMNS = {"text_column": "text", "label_column": "label", "group_column": ""}
 ALL_AT_ZERO = {  # where a lesson takes 0 for all that there are
     ("text_classification", "rows"): "all that the other splits leave",
     ("text_classification", "test_rows"): "the whole test split of a source that has one",
@@ -223,6 +230,16 @@ class Budget:
         """Whether the sizes of the splits may shrink to what a data set has: none of them was set by hand."""
         return not SIZES & self.overrides.keys()
 
+    def expects(self, claim: str) -> bool:
+        """Return whether `claim` is only expected in this budget: the gpu profile's, and no run of it is stored."""
+        return self.profile == "gpu" and claim not in ledger.measured(self.lesson, self.profile, self.settings)
+
+    @property
+    def claims_are_expected(self) -> bool:
+        """Whether no claim was ever measured in this budget, so that none stops a run. False where none is made."""
+        own = not self.overrides and self.seed == 0
+        return own and self.profile == "gpu" and not ledger.measured(self.lesson, self.profile, self.settings)
+
     def columns(self) -> dict[str, str]:
         """Return the column names that were set by hand, as keyword arguments of `sources.load`."""
         return {name: self.overrides[name] for name in COLUMNS if name in self.overrides}
@@ -236,13 +253,14 @@ class Budget:
         return f"<table><thead>{row('th', 'budget', 'value', 'set by')}</thead><tbody>{''.join(rows)}</tbody></table>"
 
     def _shown(self) -> dict[str, Any]:
-        """The settings but the bounds of claims, and the columns where nobody named them."""
+        """The settings, but no bounds of claims, and no columns that nobody named; whether the claims are expected."""
         hidden = ("at_least_", "at_most_")
-        return {
+        shown = {
             name: value
             for name, value in self.settings.items()
             if name in self.overrides or not (name in COLUMNS or name.startswith(hidden))
         }
+        return shown | ({"claims": ledger.NOT_MEASURED} if self.claims_are_expected else {})
 
     def _set_by(self, name: str) -> str:
         return "you" if name in self.overrides else "your rows" if name in self.fitted else f"profile {self.profile}"
@@ -325,7 +343,8 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
     if values.get("replay_text"):
         replay.passages(values["replay_text"])
     for dataset in filter(None, (values.get("dataset"), values.get("test_dataset"))):
-        sources.check(dataset, **{name: values[name] for name in COLUMNS})
+        judging = dataset == values.get("test_dataset")
+        sources.check(dataset, judging=judging, **{name: values[name] for name in COLUMNS})
     if values.get("test_dataset"):
         sources.check_test(values["test_dataset"])
     for model in ("model", "classifier_model", "classifier"):

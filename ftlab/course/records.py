@@ -31,9 +31,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-@cache
 def hardware() -> dict[str, Any]:
-    """Return processor, cores, memory (GB) and GPU; nothing that identifies the machine or its owner."""
+    """Return processor, cores, memory (GB) and GPU; nothing that identifies the machine or its owner.
+
+    The GPU is known once torch has been imported.
+    """
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -66,6 +68,7 @@ def peak_memory_mb() -> int:
     return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)  # bytes there, KiB here
 
 
+@cache
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

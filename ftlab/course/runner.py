@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ftlab import files
-from ftlab.course import auto_budget, profiles
+from ftlab.course import auto_budget, ledger, profiles
 from ftlab.course.execution import execute
 from ftlab.course.lesson import RUN_FOLDER, checkpoints_folder, lock_of
 from ftlab.course.live_status import Display, display
 from ftlab.course.notebooks import LessonFile, lessons
 from ftlab.data import assets, sources, tasks
-from ftlab.errors import BadInput, LessonFailed
+from ftlab.errors import BadInput, ClaimFailed, CourseError, LessonFailed
 from ftlab.models import loading
 from ftlab.progress import CLAIMS, LIVE
 
@@ -83,6 +83,8 @@ def run(
 ) -> tuple[Path, list[Result]]:
     """Run lessons one after the other, each into a folder with its notebook, metrics.json, record.json and files.
 
+    Beside them claims.csv has the claims of all lessons in the run's folder (see `ledger`).
+
     Args:
         wanted: lessons by number, name or path; all by default.
         profile: smoke, cpu or gpu.
@@ -95,7 +97,8 @@ def run(
 
     Raises:
         BadInput: a parameter cannot be used; nothing is left behind.
-        ClaimFailed, LessonFailed: a lesson stopped; its notebook is kept up to there as <lesson>.failed.ipynb.
+        ClaimFailed, LessonFailed: a lesson stopped; its notebook is kept up to there as <lesson>.failed.ipynb, and if a
+            claim stopped it, its claims as <lesson>.failed.json.
     """
     chosen = lessons(wanted)
     given = dict(parameters or {})
@@ -107,11 +110,20 @@ def run(
             given[name] = str(Path(value).expanduser().absolute())
     results: list[Result] = []
     with _folder_of_its_own(out, profile) as folder, display(watch) as live:
+        ledger.require_place(folder)
         for lesson, budget in zip(chosen, budgets, strict=True):
             parsed = {name: value for name, value in budget.overrides.items() if name not in MAY_BE_PATHS}
             given_here = {**given, **parsed, "profile": profile, "seed": budget.seed}
-            results.append(_execute(lesson, given_here, folder, live))
+            try:
+                results.append(_execute(lesson, given_here, folder, live))
+            except ClaimFailed:
+                with suppress(CourseError):  # the claim is what matters
+                    ledger.write(folder)
+                raise
             live.end(results[-1].headline)
+            with suppress(CourseError):  # Windows: someone has opened it in a spreadsheet; the lessons go on
+                ledger.write(folder)
+        ledger.write(folder)
     return folder, results
 
 
@@ -172,6 +184,7 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live:
             )
         except LessonFailed:
             _keep(notebook, folder / f"{lesson.name}.failed.ipynb")
+            _keep(partial / ledger.STOPPED, folder / f"{lesson.name}.failed.json")
             raise
         for shown in (LIVE, CLAIMS):
             (partial / shown).unlink(missing_ok=True)
@@ -186,12 +199,14 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live:
         record = json.loads((partial / "record.json").read_text(encoding="utf-8"))
         record["wall_seconds"] = round(seconds, 1)  # with the start of the kernel, as a person waits for it
         files.write_json(partial / "record.json", record)
+    with suppress(OSError):  # Windows: someone has opened it; `ledger.read` takes the later run
+        files.remove(folder / f"{lesson.name}.failed.json")
     files.remove(checkpoints_folder(folder, lesson.name))  # and not earlier: a run killed before would start anew
     done = folder / lesson.name / notebook.name
     return Result(lesson.name, seconds, record["peak_memory_mb"], metrics["headline"], metrics, done)
 
 
-def _keep(notebook: Path, target: Path) -> None:
+def _keep(written: Path, target: Path) -> None:
     """Keep what a failed lesson has written so far; an earlier run's result is never overwritten."""
-    if notebook.is_file():
-        notebook.replace(target)
+    if written.is_file():
+        written.replace(target)

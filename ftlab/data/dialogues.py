@@ -67,5 +67,5 @@ def _long_exchanges(rows: Sequence[Sequence[Turn]]) -> list[tuple[int, bytes]]:
     ]
     words = Words.of([text for _, text in pairs])
     return [
-        (row, words.row(place).tobytes()) for place, (row, _) in enumerate(pairs) if words.lengths[place] >= OWN_WORDS
+        (row, words.row(place).tobytes()) for place, (row, _) in enumerate(pairs) if words.sizes[place] >= OWN_WORDS
     ]

@@ -72,7 +72,7 @@ def _pairs() -> pd.DataFrame:
                 }
             )
     table = pd.DataFrame(lines).drop_duplicates("id")  # a property and its setter share a name
-    alike = pd.Series(duplicates.together(table["output"].tolist()), table.index)
+    alike = pd.Series(duplicates.near_copies(table["output"].tolist()), table.index)
     return table[~alike.duplicated()].reset_index(drop=True)
 
 

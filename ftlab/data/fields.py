@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftlab.errors import BadInput
+from ftlab.wording import beginning, visible
 
 
 def said(row: Mapping[str, Any], name: str) -> str:
@@ -24,7 +25,7 @@ def value(row: Mapping[str, Any], name: str) -> str | float:
         return ""
     if not isinstance(found, (str, int, float)):
         kind = "an object" if isinstance(found, Mapping) else f"a {type(found).__name__}"
-        raise BadInput(f"the {name} of {named(row)} is {kind}, {found!a:.40}; expected a text")
+        raise BadInput(f"the {name} of {named(row)} is {kind}, {beginning(ascii(found), 40)}; expected a text")
     return found
 
 
@@ -39,4 +40,6 @@ def required(row: Mapping[str, Any], name: str) -> str:
 
 def named(row: Mapping[str, Any]) -> str:
     """Return the name of `row` for a message: by its id, else by the number in its column `row`."""
-    return f"row {row['id']}" if row.get("id") is not None else f"row {row['row']}" if "row" in row else "the row"
+    if row.get("id") is not None:
+        return f"row {visible(row['id'])}"
+    return f"row {row['row']}" if "row" in row else "the row"

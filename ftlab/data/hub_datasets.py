@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ftlab import files, wording
-from ftlab.data import hub, tables, values
+from ftlab.data import group_columns, hub, tables, values
 from ftlab.errors import AssetError, BadInput
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class Table:
     rows: pd.DataFrame
     sha256: str
     note: str
+    others: pd.DataFrame  # the other columns of strings, whole numbers and classes: one of them may be of groups
 
 
 def is_id(dataset: str) -> bool:
@@ -197,7 +198,13 @@ def judging_split(dataset: str, *, text_column: str | None, label_column: str | 
 
 
 def read(
-    dataset: str, split: str, *, text_column: str | None, label_column: str | None, advice: str = tables.COLUMNS_ADVICE
+    dataset: str,
+    split: str,
+    *,
+    text_column: str | None,
+    label_column: str | None,
+    group_column: str | None = None,
+    advice: str = tables.COLUMNS_ADVICE,
 ) -> Table:
     """Read the texts and labels of a split of the data set with the id `dataset`; a missing label (-1) is None.
 
@@ -211,6 +218,7 @@ def read(
             "validation" (or what else of VALIDATIONS there is), or another split.
         text_column: its name; None finds it.
         label_column: its name; None finds it.
+        group_column: of groups of rows, which must be another one; it is among `others`.
         advice: the next step, for the message on a column that is missing or not clear.
 
     Raises:
@@ -241,7 +249,10 @@ def read(
     if split != configuration.train and "-1" not in _known(_split(configuration, configuration.train), label):
         labels = pd.Series([None if value == -1 else value for value in labels], dtype=object)  # kept secret
     frame = pd.DataFrame({"text": texts, "label": labels})
-    return Table(configuration, frame, _checksum(configuration, split), "; ".join(notes))
+    if group_column:
+        group_columns.require_column(where, _names(rows), group_column, [text, label])
+    others = _others(rows, [text, label], group_column)
+    return Table(configuration, frame, _checksum(configuration, split), "; ".join(notes), others)
 
 
 # --- the files of a configuration -----------------------------------------------------------------------------------
@@ -545,6 +556,15 @@ def _labels(rows: Dataset, column: str, where: str) -> pd.Series:
     if not isinstance(feature, ClassLabel):
         return _values(rows, column)
     return pd.Series(tables.label_names(list(rows[column]), feature.names, where), dtype=object)
+
+
+def _others(rows: Dataset, used: Sequence[str], group_column: str | None) -> pd.DataFrame:
+    """The column of groups; if none is named, the other columns whose values repeat."""
+    names = [group_column] if group_column else [
+        name for name in _of_type(rows, (*TEXT_TYPES, *WHOLE_TYPES))
+        if name not in used and len(rows.unique(name)) <= len(rows) / 2
+    ]  # fmt: skip
+    return pd.DataFrame({name: _labels(rows, name, f"column {name!r}") for name in names}, dtype=object)
 
 
 def _has_labels(configuration: Configuration, split: str, label: str) -> bool:

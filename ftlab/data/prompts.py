@@ -20,6 +20,7 @@ from ftlab.data import chat, conversations, fields, special_tokens
 from ftlab.data.chat import Chat
 from ftlab.data.special_tokens import Prompt
 from ftlab.errors import BadInput
+from ftlab.wording import visible
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,8 +72,8 @@ class Template:
                 continue
             if name not in row:
                 raise BadInput(
-                    f"the template asks for {{{name}}}, and {fields.named(row)} has {', '.join(row)}; rename the "
-                    "column or the placeholder"
+                    f"the template asks for {{{name}}}, and {fields.named(row)} has {', '.join(map(visible, row))}; "
+                    "rename the column or the placeholder"
                 )
             field = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{layout}' if layout else ''}}}"
             yield field.format(**{name: fields.value(row, name)}), False

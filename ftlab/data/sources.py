@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from ftlab import files
-from ftlab.data import assets, conversations, hub, hub_datasets, values
+from ftlab.data import assets, conversations, group_columns, hub, hub_datasets, values
 from ftlab.data.course_datasets import SOURCES
+from ftlab.data.group_columns import GROUP
 from ftlab.data.subsets import spread
-from ftlab.data.tables import COLUMNS_ADVICE, FILE_TYPES, read_table
+from ftlab.data.tables import COLUMNS_ADVICE, FILE_TYPES, named_columns, read_table
 from ftlab.errors import BadInput
+from ftlab.wording import visible
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -54,7 +56,12 @@ def comes_from_hub(dataset: str) -> bool:
 
 
 def splits_of(
-    dataset: str, *, from_hub: bool = False, text_column: str | None = None, label_column: str | None = None
+    dataset: str,
+    *,
+    from_hub: bool = False,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
 ) -> tuple[str, ...]:
     """Return the splits of `dataset`: "train", and "test" if it has one with labels. Packages and files have no test.
 
@@ -63,6 +70,7 @@ def splits_of(
         from_hub: as for `read`.
         text_column: as for `read`.
         label_column: as for `read`.
+        group_column: as for `read`; it makes no difference here.
 
     Raises:
         AssetError, BadInput: as `read`, for a data set by its id on the hub.
@@ -81,12 +89,17 @@ def read(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    group_column: str | None = None,
     split: str = "train",
     from_hub: bool = False,
     most: int = 0,
+    judging: bool = False,
     advice: str = COLUMNS_ADVICE,
 ) -> pd.DataFrame:
     """Read the rows of a data set in the order of its file: columns id, text and label, labels as names.
+
+    With a `group_column` there is one more column, group: rows of one group (an author, a patient) belong on one side
+    of a split. A row without a group has None there.
 
     Args:
         dataset: one of SOURCES, the path of a CSV, TSV, JSONL or Parquet file, or the id of a data set on the hub
@@ -94,24 +107,34 @@ def read(
             exists is a path, and so is what ends like a file or begins with ".", "/" or "~".
         text_column: of your file (None: "text"), or of the data set on the hub (None: it is found).
         label_column: of your file (None: "label"), or of the data set on the hub (None: it is found).
+        group_column: of your file, or of the data set on the hub; None reads no groups.
         split: "train", or "test" of a data set on the hub; its "validation", if only that has labels.
         from_hub: whether to read the data set on the hub instead of the pinned package.
         most: about how many rows to return, spread over the source (see `spread`); 0 means all.
+        judging: whether these are rows to judge, not to learn from: they may be of one group.
         advice: the next step, for the message on a column that is missing.
 
     Returns:
-        The rows; `attrs["provenance"]` says where they came from.
+        The rows; `attrs["provenance"]` says where they came from, `attrs["group_column"]` the name of the column of
+        groups, and, without one, `attrs["group_candidates"]` the columns that look like one.
 
     Raises:
         BadInput: the name is unknown, the file is missing, empty, binary or lacks a column, a text or a label is a
-            list or an object, or as `hub_datasets.read`.
+            list or an object, the groups cannot be used (`group_columns.require`), or as `hub_datasets.read`.
         AssetError: the data set cannot be fetched.
     """
     source = SOURCES.get(dataset)
+    judging = judging or split != "train"
     if comes_from_hub(dataset):
-        return _part(_read_hub(dataset, text_column, label_column, split, advice), most)
+        return _part(_read_hub(dataset, text_column, label_column, group_column, split, judging, advice), most)
     if source is None:
-        return _part(_read_file(_as_path(dataset), text_column or "text", label_column or "label", advice), most)
+        names = text_column or "text", label_column or "label"
+        return _part(_read_file(_as_path(dataset), *names, group_column, judging, advice), most)
+    if group_column:
+        raise BadInput(
+            f"{dataset} is a data set of the course, and its rows have no groups; leave out the group column "
+            f"{group_column!r}, or give a file of your own"
+        )
     if from_hub and source.hub_id and source.revision:
         folder = hub.folder(source.hub_id, source.revision, kind="dataset", patterns=["*.parquet"])
         parts = sorted(folder.rglob(f"{split}*.parquet"))
@@ -137,24 +160,38 @@ def read(
 
 
 def read_pairs(
-    file: str, *, prompt_columns: Sequence[str], completion_column: str, advice: str = "name the right ones"
+    file: str,
+    *,
+    prompt_columns: Sequence[str],
+    completion_column: str,
+    group_column: str | None = None,
+    judging: bool = False,
+    advice: str = "name the right ones",
 ) -> pd.DataFrame:
-    """Read a file of instruction data: columns id, instruction, input, prompt and completion.
+    """Read a file of instruction data: columns id, instruction, input, prompt, completion and perhaps group.
 
     Args:
         file: a path.
         prompt_columns: the prompt is their texts, one a line, without those that are empty. The column called
             instruction, or else the first, is the instruction for the course's template; the others are its input.
         completion_column: lists and objects in it become JSON text, and the note of the provenance says so.
+        group_column: as for `read`.
+        judging: as for `read`.
         advice: the next step, for the message on a column that is missing.
 
     Returns:
-        The rows; `attrs["provenance"]` says where they came from, `attrs["prompt_columns"]` the order of the columns.
+        The rows; `attrs["provenance"]` says where they came from, `attrs["prompt_columns"]` the order of the columns,
+        and the groups are as of `read`.
 
     Raises:
-        BadInput: the file cannot be read or lacks a column, or a prompt is a list, an object or a conversation.
+        BadInput: the file cannot be read or lacks a column, the answers are a part of the prompt, or a prompt is a
+            list, an object or a conversation.
     """
     path = _own_file(file)
+    if completion_column in prompt_columns:
+        raise BadInput(
+            f"the column {completion_column!r} of {path} cannot be a part of the prompt and the answer to it; {advice}"
+        )
     frame = read_table(path, [*prompt_columns, completion_column], advice=advice)
     named = sorted(dict.fromkeys(prompt_columns), key=lambda name: name != "instruction")
     parts = [values.plain_texts(frame[name], f"{path}, column {name!r}").fillna("") for name in named]
@@ -162,15 +199,20 @@ def read_pairs(
     pairs = pd.DataFrame({"instruction": parts[0], "input": joined(parts[1:], frame.index)})
     pairs = pairs.assign(prompt=joined(parts, frame.index), completion=answers)
     pairs.attrs["prompt_columns"] = named
-    return _with_ids(pairs, path.name, Provenance(path.name, str(path), "your own", files.sha256(path), note))
+    pairs = _with_ids(pairs, path.name, Provenance(path.name, str(path), "your own", files.sha256(path), note))
+    return _with_groups(pairs, frame, [*prompt_columns, completion_column], group_column, str(path), judging)
 
 
-def read_conversations(file: str, column: str = "") -> pd.DataFrame:
-    """Read a file of conversations: columns id, prompt, completion, messages and problem.
+def read_conversations(
+    file: str, column: str = "", *, group_column: str | None = None, judging: bool = False
+) -> pd.DataFrame:
+    """Read a file of conversations: columns id, prompt, completion, messages, problem and perhaps group.
 
     Args:
         file: a path.
         column: of the conversations; "" finds it (`conversations.of_frame`).
+        group_column: as for `read`.
+        judging: as for `read`.
 
     Returns:
         The rows. `messages` has the turns of each; the prompt is its user turns and the completion its assistant turns,
@@ -185,7 +227,7 @@ def read_conversations(file: str, column: str = "") -> pd.DataFrame:
     column = column or conversations.of_frame(frame) or conversations.COLUMNS[0]
     if column not in frame.columns:
         raise BadInput(
-            f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))[:200]}; name the column of "
+            f"{path} has no column {column!r}; it has {named_columns(frame)}; name the column of "
             "the conversations after --messages"
         )
     problems = [
@@ -210,7 +252,7 @@ def read_conversations(file: str, column: str = "") -> pd.DataFrame:
         dtype=object,
     )
     origin = Provenance(path.name, str(path), "your own", files.sha256(path))
-    return _with_ids(rows, path.name, origin)
+    return _with_groups(_with_ids(rows, path.name, origin), frame, [column], group_column, str(path), judging)
 
 
 def has_conversations(file: str) -> str:
@@ -243,6 +285,7 @@ def load(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    group_column: str | None = None,
     from_hub: bool = False,
     seed: int = 0,
     most: int = 0,
@@ -251,12 +294,15 @@ def load(
 ) -> DatasetDict:
     """Load a data set, shuffled: a DatasetDict of columns id, text and label, where the label is a ClassLabel.
 
+    With a `group_column` there is one more column, group (see `read`); `splits.split` keeps each group in one split.
+
     It is shuffled, since both packaged sets (and many others) are sorted by label.
 
     Args:
         dataset: as for `read`.
         text_column: as for `read`.
         label_column: as for `read`.
+        group_column: as for `read`; test rows need it too.
         from_hub: whether to read the data set on the hub instead of the pinned package.
         seed: of the shuffle.
         most: about how many rows of each split to take, spread over it; 0 means all.
@@ -274,13 +320,15 @@ def load(
     """
     from datasets import DatasetDict
 
-    columns: dict[str, Any] = {"text_column": text_column, "label_column": label_column}
+    columns: dict[str, Any] = {
+        "text_column": text_column, "label_column": label_column, "group_column": group_column
+    }  # fmt: skip
     how: dict[str, Any] = {**columns, "from_hub": from_hub, "most": most}
     splits = ("train",) if test_dataset else splits_of(dataset, from_hub=from_hub, **columns)
     frames = {split: read(dataset, split=split, **how) for split in splits}
     if test_dataset:
         check_test(test_dataset)
-        frames["test"] = read(test_dataset, **how)
+        frames["test"] = read(test_dataset, judging=True, **how)
         if not set(frames["test"]["id"]).isdisjoint(frames["train"]["id"]):  # two files of one name
             frames["test"]["id"] = "test-" + frames["test"]["id"]
     for split, frame in frames.items():
@@ -304,10 +352,12 @@ def row_ids(prefix: str, count: int) -> list[str]:
 
 
 def as_frame(dataset: Dataset) -> pd.DataFrame:
-    """Return the rows of a `dataset` from `load` as an audit takes them: id, text and label, with labels as names."""
+    """Return the rows of a `dataset` from `load` as an audit takes them: id, text, label (its name) and any group."""
     names = dataset.features["label"].names
     frame = pd.DataFrame({"id": list(dataset["id"]), "text": list(dataset["text"])})
     frame["label"] = [names[label] for label in dataset["label"]]
+    if GROUP in dataset.column_names:
+        frame[GROUP] = pd.Series(list(dataset[GROUP]), dtype=object)
     frame.attrs["provenance"] = provenance(dataset)
     return frame
 
@@ -330,7 +380,9 @@ def _as_dataset(frame: pd.DataFrame, names: list[str]) -> Dataset:
     if not isinstance(provenance, Provenance):  # pandas saves `attrs` with a table, and reads a tuple back as a list
         provenance = Provenance("rows", "made here", "your own", "")
     features = Features({"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=names)})
-    rows = frame[["id", "text", "label"]]
+    if GROUP in frame:
+        features[GROUP] = Value("string")
+    rows = frame[[*features]]
     rows = rows.assign(label=rows["label"].map({name: index for index, name in enumerate(names)}))
     rows.attrs = {}  # datasets would try to store it as JSON
     dataset = Dataset.from_pandas(rows, features=features, preserve_index=False)
@@ -365,14 +417,24 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def check(dataset: str, *, text_column: str | None = None, label_column: str | None = None) -> None:
+def check(
+    dataset: str,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    judging: bool = False,
+) -> None:
     """Raise BadInput unless `dataset` is a known name or a file that can be read and used for training.
 
-    `text_column` and `label_column` are as for `read`. Nothing is downloaded, so a command can check first; of a data
+    The columns and `judging` are as for `read`. Nothing is downloaded, so a command can check first; of a data
     set on the hub only the form of the id is checked, and `read` does the rest.
     """
+    if dataset in SOURCES and group_column:
+        read(dataset, group_column=group_column)  # refuses it
     if dataset not in SOURCES and not hub_datasets.is_id(dataset):
-        frame = _read_file(_as_path(dataset), text_column or "text", label_column or "label")
+        names = text_column or "text", label_column or "label"
+        frame = _read_file(_as_path(dataset), *names, group_column, judging)
         _label_names(dataset, frame["label"].dropna())
 
 
@@ -395,22 +457,61 @@ def _as_path(dataset: str) -> Path:
     )
 
 
-def _read_file(path: Path, text_column: str, label_column: str, advice: str = COLUMNS_ADVICE) -> pd.DataFrame:
+def _read_file(
+    path: Path,
+    text_column: str,
+    label_column: str,
+    group_column: str | None = None,
+    judging: bool = False,
+    advice: str = COLUMNS_ADVICE,
+) -> pd.DataFrame:
     if text_column == label_column:
         raise BadInput(f"text_column and label_column are both {text_column!r}; expected two columns of {path}")
-    frame = read_table(path, [text_column, label_column], advice=advice)
-    frame = frame[[text_column, label_column]].rename(columns={text_column: "text", label_column: "label"})
+    table = read_table(path, [text_column, label_column], advice=advice)
+    frame = table[[text_column, label_column]].rename(columns={text_column: "text", label_column: "label"})
     frame["text"] = values.as_texts(frame["text"], f"{path}, column {text_column!r}")
     origin = Provenance(path.name, str(path), "your own", files.sha256(path))
-    return values.with_label_names(_with_ids(frame, path.name, origin))
+    frame = values.with_label_names(_with_ids(frame, path.name, origin))
+    return _with_groups(frame, table, (text_column, label_column), group_column, str(path), judging)
 
 
-def _read_hub(dataset: str, text_column: str | None, label_column: str | None, split: str, advice: str) -> pd.DataFrame:
-    table = hub_datasets.read(dataset, split, text_column=text_column, label_column=label_column, advice=advice)
+def _read_hub(
+    dataset: str,
+    text_column: str | None,
+    label_column: str | None,
+    group_column: str | None,
+    split: str,
+    judging: bool,
+    advice: str,
+) -> pd.DataFrame:
+    table = hub_datasets.read(
+        dataset, split, text_column=text_column, label_column=label_column, group_column=group_column, advice=advice
+    )
     configuration, frame = table.configuration, table.rows
     origin = Provenance(configuration.id, configuration.origin, configuration.licence, table.sha256, table.note)
     prefix = configuration.short_name if split == "train" else f"{configuration.short_name}-{split}"
-    return values.with_label_names(_with_ids(frame, prefix, origin))
+    frame = values.with_label_names(_with_ids(frame, prefix, origin))
+    return _with_groups(frame, table.others, (), group_column, dataset, judging)
+
+
+def _with_groups(
+    frame: pd.DataFrame,
+    table: pd.DataFrame,
+    used: Sequence[str],
+    group_column: str | None,
+    where: str,
+    judging: bool,
+) -> pd.DataFrame:
+    """The rows with their groups from a column of `table`; without one, `attrs` has the columns that look like one."""
+    if group_column:
+        group_columns.require_column(where, table, group_column, used)
+        frame[GROUP] = group_columns.read(table, group_column, where, judging=judging)
+        frame.attrs["group_column"] = group_column
+    elif not judging:
+        others = {str(name): column for name, column in table.items() if name not in used}
+        found = group_columns.candidates(frame["id"], others, frame.get("label"))
+        frame.attrs |= {"group_candidates": found} if found else {}
+    return frame
 
 
 def _part(frame: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -449,7 +550,7 @@ def _require_known(test: pd.DataFrame, names: list[str]) -> None:
         first = strange.iloc[0]
         raise BadInput(
             f"the test row {first['id']} has the label {first['label']!r}, which no training row has; they have "
-            f"{', '.join(names)}; add rows of it to training, or leave it out of the test"
+            f"{', '.join(map(visible, names))}; add rows of it to training, or leave it out of the test"
         )
 
 

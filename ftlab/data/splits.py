@@ -1,4 +1,4 @@
-"""Train, validation and test: stratified, with near-duplicates in one split, and the test split sealed.
+"""Train, validation and test: stratified, with near-duplicates and groups in one split, and the test split sealed.
 
 Validation is for choosing; use it as often as you like. The test split is for one judgement: its score becomes too
 good each time that you look at it and change something. So it must be opened with a reason, which is recorded.
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftlab.data import duplicates, stratified
+from ftlab.data import duplicates, group_columns, stratified
+from ftlab.data.group_columns import GROUP
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Splits:
     """A training, a validation and a sealed test split: Datasets of columns id, text and label, or of a task's columns.
 
     `dropped` counts the rows that `duplicates.distinct` left out, and training rows that are near-duplicates of the
-    source's own test rows. `openings` holds the reason for each opening of the test split.
+    source's own test rows or in a group of theirs. `openings` holds the reason for each opening of the test split.
     """
 
     train: Dataset
@@ -73,10 +74,13 @@ def split(
     """Draw disjoint training, validation and test rows, with the classes in proportion (see `stratified.draw`).
 
     Of equal texts the first is kept, or none if their labels contradict each other (`duplicates.distinct`). A cluster
-    of near-duplicates (`duplicates.near`) stays in one split, or is left out if it fits into none.
+    of near-duplicates (`duplicates.near`) stays in one split, or is left out if it fits into none. If the rows have a
+    column group, a group stays in one split too. Groups may be large: a part of one may be drawn, and its other rows
+    are then left out.
 
     If the source has a test split of its own, the test rows come from there, and training rows that are near-duplicates
-    of them are left out. Near-duplicates of each other within that test split may all be drawn.
+    of them, or in a group of theirs, are left out. Near-duplicates of each other within that test split may all be
+    drawn.
 
     Args:
         dataset: as `sources.load` returns it.
@@ -91,28 +95,33 @@ def split(
         The splits. Each class has rows in each split, and lacks at most a tenth of its share.
 
     Raises:
-        BadInput: there are too few rows, or too many of them are near-duplicates of each other.
+        BadInput: there are too few rows or groups, or too many rows are near-duplicates of each other.
     """
     from datasets import concatenate_datasets
 
     everything = concatenate_datasets([part for name, part in dataset.items() if name != "test"])
+    grouped = GROUP in everything.column_names
     if "test" not in dataset:
         if test_rows is None:
             raise BadInput("test_rows is 0 (all), and this data set has no test split of its own; give a number")
-        clusters, kept = duplicates.together(list(everything["text"])), _distinct(everything)
+        clusters, kept = _clusters(everything), _distinct(everything)
         sizes = [rows, validation_rows, test_rows]
-        train, validation, test = stratified.draw(everything.select(kept), clusters[kept], sizes, seed, at_most)
+        train, validation, test = stratified.draw(
+            everything.select(kept), clusters[kept], sizes, seed, at_most, grouped=grouped
+        )
         return Splits(train, validation, test, len(everything) - len(kept))
     judging, size = dataset["test"], len(everything)
-    clusters = duplicates.together([*everything["text"], *judging["text"]])
+    clusters = _clusters(everything, judging)
     candidates = _distinct(judging)
-    # Near-duplicates within the source's own test split may all be drawn: each row is a cluster of its own.
+    # Near-duplicates and groups within the source's own test split may all be drawn: each row is a cluster of its own.
     (test,) = stratified.draw(judging.select(candidates), np.arange(len(candidates)), [test_rows], seed, at_most)
     drawn = clusters[size:][np.isin(list(judging["id"]), list(test["id"]))]
     unseen = np.flatnonzero(~np.isin(clusters[:size], drawn))
     kept = unseen[_distinct(everything.select(unseen))]
     _require_left(everything, everything.select(kept))
-    train, validation = stratified.draw(everything.select(kept), clusters[kept], [rows, validation_rows], seed, at_most)
+    train, validation = stratified.draw(
+        everything.select(kept), clusters[kept], [rows, validation_rows], seed, at_most, grouped=grouped
+    )
     return Splits(train, validation, test, len(judging) - len(candidates) + size - len(kept))
 
 
@@ -139,17 +148,26 @@ def part(dataset: Dataset, rows: int) -> Dataset:
 
 
 def disjoint(dataset: Dataset, sizes: Sequence[int], *, seed: int = 0) -> list[Dataset]:
-    """Return stratified parts of a split that share no row and no near-duplicate, for example one for each seed.
+    """Return stratified parts of a split that share no row, near-duplicate or group, for example one for each seed.
 
     Args:
-        dataset: a split with columns text and label.
+        dataset: a split with columns text, label and perhaps group.
         sizes: rows of each part.
         seed: of the draw.
 
     Raises:
         BadInput: there are too few rows, as for `split`.
     """
-    return stratified.draw(dataset, duplicates.together(list(dataset["text"])), list(sizes), seed)
+    grouped = GROUP in dataset.column_names
+    return stratified.draw(dataset, _clusters(dataset), list(sizes), seed, grouped=grouped)
+
+
+def _clusters(*parts: Dataset) -> np.ndarray:
+    """A number for each row of the `parts`: equal for copies, for rows of one group, and for chains of such links."""
+    alike = duplicates.together([text for part in parts for text in part["text"]])
+    if not all(GROUP in part.column_names for part in parts):
+        return alike
+    return group_columns.chained(alike, group_columns.numbers(group for part in parts for group in part[GROUP]))
 
 
 def _distinct(dataset: Dataset) -> np.ndarray:
@@ -157,12 +175,14 @@ def _distinct(dataset: Dataset) -> np.ndarray:
 
 
 def _require_left(before: Dataset, after: Dataset) -> None:
-    """Raise BadInput if a class has too few training rows that are not near-duplicates of test rows."""
+    """Raise BadInput if a class has too few training rows that are not near-duplicates of test rows, or grouped so."""
     there, left = (np.bincount(rows["label"], minlength=len(rows.features["label"].names)) for rows in (before, after))
     for name, had, has in zip(after.features["label"].names, there, left, strict=True):
         if has < 2 <= had:
+            others, remedy = "of test rows", "collect more that differ"
+            if GROUP in before.column_names:
+                others, remedy = "of test rows, and without rows of their groups", "draw the test rows anew, by groups"
             raise BadInput(
                 f"of the {had:,} training rows of the class {name!r}, {has} are left without near-duplicates of each "
-                "other and of test rows; training and validation need one each: collect more that differ, or "
-                "leave the class out"
+                f"other and {others}; training and validation need one each: {remedy}, or leave the class out"
             )

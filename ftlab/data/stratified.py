@@ -4,7 +4,7 @@ There are two ways to draw, and one set of rules for both:
 
 - Of rows with equal texts at most one is drawn, and none if their labels contradict each other
   (`duplicates.distinct`).
-- A cluster has rows in one split at most.
+- A cluster (near-duplicates, or the rows of a group) has rows in one split at most.
 - Splits are drawn from the last to the first, so that the number of training rows does not change the test rows.
 - Sizes may be upper bounds, which shrink to three, one and one fifth of the rows.
 
@@ -32,12 +32,19 @@ MOST_OF_A_CLUSTER = 0.1  # of the rows of a split of a task: a test on one modul
 
 
 def draw(
-    pool: Dataset, clusters: np.ndarray, sizes: list[int | None], seed: int, at_most: bool = False
+    pool: Dataset,
+    clusters: np.ndarray,
+    sizes: list[int | None],
+    seed: int,
+    at_most: bool = False,
+    *,
+    grouped: bool = False,
 ) -> list[Dataset]:
     """Draw disjoint splits with each class in its share, and at least once, and no cluster in two of them.
 
     A cluster is drawn whole or left out. But if a class would be absent from a split, clusters are first assigned so
-    that each split has every class; of a cluster larger than the share of its class only a part is then drawn.
+    that each split has every class; of a cluster larger than the share of its class only a part is then drawn. If the
+    clusters are `grouped`, a part of a cluster is also drawn where whole ones leave a split short.
 
     Args:
         pool: rows with a column label.
@@ -45,6 +52,7 @@ def draw(
         sizes: rows of each split, the training split first, which may be None: all that the others leave.
         seed: of the draw.
         at_most: whether the sizes are upper bounds.
+        grouped: whether the clusters hold groups of rows, which may be larger than a split.
 
     Returns:
         The splits in the order of `sizes`, each with its rows shuffled. Of each class a split may lack up to a tenth
@@ -61,7 +69,7 @@ def draw(
     _require_enough([len(indices) for indices in by_class], names, sizes)
     rng = np.random.default_rng(seed)
     by_class = [rng.permutation(indices) for indices in by_class]
-    rows = Rows(labels, clusters, members_of(clusters), names)
+    rows = Rows(labels, clusters, members_of(clusters), names, grouped)
     gone = np.zeros(len(labels), dtype=bool)
     drawn: list[Dataset] = []
     # From the last to the first: the test rows stay the same whatever number of training rows is asked for.
@@ -69,8 +77,12 @@ def draw(
         by_class = [indices[~gone[indices]] for indices in by_class]
         left = np.array([len(indices) for indices in by_class])
         size = sizes[place]
+        if grouped and at_most and size is not None:  # of groups drawn in part the other rows are gone
+            size = max(len(names), min(size, int(left.sum()) - place * len(names)))
         take = left if size is None else shares(left, size, keep=place)
         chosen, room = _fill(by_class, take, rows)
+        if grouped:
+            chosen, room = _filled_with_parts(by_class, take, rows, chosen, room)
         short = _is_short(room, take)
         if (
             short
@@ -84,9 +96,12 @@ def draw(
                 # This split gets the cover nearest to its shares; the others are for the splits that come later.
                 distance = [int(np.abs(rows.counts(cover) - take).sum()) for cover in covers]
                 first = covers.pop(int(np.argmin(distance)))
-                chosen, room = _fill(by_class, take, rows, first, {each for cover in covers for each in cover})
+                barred = {each for cover in covers for each in cover}
+                chosen, room = _fill(by_class, take, rows, first, barred)
+                if grouped:
+                    chosen, room = _filled_with_parts(by_class, take, rows, chosen, room, barred)
             if _is_short(room, take):
-                raise BadInput(_could_not_be_filled(room, names))
+                raise BadInput(_could_not_be_filled(room, names, grouped))
         gone |= rows.with_copies(chosen)
         drawn.append(pool.select(rng.permutation(chosen)))
     return drawn[::-1]
@@ -217,6 +232,7 @@ class Rows:
     clusters: np.ndarray
     members: dict[int, np.ndarray]
     names: list[str]
+    grouped: bool = False
 
     def of(self, cluster: int) -> np.ndarray:
         """Return the rows of `cluster`."""
@@ -255,6 +271,8 @@ class Rows:
         if not count:
             return []
         there, holds = self._holds(free)
+        if (holds.sum(axis=0) < count).any():  # as where a group has all rows of a class, or no row is left
+            return None
         # A set needs at most one cluster for each class, so the smallest clusters of each class are enough.
         enough = count * holds.shape[1]
         rows = (
@@ -292,10 +310,12 @@ class Rows:
         )
         count, rows = int(clusters[label]), int((self.labels[free] == label).sum())
         shared = "" if count < splits else ", which hold rows of other classes too"
+        linked = "groups and near-duplicates" if self.grouped else "near-duplicates of each other"
+        more = "collect rows of more groups" if self.grouped else "collect more that differ"
         return (
-            f"the class {self.names[label]!r} has {rows} distinct rows, and near-duplicates of each other make them "
+            f"the class {self.names[label]!r} has {rows} distinct rows, and {linked} make them "
             f"{count} cluster{'' if count == 1 else 's'}{shared}: too few for {splits} splits, since a cluster stands "
-            "in one split and each split needs every class; collect more that differ, or leave the class out"
+            f"in one split and each split needs every class; {more}, or leave the class out"
         )
 
 
@@ -345,17 +365,51 @@ def _fill(
     return np.array(list(chosen), dtype=int), room
 
 
+def _filled_with_parts(
+    by_class: list[np.ndarray],
+    take: np.ndarray,
+    rows: Rows,
+    chosen: np.ndarray,
+    room: np.ndarray,
+    barred: Collection[int] = (),
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows `chosen`, and if they leave the split short, parts of the smallest clusters that do not fit whole.
+
+    The smallest come first, since what is left of a cluster goes into no other split.
+    """
+    if not _is_short(room, take):
+        return chosen, room
+    room = room.copy()
+    free = np.concatenate(by_class)
+    rank = np.empty(len(rows.labels), dtype=np.int64)
+    rank[free] = np.arange(len(free))  # a part is drawn in the order of the shuffle
+    there, count = np.unique(rows.clusters[free], return_counts=True)
+    usable = ~np.isin(there, [*barred, *rows.clusters[chosen]])
+    there = there[usable][np.argsort(count[usable], kind="stable")]
+    parts = list(chosen)
+    for cluster in there:
+        if not _is_short(room, take):
+            break
+        members = rows.of(int(cluster))
+        for index in members[np.argsort(rank[members])]:
+            if room[rows.labels[index]] > 0:
+                parts.append(index)
+                room[rows.labels[index]] -= 1
+    return np.array(parts, dtype=int), room
+
+
 def _is_short(room: np.ndarray, take: np.ndarray) -> bool:
     """Whether a class lacks more than a tenth of its rows."""
     return bool((room > np.ceil(SHORT * take)).any())
 
 
-def _could_not_be_filled(room: np.ndarray, names: Sequence[str]) -> str:
+def _could_not_be_filled(room: np.ndarray, names: Sequence[str], grouped: bool = False) -> str:
     classes = " and ".join(repr(name) for name, rows in zip(names, room, strict=True) if rows > 0)
-    return (
-        f"{int(room.sum()):,} rows of a split could not be filled with {classes}: the rows that are left are "
-        "near-duplicates of each other, and a cluster of them stays in one split; ask for fewer rows, or drop "
-        "near-duplicates first"
+    return f"{int(room.sum()):,} rows of a split could not be filled with {classes}: " + (
+        "the other groups are in other splits already, and a group stays in one; ask for fewer rows"
+        if grouped
+        else "the rows that are left are near-duplicates of each other, and a cluster of them stays in one split; "
+        "ask for fewer rows, or drop near-duplicates first"
     )
 
 

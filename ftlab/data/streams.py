@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,8 +130,7 @@ def writer(out: Path | None) -> Iterator[Any]:
     cannot be written.
     """
     if out is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8, whatever the machine's locale
+        write_utf8()  # JSON is UTF-8, whatever the machine's locale
         yield lambda part: sys.stdout.write(_as_lines(part))
         sys.stdout.flush()
         return
@@ -152,6 +152,12 @@ def writer(out: Path | None) -> Iterator[Any]:
         yield write
 
 
+def write_utf8() -> None:
+    """Let stdout, if it is a real one, be UTF-8: what is written there is kept in a file, or read by a program."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors=sys.stdout.errors)
+
+
 def _as_cells(table: pd.DataFrame, header: bool, out: Path) -> str:
     """The rows as text of a CSV or TSV file that `delimited` can read back; lists and objects as JSON."""
     for name in filter(lambda name: pd.api.types.is_object_dtype(table[name]), table.columns):
@@ -166,6 +172,28 @@ def _as_cells(table: pd.DataFrame, header: bool, out: Path) -> str:
     if "\r" in text or (tabs and (len(table.columns) == 1 or text.count("\n") > len(table) + header)):
         text = table.to_csv(None, **options, quoting=csv.QUOTE_ALL)
     return text
+
+
+def formulas(part: pd.DataFrame) -> int:
+    """Return how many cells of `part` a spreadsheet may take for a formula (https://owasp.org: CSV injection).
+
+    They are written as they are: a file of rows is data, and another text would be another row.
+    """
+    return sum(
+        isinstance(value, str) and bool(_FORMULA.match(value)) and not _NO_FORMULA.fullmatch(value)
+        for name in part.columns
+        for value in part[name]
+    )
+
+
+_FORMULA = re.compile(r"[\t\r]\s*\S|\s*[=+\-@\uff1d\uff0b\uff0d\uff20]\s*\S")
+_NO_FORMULA = re.compile(
+    r"""\s*[+-]?[\d.,]+(e[+-]?\d+)?\s*%?\s*  # a number
+    | \+[\d\s()/.-]+  # a phone number
+    | -\s+(?!.*(\||\w\())\w.*  # an item of a list, without a function's bracket and a program's bar
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
 
 
 def _as_lines(part: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,8 +15,10 @@ import pandas as pd
 from ftlab import strict_json
 from ftlab.data import delimited, values
 from ftlab.errors import BadInput
+from ftlab.wording import beginning, visible
 
 FILE_TYPES = (".csv", ".tsv", ".jsonl", ".parquet")
+MOST_CONTROLS = 0.2  # of the characters of a text; UTF-16 has a byte 0 in every other place
 _DECODER = json.JSONDecoder(
     **strict_json.hooks(
         repeated="the name {} stands twice in it",
@@ -56,6 +59,19 @@ def read_table(
     Raises:
         BadInput: the file is missing, of another type, empty, broken, or lacks a column or rows.
     """
+    require_table(path, columns)
+    frame = _parse(path)
+    if frame.empty and not len(frame.columns):
+        raise BadInput(f"{path} has no rows; expected a table with the columns {' and '.join(columns)}")
+    if not unless(frame):
+        require_columns(path, frame, columns, advice)
+    if frame.empty:
+        raise BadInput(f"{path} has a header but no rows; expected at least one row for each label")
+    return frame
+
+
+def require_table(path: Path, columns: Sequence[str]) -> None:
+    """Raise BadInput unless there is a file at `path`, of one of FILE_TYPES and not empty; it should have `columns`."""
     if not path.exists():
         raise BadInput(
             f"there is no file {path}; give the path of a {', '.join(FILE_TYPES)} file, relative or absolute"
@@ -69,14 +85,6 @@ def read_table(
         raise BadInput(f"{path} is a folder; give a file in it ({', '.join(FILE_TYPES)})")
     if path.stat().st_size == 0:
         raise BadInput(f"{path} is empty; expected a table with the columns {' and '.join(columns)}")
-    frame = _parse(path)
-    if frame.empty and not len(frame.columns):
-        raise BadInput(f"{path} has no rows; expected a table with the columns {' and '.join(columns)}")
-    if not unless(frame):
-        require_columns(path, frame, columns, advice)
-    if frame.empty:
-        raise BadInput(f"{path} has a header but no rows; expected at least one row for each label")
-    return frame
 
 
 def how_to_convert(path: Path) -> str:
@@ -90,13 +98,14 @@ def require_columns(
     """Raise BadInput unless the table `frame`, read from `path`, has these `columns`; `advice` is the next step."""
     for column in columns:
         if column not in frame.columns:
-            raise BadInput(f"{path} has no column {column!r}; it has {_shown(frame)}; {_next_step(frame, advice)}")
+            there = named_columns(frame)
+            raise BadInput(f"{path} has no column {column!r}; it has {there}; {_next_step(frame, advice)}")
 
 
-def _shown(frame: pd.DataFrame) -> str:
-    names = [name if name == name.strip() else repr(name) for name in map(str, frame.columns)]
-    shown = [name if len(name) <= 60 else f"{name[:60]}..." for name in names[:20]]
-    return ", ".join([*shown, *(["..."] if len(names) > 20 else [])])
+def named_columns(frame: pd.DataFrame) -> str:
+    """Return the names of the columns of `frame` for a message."""
+    shown = [beginning(visible(name)) for name in frame.columns[:20]]
+    return ", ".join([*shown, *(["..."] if len(frame.columns) > 20 else [])])
 
 
 def _next_step(frame: pd.DataFrame, advice: str) -> str:
@@ -125,14 +134,46 @@ def _parse(path: Path) -> pd.DataFrame:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn an error of a parser of `path` into one sentence (BadInput). Returns a context manager."""
+    """Turn an error of a parser of `path` into one sentence (BadInput). Returns a context manager.
+
+    If the file changes meanwhile, that is the sentence: rows of two states belong to neither.
+    """
+    before = _state(path)
     try:
         yield
     except (ValueError, OSError, NotImplementedError) as problem:  # as pyarrow's errors are
-        reason = " ".join(str(problem).split())
+        _require_unchanged(path, before)
+        reason = beginning(" ".join(str(problem).split()), 200)
         raise BadInput(
-            f"{path} cannot be read as {path.suffix.lower()[1:]} ({reason[:200]}); correct the file and try again"
+            f"{path} cannot be read as {path.suffix.lower()[1:]} ({reason}); correct the file and try again"
         ) from problem
+    except BadInput:
+        _require_unchanged(path, before)
+        raise
+    _require_unchanged(path, before)
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What changes with the content of the file at `path`: its inode, its bytes, and the time of the last change."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _require_unchanged(path: Path, before: tuple[int, int, int] | None) -> None:
+    """Raise BadInput if the state of the file at `path` is not the one `before`."""
+    after = _state(path)
+    if before is None or after == before:
+        return
+    if after is None:
+        how = "it is gone"
+    elif after[1] != before[1]:
+        how = f"{before[1]:,} bytes before, {after[1]:,} after"
+    else:
+        how = "it was written again"
+    raise BadInput(f"{path} changed while it was read ({how}); wait until nothing writes to it, then try again")
 
 
 def csv_chunks(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
@@ -168,7 +209,23 @@ def require_text(path: Path) -> None:
         beginning = file.read(1 << 16)
     if b"\0" in beginning:
         utf_16 = "; this looks like UTF-16: save it as UTF-8" if beginning[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        if (line := _line_of_a_stray_nul(beginning)) is not None:
+            raise BadInput(
+                f"{path}, line {line}, has the byte 0, which no text has; remove it, or save the file again as text in "
+                f"UTF-8 ({path.suffix.lower()[1:]})"
+            )
         raise BadInput(f"{path} is a binary file; expected text in UTF-8 ({path.suffix.lower()[1:]}){utf_16}")
+
+
+def _line_of_a_stray_nul(head: bytes) -> int | None:
+    """The line of the first byte 0 in what is text otherwise, or None if it is no text in UTF-8."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+    except UnicodeDecodeError:
+        return None
+    if sum(character < " " and character not in "\t\n\r" for character in text) > MOST_CONTROLS * len(text):
+        return None
+    return text[: text.index("\0")].count("\n") + 1
 
 
 def text_lines(file: BinaryIO, where: object) -> Iterator[str]:
@@ -177,11 +234,17 @@ def text_lines(file: BinaryIO, where: object) -> Iterator[str]:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    first = file.readline()
+    first = file.readline(delimited.LONGEST)
+    if len(first) == delimited.LONGEST and not first.endswith(b"\n") and b"\r" not in first:
+        first += file.readline()
     if first.endswith(b"\n") or b"\r" not in first:
         yield from itertools.chain([first] if first else [], file)
-    else:
-        yield from first.splitlines(keepends=True)  # the line ends of old Macs: the first line was the whole file
+        return
+    rest = first  # the line ends of old Macs: the first line is the whole file, or as much as was read of it
+    while more := file.read(1 << 20):
+        *whole, rest = (rest + more).splitlines(keepends=True)
+        yield from whole
+    yield from rest.splitlines(keepends=True)
 
 
 def decoded(lines: Iterable[bytes], where: object) -> Iterator[str]:
@@ -229,7 +292,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     with pq.ParquetFile(path) as file:
         table = file.read()
     delimited.require_distinct(path, table.column_names)
-    classes = _class_names(table.schema.metadata or {})
+    classes = class_names(table.schema.metadata or {})
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     for name in columns.keys() & classes.keys():
         if pa.types.is_integer(table.schema.field(name).type):
@@ -237,8 +300,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()})
 
 
-def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """The label names of each ClassLabel column, which `datasets` stores in the metadata."""
+def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Return the label names of each ClassLabel column, which `datasets` stores in the `metadata` of a Parquet file."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         return {
@@ -265,6 +328,6 @@ def label_names(ids: Sequence[int | None], names: Sequence[str], where: str) -> 
         if label is not None and not -1 <= label < len(names):
             raise BadInput(
                 f"{where}, row {number}: the label {label} has no name; the file names 0 to {len(names) - 1} "
-                f"({', '.join(map(str, names))[:100]}); name it, or leave the row out"
+                f"({beginning(', '.join(map(visible, names)), 100)}); name it, or leave the row out"
             )
     return [None if label is None or label < 0 else str(names[label]) for label in ids]

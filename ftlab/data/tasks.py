@@ -12,10 +12,21 @@ import numpy as np
 import pandas as pd
 
 from ftlab import files
-from ftlab.data import conversations, dialogues, docstrings, duplicates, sources, stratified, tables, values
+from ftlab.data import (
+    conversations,
+    dialogues,
+    docstrings,
+    duplicates,
+    group_columns,
+    sources,
+    stratified,
+    tables,
+    values,
+)
 from ftlab.data.splits import Splits
 from ftlab.data.subsets import spread
 from ftlab.errors import BadInput
+from ftlab.wording import visible
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -159,19 +170,10 @@ def _clusters(table: pd.DataFrame) -> np.ndarray:
         shared, own_words = (pd.Series(part, index=table.index, dtype=object) for part in parts)
     numbers = pd.Series(pd.factorize(shared)[0].astype(str))
     begins = (numbers + " ").where(shared.duplicated(keep=False), shared + "\n")
-    own = pd.Series([f"row {number}" for number in range(len(table))])
-    groups = pd.factorize(table["group"].where(table["group"] != "", own))[0]
+    groups = group_columns.numbers(table["group"])
     of_dialogues = [dialogues.clusters(table[MESSAGES].tolist())] if MESSAGES in table else []
-    return _chained(duplicates.together((begins + own_words).tolist()), groups, *of_dialogues)
-
-
-def _chained(*numberings: np.ndarray) -> np.ndarray:
-    """Numbers for rows, equal for those that a chain of equal numbers in any of the `numberings` connects."""
-    count = len(numberings[0])
-    begins = np.cumsum([count, *(int(numbers.max()) + 1 for numbers in numberings)])
-    nodes = [begin + numbers for begin, numbers in zip(begins, numberings, strict=False)]
-    rows = np.tile(np.arange(count), len(numberings))
-    return duplicates.clusters(int(begins[-1]), rows, np.concatenate(nodes))[:count]
+    alike = duplicates.together((begins + own_words).tolist())
+    return group_columns.chained(alike, groups, *of_dialogues)
 
 
 def _shipped(name: str) -> pd.DataFrame:
@@ -195,7 +197,7 @@ def _of_conversations(rows: pd.DataFrame, named: str, path: Path) -> pd.DataFram
     conversations.require_alone(rows, str(path))
     said = conversations.read(rows[named], f"{path}, column {named!r}")
     read = {named, "id", "kind", "group"}
-    unread = [str(name) for name in rows if name not in read and rows[name].notna().any()]
+    unread = [visible(name) for name in rows if name not in read and rows[name].notna().any()]
     rows = rows[[name for name in rows if name in read and name != named]].assign(
         instruction=[turns[-2]["content"] for turns in said], output=[turns[-1]["content"] for turns in said]
     )

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ftlab import files
 from ftlab.errors import BadInput
+from ftlab.wording import beginning, quoted, visible
 
 CHAT_TURNS = ({"role", "content"}, {"from", "value"})
 CHAT = (
@@ -90,7 +91,7 @@ def as_texts(column: pd.Series, where: str) -> pd.Series:
     only_numbers = len(words) and pd.to_numeric(words, errors="coerce").notna().all()
     if only_numbers or (len(values) and not strings.any()):
         kind = "numbers" if only_numbers else type(values.iloc[0]).__name__
-        first = str(values.iloc[0])[:40]
+        first = beginning(str(values.iloc[0]), 40)
         raise BadInput(f"{where}, contains {kind}, not text (the first is {first}); name the column of the texts")
     return plain_texts(column, where)
 
@@ -170,17 +171,23 @@ def with_label_names(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _require_one_label(frame: pd.DataFrame) -> None:
-    """Raise BadInput for the first label that is a list, an object or bytes; a list of several labels comes first."""
+    """Raise BadInput for the first label that is a list, an object, bytes or half a character; several labels first."""
     odd = [(row, value) for row, value in zip(frame["id"], frame["label"], strict=True) if kind_of(value)]
     if not odd:
+        for row, value in zip(frame["id"], frame["label"], strict=True):
+            if isinstance(value, str) and not value.isascii() and not is_whole(value):
+                raise BadInput(
+                    f"the label of the row {row} has half a character (a lone surrogate) in it ({quoted(value)}); "
+                    "write the whole one"
+                )
         return
     several = [(row, value) for row, value in odd if kind_of(value) == "a list" and len(value) != 1]
     row, value = (several or odd)[0]
     if several:
-        said = ", ".join(map(str, value)) or "none"
-        raise BadInput(f"the row {row} has a list of {len(value)} labels ({said:.60}); {MULTI_LABEL}")
+        said = ", ".join(map(visible, value)) or "none"
+        raise BadInput(f"the row {row} has a list of {len(value)} labels ({beginning(said)}); {MULTI_LABEL}")
     instead = "write the label itself, without the list around it" if kind_of(value) == "a list" else "write its name"
-    raise BadInput(f"the label of the row {row} is {kind_of(value)} ({value!a:.60}); {instead}")
+    raise BadInput(f"the label of the row {row} is {kind_of(value)} ({quoted(value)}); {instead}")
 
 
 def is_whole(row: object) -> bool:

@@ -96,6 +96,7 @@ def _run(job: dict[str, Any], seconds: float) -> tuple[bytes, str | None]:
                 well = process.wait() == 0 if job["test"] is None else False
             finally:
                 clock.cancel()
+                clock.join()  # a thread that was told to end is not yet gone
                 _kill(process)
         text = output.read_bytes().decode("utf-8", "replace") if well else None
     return said, text

@@ -75,9 +75,9 @@ class HandedIn:
 
     @property
     def earlier(self) -> int:
-        """The number of earlier tries that the recorder has kept."""
+        """The number of earlier tries that the recorder has kept, each in a folder with its number as its name."""
         kept = self.folder / EARLIER
-        return sum(path.is_dir() for path in kept.iterdir()) if kept.is_dir() else 0
+        return sum(path.name.isdecimal() and path.is_dir() for path in kept.iterdir()) if kept.is_dir() else 0
 
     def path(self, name: str) -> Path:
         """Return the path of the file or folder `name` in the work folder.

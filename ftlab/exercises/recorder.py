@@ -40,6 +40,7 @@ LABEL_COLUMNS = ("labels", "label")
 
 
 MODELS = ("base", "tuned")
+MOVING = ".moving"  # in the folder of earlier tries: the one that is being moved there, until it is whole
 TOKENS_OF = 64  # training rows whose token ids are recorded, to see that each has the text of its id
 LANGUAGE_MODEL = "level3"
 
@@ -268,14 +269,16 @@ class Recorder:
     def _keep_earlier(self) -> None:
         """Move an earlier try into the folder `earlier`, under the next number. What is hidden is no part of a try."""
         work = HandedIn(self.level, self.folder)
-        if work.empty:
+        moving = self.folder / EARLIER / MOVING
+        if work.empty and not moving.is_dir():
             return
         with files.explained(self.folder / EARLIER, BadInput):
             numbers = [int(path.name) for path in (self.folder / EARLIER).glob("*") if path.name.isdecimal()]
-            kept = self.folder / EARLIER / str(1 + max(numbers, default=0))
-            kept.mkdir(parents=True)
-            for path in work.visible():
-                path.rename(kept / path.name)
+            moving.mkdir(parents=True, exist_ok=True)  # of a process that was killed, if it is there: this one goes on
+            there = [] if work.empty else work.visible()
+            for path in sorted(there, key=lambda path: path.name != ATTEMPT):
+                path.rename(moving / path.name)
+            moving.rename(self.folder / EARLIER / str(1 + max(numbers, default=0)))
 
     def _require_begun(self) -> None:
         """Begin the try that waits. Raises BadInput unless one was begun, in this kernel or in an earlier one."""

@@ -74,6 +74,8 @@ def require_same(folder: Path, wanted: Mapping[str, str], size: int) -> torch.dt
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         there, dtype = (folder / VALUES).stat().st_size, getattr(torch, index["dtype"].removeprefix("torch."))
+        if not isinstance(dtype, torch.dtype):
+            raise TypeError(f"{dtype} is no dtype")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
         raise BadInput(
             f"the cached features in {folder} cannot be read ({type(problem).__name__}); remove that folder, and they "

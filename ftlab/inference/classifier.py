@@ -15,6 +15,7 @@ from ftlab.wording import one_line
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 UNSURE = "unsure"  # in place of a label: a person should decide
 
@@ -47,14 +48,14 @@ class Classifier:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        from transformers import AutoConfig, AutoModelForSequenceClassification
+        from transformers import AutoConfig
 
         loading.check(model)
         folder = loading.folder(model)
         names = label_names.read(model_files.read_json(folder / "config.json"), model)
         named = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
         try:
-            config = AutoConfig.from_pretrained(folder, **named)
+            config = AutoConfig.from_pretrained(folder, **named, trust_remote_code=False)
         except Exception as problem:  # an architecture that transformers does not know, or impossible values
             raise BadInput(
                 f"{model} cannot be loaded ({one_line(problem)}); give a folder that lesson 02 saved"
@@ -81,9 +82,17 @@ class Classifier:
         if max_length is not None and not least <= max_length <= most:
             raise BadInput(f"max_length is {max_length}, and {model} takes {least} to {most} tokens")
         self.max_length = max_length or most
-        self.model = loading.load(AutoModelForSequenceClassification, model, dtype=dtype or "auto", **named)
-        loading.match_pad_token(self.model, self.tokenizer)  # a decoder finds the end of a text by the pad token
-        self.model.to(device or devices.best_device()).eval()
+        self.model = self._load(model, named, device or devices.best_device(), dtype)
+
+    def _load(
+        self, model: str, named: dict[str, Any], device: torch.device | str, dtype: torch.dtype | None
+    ) -> PreTrainedModel:
+        """Return the model, whose config gets the names of the labels, `named`, on `device` and in `dtype`."""
+        from transformers import AutoModelForSequenceClassification
+
+        loaded = loading.load(AutoModelForSequenceClassification, model, dtype=dtype or "auto", **named)
+        loading.match_pad_token(loaded, self.tokenizer)  # a decoder finds the end of a text by the pad token
+        return loaded.to(device).eval()
 
     def probabilities(self, texts: Sequence[str], *, tokens: int = batches.TOKENS) -> np.ndarray:
         """Compute the probability of each label for each text.

@@ -308,7 +308,7 @@ def require_language_model(model: str) -> None:
             "cannot generate text; give a folder that lesson 04 saved, or use `Classifier` for a classifier"
         )
     try:
-        AutoConfig.from_pretrained(folder)
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except ValueError as problem:  # an architecture that transformers does not know
         raise BadInput(
             f"{model} cannot be loaded ({one_line(problem)}); give a folder that lesson 04 saved"

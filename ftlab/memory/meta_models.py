@@ -58,7 +58,7 @@ def config_of(model: str | PreTrainedConfig) -> Any:
             "with a config.json: give its path, or the config itself (`AutoConfig.from_pretrained`)"
         )
     try:
-        return AutoConfig.from_pretrained(folder)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError) as problem:
         raise BadInput(
             f"{model} has a config.json that transformers does not know ({problem}); use another model"

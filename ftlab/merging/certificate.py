@@ -7,6 +7,7 @@ merge: from rounding, or from a mistake. In bf16 the rounding errors of 30 layer
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from ftlab.merging import merge as merging
 from ftlab.merging.merge import Merged
 from ftlab.models import loading, loading_report
 from ftlab.models.logits import logits_of_rows, mean_loss
+from ftlab.wording import in_markdown
 
 if TYPE_CHECKING:
     import torch
@@ -209,6 +211,8 @@ def merge_with_certificate(base: Path, adapter: Path, out: Path, prompts: Sequen
         )
         loading_report.require_whole(again, report, "the merged model")
         reloaded = unmerged.compare("merged, loaded again", again)
+        del again
+        gc.collect()  # its tensors are maps of the files; Windows renames no folder whose files are mapped
         found = replace(unmerged.certificate(in_memory, reloaded, merged.dtype), notes=_notes(merged, base, tokenizer))
         if not found.ok:
             raise CheckFailed(
@@ -338,9 +342,10 @@ def _card(base: Path, adapter: Path, merged: Merged, found: Certificate, hashes:
     )
     changed = len(merged.merged) + len(merged.replaced)
     return "\n".join([
-        "---", metadata.to_yaml().strip(), "---", f"# {title}", "",
-        f"The weights of `{base.name}` with the LoRA adapter `{adapter.name}` added to them, in {merged.dtype}: "
-        f"{changed} of {merged.tensors} tensors differ from the base's. It loads and runs without PEFT.", "",
+        "---", metadata.to_yaml().strip(), "---", f"# {in_markdown(title)}", "",
+        f"The weights of `{in_markdown(base.name)}` with the LoRA adapter `{in_markdown(adapter.name)}` added to them, "
+        f"in {merged.dtype}: {changed} of {merged.tensors} tensors differ from the base's. It loads and runs without "
+        "PEFT.", "",
         "| | SHA-256 |", "|---|---|", *(f"| {name} weights | `{value}` |" for name, value in hashes.items()), "",
         found.markdown(),
     ])  # fmt: skip

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ftlab.errors import BadInput
-from ftlab.models import batches, positions
+from ftlab.models import batches, loading, positions
 from ftlab.progress import Bar
 
 if TYPE_CHECKING:
@@ -159,6 +161,22 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, more:
             "them: correct its generation_config.json"
         )
     return list(dict.fromkeys(one for one in given if one is not None and one >= 0))  # -1 means none
+
+
+def end_tokens_of_folder(folder: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids of `end_tokens` for the model in `folder` and its `tokenizer`, without loading the weights.
+
+    Raises BadInput as `end_tokens`, and for a folder without a config.
+    """
+    from transformers import GenerationConfig
+
+    config = loading.config(str(folder))
+    try:
+        rules = GenerationConfig.from_pretrained(folder)
+    except OSError:  # the folder has none
+        rules = GenerationConfig.from_model_config(config)
+    named: Any = SimpleNamespace(config=config, generation_config=rules)
+    return end_tokens(named, tokenizer)
 
 
 # Settings of a generation config that change answers, each with the value that changes nothing.

@@ -74,7 +74,11 @@ def folder(model: str) -> Path:
         return tiny.folder(model)
     if model not in HUB_MODELS and _is_folder_name(model):
         return model_files.checked(Path(model).expanduser())
-    return model_files.checked(_fetched(model, ["*.safetensors", *TOKENIZER_FILES]), model)
+    fetched = _fetched(model, ["*.safetensors", *TOKENIZER_FILES])
+    try:
+        return model_files.checked(fetched, model)
+    except BadInput as problem:  # what its owner uploaded is no model, or not a whole one
+        raise BadInput(f"{problem}, or {hub.instead('model')}") from problem
 
 
 def tokenizer_folder(model: str) -> Path:
@@ -186,7 +190,7 @@ def _config_in(path: Path, model: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as problem:  # each architecture checks its config in its own way
         raise BadInput(
             f"{model} has a config.json that transformers does not know ({_reason(problem)}); use another model"
@@ -244,7 +248,7 @@ def _tokenizer_in(path: Path, model: str, **options: Any) -> PreTrainedTokenizer
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path, **options)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **options)
     except Exception as problem:  # a tokenizer is made by several libraries, each with errors of its own
         raise BadInput(
             f"the tokenizer of {model} cannot be loaded ({_reason(problem)}); save it with `tokenizer.save_pretrained`"
@@ -323,7 +327,7 @@ def _from_pretrained(kind: Any, model: str, **options: Any) -> tuple[PreTrainedM
     path = folder(model)
     config(model)  # a faulty config is reported as such, and not as a fault of the weights
     try:
-        return kind.from_pretrained(path, use_safetensors=True, **REPORTED, **options)
+        return kind.from_pretrained(path, use_safetensors=True, trust_remote_code=False, **REPORTED, **options)
     except torch.OutOfMemoryError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, ImportError) as problem:

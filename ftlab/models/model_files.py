@@ -7,6 +7,8 @@ Format: https://huggingface.co/docs/safetensors; the index: https://huggingface.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,17 @@ from typing import Any
 from ftlab.errors import BadInput
 from ftlab.internals.peft import PREFIX
 from ftlab.internals.torch import COMPILED, FSDP
+from ftlab.wording import shown as name_of
 from ftlab.wording import some
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Names in a config: num_hidden_layers, n_layer, num_decoder_layers, num_hidden_groups; of words; of positions.
+DEPTH, WORDS = re.compile(r"(^|_)(layers?|hidden_groups)$"), re.compile(r"^vocab_size$")
+POSITIONS = re.compile(r"^(max_position_embeddings|n_positions)$")
+USUAL_DEPTH = 100  # layers can share their tensors, as those of ALBERT do
+MANY_WORDS, MANY_POSITIONS = 1_000_000, 100_000_000  # more than any model has
 RISK = "which can run any code when it is opened"  # a pickle
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "tokenizer.model", "spiece.model", "vocab.json")
 # A wrapper puts its own prefix before the name of each tensor: prefix -> the wrapper, and the model inside.
@@ -49,11 +57,18 @@ def checked(path: Path, shown: str = "") -> Path:
                 "or both merged (`ftlab merge` for a language model, `merge_and_unload` and `save_pretrained` else)"
             )
         raise BadInput(f"{shown} is no model: it has no config.json; give a folder that `save_pretrained` wrote")
+    if (path / "adapter_config.json").is_file():  # transformers would load the adapter with the model, silently
+        raise BadInput(
+            f"{shown} has both a model (config.json) and an adapter (adapter_config.json); expected a model alone: "
+            "move the adapter's files (adapter_config.json, adapter_model.safetensors) to a folder of their own"
+        )
     try:
-        _require_model_type(path / "config.json")
+        config = _require_model_type(path / "config.json")
     except (ValueError, AttributeError, OSError, RecursionError) as problem:
         raise BadInput(f"{shown} is no model: its config.json cannot be used ({problem}); save it again") from problem
+    _require_no_code(config, shown)
     stored = tensors(path, shown)
+    _require_possible(config, stored, shown)
     require_tokenizer(path, shown)
     for prefix, (whose, inside) in WRAPPERS.items():
         if stored and all(name.startswith(prefix) for name in stored):
@@ -64,9 +79,57 @@ def checked(path: Path, shown: str = "") -> Path:
     return path
 
 
-def _require_model_type(path: Path) -> None:
-    if not isinstance(json.loads(path.read_text(encoding="utf-8")).get("model_type"), str):
+def _require_model_type(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(config.get("model_type"), str):
         raise ValueError("it names no model_type")
+    return config
+
+
+def _require_no_code(config: dict[str, Any], shown: str) -> None:
+    """Raise BadInput if the model can only be loaded by code of its own: transformers would ask whether to run it."""
+    for name in ("_attn_implementation", "attn_implementation"):
+        if "/" in str(config.get(name, "")):
+            raise BadInput(
+                f"{shown} names a kernel of the model hub ({name} {name_of(config[name])} in its config.json), which "
+                "would be fetched and run; the course runs no code of a model: take that line out, or use another model"
+            )
+    if not config.get("auto_map"):
+        return
+    from transformers import CONFIG_MAPPING
+
+    if config["model_type"] not in CONFIG_MAPPING:
+        raise BadInput(
+            f"{shown} is of the type {name_of(config['model_type'])}, which transformers does not know, and brings "
+            "code of its own to be run (auto_map in its config.json); the course runs none: use another model"
+        )
+
+
+def _require_possible(config: dict[str, Any], stored: dict[str, Stored], shown: str) -> None:
+    """Raise BadInput for a size in the config that the files cannot have: building it might take all memory or time."""
+    longest = max((side for tensor in stored.values() for side in tensor.shape), default=0)
+    for pattern, most in (
+        (DEPTH, max(len(stored), USUAL_DEPTH)),
+        (WORDS, 10 * max(longest, MANY_WORDS)),
+        (POSITIONS, MANY_POSITIONS),
+    ):
+        for name, size in _sizes(config):
+            if pattern.search(name) and size > most:
+                raise BadInput(
+                    f"{shown} cannot have {size:,} as its {name_of(name)} (in config.json): its files hold "
+                    f"{len(stored):,} tensors, the longest of {longest:,} rows or columns; save or fetch it again"
+                )
+
+
+def _sizes(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield each whole number of a config with its name, those of the configs inside it, such as text_config, too."""
+    left = [config]
+    while left:
+        for name, value in left.pop().items():
+            if isinstance(value, dict):
+                left.append(value)
+            elif isinstance(value, int):
+                yield name, value
 
 
 def require_tokenizer(path: Path, shown: str) -> None:

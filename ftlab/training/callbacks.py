@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -36,7 +37,8 @@ class LiveProgress(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         """Remove the progress file; `args`, `state`, `control` and `more` are not used."""
-        self.file.unlink(missing_ok=True)
+        with suppress(PermissionError):  # on Windows, while `ftlab run` reads it; the runner removes it, too
+            self.file.unlink(missing_ok=True)
 
 
 class StopWhenNotFinite(TrainerCallback):

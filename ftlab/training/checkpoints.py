@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ from typing import Any
 from ftlab import files
 from ftlab.errors import BadInput
 from ftlab.internals import transformers as transformers_internals
+from ftlab.wording import one_line, some
 
+AWAY = "take the checkpoint away, or train without resume, which removes it and starts anew"
 IDENTITY = "identity.json"
 TORCH_PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+PICKLED_WEIGHTS = ("pytorch_model.bin", "adapter_model.bin")  # Trainer writes safetensors
+PLAIN = ("numpy.", "_codecs.encode")  # of NumPy's state of random numbers, as transformers admits it
 
 
 def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> str | None:
@@ -33,7 +38,8 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
 
     Raises:
         BadInput: the checkpoints have another identity (resuming would mix two trainings), their identity cannot be
-            read, or older ones cannot be removed.
+            read, a file in the last one names code to run, another version of transformers wrote it, or older ones
+            cannot be removed.
     """
     identity = json.loads(json.dumps(identity))
     found = _numbered(folder)
@@ -41,6 +47,9 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
         _require_same(folder, _read_identity(folder), identity)
         while found and not _is_resumable(found[-1]):
             files.remove(found.pop())
+        if found:
+            _require_this_version(found[-1])
+            _require_no_code(found[-1])
         return str(found[-1]) if found else None
     files.remove(folder)
     if _numbered(folder):
@@ -99,10 +108,45 @@ def _is_resumable(path: Path) -> bool:
         for weights in (found := list(path.glob("*model*.safetensors"))):  # a model's, or an adapter's
             with safe_open(weights, framework="numpy"):
                 pass
-    except (OSError, ValueError, SafetensorError):
+        steps = state["global_step"], state["max_steps"]
+        told_to_stop = transformers_internals.was_told_to_stop(state)
+    except (OSError, ValueError, SafetensorError, LookupError, TypeError, AttributeError, RecursionError):
         return False
-    if not found:
+    if not found or steps[0] != int(path.name.partition("-")[2]) or not isinstance(steps[1], int):
         return False
     if not all(zipfile.is_zipfile(path / part) for part in TORCH_PARTS):  # torch.save's table of contents comes last
         return False
-    return not (transformers_internals.was_told_to_stop(state) and state["global_step"] < state["max_steps"])
+    return not (told_to_stop and steps[0] < steps[1])
+
+
+def _require_no_code(path: Path) -> None:
+    """Raise BadInput if a pickle in the checkpoint `path` would run code; the names in it are read, and no code is run.
+
+    torch refuses such a file, too, but in the midst of a training and not in one sentence.
+    """
+    import pickle
+
+    import torch
+
+    for name in PICKLED_WEIGHTS:
+        if (path / name).exists():
+            raise BadInput(f"{path} holds the pickle {name}, which no training of the course writes; {AWAY}")
+    for part in TORCH_PARTS:
+        try:
+            named = torch.serialization.get_unsafe_globals_in_checkpoint(path / part)
+        except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as problem:
+            raise BadInput(f"{path / part} is no part of a checkpoint ({one_line(problem)}); {AWAY}") from problem
+        if code := [name for name in named if not name.startswith(PLAIN)]:
+            raise BadInput(f"{path / part} would run code when it is opened ({some(code)}); {AWAY}")
+
+
+def _require_this_version(path: Path) -> None:
+    """Raise BadInput if the state of the checkpoint `path` has what this version of transformers does not know."""
+    from transformers import TrainerState
+
+    state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+    if unknown := sorted(set(state) - {field.name for field in fields(TrainerState)}):
+        raise BadInput(
+            f"{path} was written by another version of transformers (its trainer_state.json has {unknown[0]!r}); "
+            f"install that version to go on, or {AWAY}"
+        )

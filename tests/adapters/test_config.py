@@ -76,17 +76,20 @@ def both(base, adapter, tmp_path):
     return said
 
 
+def held(folder):
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+
+
 def settings(**values):
     def change(folder):
-        held = json.loads((folder / CONFIG).read_text())
-        (folder / CONFIG).write_text(json.dumps(held | values))
+        (folder / CONFIG).write_text(json.dumps(held(folder) | values), encoding="utf-8")
 
     return change
 
 
 def text(before, after):
     def change(folder):
-        held = (folder / CONFIG).read_text()
+        held = (folder / CONFIG).read_text(encoding="utf-8")
         assert before in held
         (folder / CONFIG).write_bytes(held.replace(before, after, 1).encode("utf-8", "surrogatepass"))
 
@@ -140,11 +143,16 @@ REFUSED = {
     "an alpha beyond all numbers": (text('"lora_alpha": 8', '"lora_alpha": 1e999'), "is beyond the range of a number"),
     "ranks in a list": (settings(rank_pattern=["q_proj"]), "has rank_pattern=['q_proj']; expected an object of whole"),
     "a rank of 0 for a module": (settings(rank_pattern={"q_proj": 0}), "has rank_pattern[q_proj]=0"),
-    "an alpha in quotes": (settings(alpha_pattern={"q_proj": "4"}), "has alpha_pattern={'q_proj': '4'}"),
+    "an alpha of a module in quotes": (settings(alpha_pattern={"q_proj": "4"}), "has alpha_pattern={'q_proj': '4'}"),
     "numbers for names": (settings(target_modules=[1]), "has target_modules=[1]; expected a text or a list of texts"),
     "a text for a list": (settings(modules_to_save="norm"), "has modules_to_save='norm'"),
     "a module that there is not": (settings(modules_to_save=["nowhere"]), "modules_to_save names 'nowhere'"),
     "a bias of another kind": (settings(bias="some"), "has bias='some'; expected none, all or lora_only"),
+    "no type": (lambda folder: (folder / CONFIG).write_text(json.dumps(
+        {name: value for name, value in held(folder).items() if name != "peft_type"}
+    ), encoding="utf-8"), "is no LoRA config: it has no peft_type; expected LORA"),
+    "a type that is null": (settings(peft_type=None), "it has no peft_type; expected LORA"),
+    "an alpha in quotes": (settings(lora_alpha="16"), "has lora_alpha='16'; expected a number above 0"),
     "another type": (settings(peft_type="IA3"), "of type IA3, and only LORA"),
     "a type in a list": (settings(peft_type=["LORA"]), "is no LoRA config"),
     "another task": (settings(task_type="SEQ_CLS"), "is the adapter of a classifier (task_type SEQ_CLS)"),
@@ -157,6 +165,9 @@ REFUSED = {
     "a list": (content(b"[]"), "holds a list, not a JSON object"),
     "too deep": (content(b'{"a":' * 100_000 + b"1" + b"}" * 100_000), "cannot be read as JSON"),
     "too long": (content(b"[" + b" " * 2**25 + b"]"), "expected at most 16,777,216"),
+    "no target": (settings(target_modules=[]), "has target_modules=[]; expected names of modules"),
+    "an empty target": (settings(target_modules=""), "has target_modules=''; expected names of modules"),
+    "a blank target": (settings(target_modules=["q_proj", " "]), "has target_modules=['q_proj', ' ']; expected names"),
     "no expression": (settings(target_modules="q_proj("), "has in target_modules the pattern 'q_proj(', which is no"),
     "no expression in a rank": (settings(rank_pattern={"[": 4}), "has in rank_pattern the pattern '['"),
     "a tensor missing": (tensors(lambda held: {k: v for k, v in held.items() if k != f"{LAYER}.lora_B.weight"}),
@@ -258,6 +269,25 @@ def test_an_expression_that_does_not_come_to_an_end_is_stopped(options, tmp_path
     assert "does not come to an end" in said
     assert f"has in {list(options)[-1].replace('layers_to_transform', 'layers_pattern')} the pattern" in said
     assert time.monotonic() - began < 10
+
+
+def test_an_expression_that_does_not_come_to_an_end_is_stopped_before_training_too(base, monkeypatch):
+    monkeypatch.setattr(adapter_config, "PATIENCE", 0.5)
+    said = told(lora.resolve, load(base), LoraConfig(target_modules="(.*)*x", task_type="CAUSAL_LM"))
+    assert "the LoRA config has in target_modules the pattern '(.*)*x', which does not come to an end" in said
+
+
+def test_an_adapter_in_the_folder_of_its_base_is_not_loaded_with_it(base, adapter, tmp_path):
+    """transformers would load both as one, and read the adapter's config by rules of its own."""
+    both_in_one = shutil.copytree(base, tmp_path / "both")
+    for name in (CONFIG, WEIGHTS):
+        shutil.copy(adapter / name, both_in_one / name)
+    settings(target_modules="(.*)*x")(both_in_one)
+    for call in (
+        lambda: Generator.load(both_in_one, device="cpu"),
+        lambda: merging.merge(both_in_one, adapter, tmp_path / "out"),
+    ):
+        assert "has both a model (config.json) and an adapter (adapter_config.json)" in told(call)
 
 
 @pytest.mark.parametrize("alpha", [1e25, 1e30, 1e300])

@@ -562,13 +562,13 @@ def test_what_is_saved_is_the_adapter_alone_and_no_private_path(saved):
     assert {path.name for path in saved.iterdir()} == {"adapter_config.json", "adapter_model.safetensors", "base.json"}
     size = sum(tensor.numel() for tensor in load_file(saved / "adapter_model.safetensors").values())
     assert size == adapters.trainable(trained())
-    record = json.loads((saved / "base.json").read_text())
+    record = json.loads((saved / "base.json").read_text(encoding="utf-8"))
     assert record == {
         "name": BASE, "revision": None, "architecture": "GPT2LMHeadModel",
         "weights_sha256": loading.weights_sha256(loading.folder(BASE)),
     }  # fmt: skip
     assert adapters.require_base(saved, BASE) == record
-    settings = (saved / "adapter_config.json").read_text()
+    settings = (saved / "adapter_config.json").read_text(encoding="utf-8")
     assert json.loads(settings)["base_model_name_or_path"] == BASE
     assert str(loading.folder(BASE)) not in settings
 
@@ -577,7 +577,7 @@ def test_a_folder_of_one_s_own_is_recorded_by_its_name_and_known_by_its_weights(
     copy_of_it = other_weights(tmp_path / "private" / "mine", value=0.0)
     record = adapters.record_base(saved, copy_of_it)
     assert (record["name"], record["revision"]) == ("mine", None)
-    assert "private" not in (saved / "base.json").read_text()
+    assert "private" not in (saved / "base.json").read_text(encoding="utf-8")
     adapters.load(a_base(), saved, copy_of_it)
 
 
@@ -594,7 +594,7 @@ def test_a_hub_model_is_recorded_with_its_revision(tmp_path, monkeypatch, base, 
     monkeypatch.setattr(loading, "folder", lambda model: here)
     record = adapters.record_base(tmp_path, base)
     assert (record["name"], record["revision"]) == (name, revision)
-    assert json.loads((tmp_path / "base.json").read_text()) == record
+    assert json.loads((tmp_path / "base.json").read_text(encoding="utf-8")) == record
 
 
 def test_an_adapter_is_refused_on_another_base(tmp_path, saved):
@@ -643,7 +643,7 @@ def test_a_folder_that_lacks_a_file_is_told(saved, name, shown):
     ],
 )
 def test_a_file_that_is_not_whole_is_told(saved, name, content, shown):
-    (saved / name).write_text(content)
+    (saved / name).write_text(content, encoding="utf-8")
     with pytest.raises(BadInput) as raised:
         adapters.load(a_base(), saved, BASE)
     assert_one_sentence(raised, *shown)
@@ -684,7 +684,7 @@ def test_an_adapter_is_loaded_onto_a_bare_base_only(saved):
 def test_an_older_adapter_is_replaced_and_nothing_else(tmp_path, saved):
     newer = adapters.save(trained(rank=2), saved, BASE)
     assert {tensor.shape[0] for name, tensor in load_file(newer / adapters.WEIGHTS).items() if "lora_A" in name} == {2}
-    (tmp_path / "adapter" / "thesis.txt").write_text("years of work")
+    (tmp_path / "adapter" / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(BadInput) as raised:
         adapters.save(trained(), tmp_path / "adapter", BASE)
     assert_one_sentence(raised, "is not just an adapter", "name a new folder")

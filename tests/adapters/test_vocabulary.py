@@ -65,12 +65,16 @@ def test_it_is_merged_into_the_base_that_has_fewer_tokens(way, dtype, shard_size
     held = tensors(tmp_path / "out")
     assert held.keys() == tensors(base).keys()
     assert max(ulps(held[name], wanted[name]) for name in held) <= 1
-    assert merged.vocabulary == MORE == json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"]
+    assert (
+        merged.vocabulary
+        == MORE
+        == json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    )
     assert merged.bytes == sum(path.stat().st_size for path in (tmp_path / "out").glob("*.safetensors"))
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert all(torch.equal(tensor, held[name]) for name, tensor in again.state_dict().items())
     if shard_size == "20KB":
-        about = json.loads((tmp_path / "out" / shards.INDEX).read_text())["metadata"]
+        about = json.loads((tmp_path / "out" / shards.INDEX).read_text(encoding="utf-8"))["metadata"]
         assert about["total_size"] == sum(one.numel() * one.element_size() for one in held.values())
 
 

@@ -52,7 +52,7 @@ def findings_of(lesson):
     """The audit of a training split with a copy of a test row in it, and an e-mail address."""
     train = sources.as_frame(lesson.splits.train)
     train.loc[0, "text"] = lesson.test["text"][0]
-    train.loc[1, "text"] += " (write to jo@example.com)"
+    train.loc[1, "text"] += " (write to jo@lighthouse-mail.de)"
     return audit(train, test=sources.as_frame(lesson.test))
 
 
@@ -69,7 +69,7 @@ def write(folder, lesson, *, model=0.95, rival=0.6, cut=CUT, report=None):
     options = {"temperature": TEMPERATURE, "cut": cut, "precision": "float32 by halves"}
     card.write_card(folder, lesson, audit=report, answers=answers, **options)
     text = (folder / "README.md").read_text(encoding="utf-8")
-    return text, json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail), answers
+    return text, json.loads((folder / "metrics.json").read_text(encoding="utf-8"), parse_constant=pytest.fail), answers
 
 
 def section(text: str, title: str) -> str:

@@ -45,7 +45,9 @@ def free(monkeypatch):
 
 
 def test_the_memory_that_lessons_take_is_that_of_the_stored_run(repository, free):
-    stored = json.loads((repository / "benchmarks" / "results" / "first_run.json").read_text())["result"]["lessons"]
+    stored = json.loads((repository / "benchmarks" / "results" / "first_run.json").read_text(encoding="utf-8"))[
+        "result"
+    ]["lessons"]
     largest = max(stored, key=lambda name: stored[name]["peak_memory_mb"])
     peak = stored[largest]["peak_memory_mb"] * 1e6
     free(peak + 1)

@@ -77,7 +77,7 @@ def _way_to_read() -> str:
 
 def test_make_is_advised_where_this_python_is_that_of_its_set_up(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "Makefile").write_text("")
+    (tmp_path / "Makefile").write_text("", encoding="utf-8")
     monkeypatch.setattr(expected_time.sys, "prefix", str(tmp_path / ".venv"))
     assert "make lab" in _way_to_read()
     monkeypatch.setattr(expected_time.sys, "prefix", "/opt/conda")  # where make would set up a second one

@@ -27,7 +27,10 @@ def small(tmp_path):
     """A folder with the config of a tiny decoder, and no weights."""
     meta_models.config_of("gpt2").save_pretrained(tmp_path)
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_layer": 1, "n_embd": 48, "n_head": 4}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"n_layer": 1, "n_embd": 48, "n_head": 4}),
+        encoding="utf-8",
+    )
     return str(tmp_path)
 
 
@@ -76,7 +79,7 @@ def test_a_prediction_is_counted_once_and_again_for_another_config(small, monkey
     assert (again["fits"] == "no").all()
     assert again.drop(columns="fits").equals(first.drop(columns="fits"))
     path = Path(small) / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_embd": 96}))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"n_embd": 96}), encoding="utf-8")
     assert (trainable_here(small, memory_gb=8, gpu_gb=0, length=32)["million parameters"]
             > first["million parameters"]).all()  # fmt: skip
 

@@ -42,6 +42,9 @@ def test_a_claim_prints_its_bound_and_not_its_value(held, capsys):
         (0.04, {"at_least": 0.05}),
         (0.2, {"at_most": 0.1}),
         (float("nan"), {"at_least": 0.0}),
+        (float("nan"), {"at_most": 0.0}),
+        (float("inf"), {"at_least": 0.0}),
+        (float("-inf"), {"at_most": 0.0}),
         (3, {"at_least": 1, "at_most": 2}),
     ],
 )
@@ -52,6 +55,31 @@ def test_a_false_claim_raises_with_the_bound_and_the_value(held, value, bounds):
 
 def test_a_claim_may_touch_its_bound(held):
     held.claim("gain", 0.05, at_least=0.05, at_most=0.05)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({}, "'gain' has no bound; give at_least, at_most or both"),
+        ({"at_least": float("nan")}, "at least nan; expected a finite number"),
+        ({"at_least": float("-inf")}, "at least -inf; expected a finite number"),
+        ({"at_most": float("inf")}, "at most inf; expected a finite number"),
+        ({"at_least": 2, "at_most": 1}, "at_least 2 above at_most 1; no value keeps both"),
+    ],
+)
+def test_a_bound_that_nothing_or_everything_keeps_is_refused(held, bounds, said):
+    with pytest.raises(BadInput, match=said):
+        held.claim("gain", 0.0, **bounds)
+    assert held.claims().empty
+
+
+def test_a_claim_again_replaces_the_first_in_a_notebook_and_is_refused_in_a_run_from_start_to_end(held, tmp_path):
+    held.claim("gain", 0.1, at_least=0.05)
+    held.claim("gain", 0.3, at_least=0.2)
+    assert held.claims()["measured"].to_dict() == {"gain": "0.3"}
+    held.folder = tmp_path / ".partial-1"  # as the runner names it
+    with pytest.raises(BadInput, match="the lesson claims 'gain' twice; give each claim a text of its own"):
+        held.claim("gain", 0.4, at_least=0.2)
 
 
 def test_smoke_and_parameters_of_your_own_are_not_held_to_claims_but_told(folder, capsys):
@@ -75,7 +103,7 @@ def test_a_finished_lesson_leaves_metrics_that_are_equal_for_equal_runs(folder):
         lesson.finish("accuracy 0.75")
         written.append((folder / "metrics.json").read_bytes())
     assert written[0] == written[1]
-    record = json.loads((folder / "record.json").read_text())
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     assert record["test_split_opened"] == ["judge"]
     assert record["data"]["train"]["rows"] == 20
     assert record["data"]["train"]["origin"]["origin"] == "shipped with ftlab"
@@ -100,8 +128,11 @@ def test_a_measurement_that_is_no_number_is_null_in_the_metrics(folder):
     lesson = begin("02_text_classification", profile="smoke")
     lesson.measure(accuracy=float("nan"), nothing=None)
     lesson.finish("x")
-    assert json.loads((folder / "metrics.json").read_text())["metrics"] == {"accuracy": None, "nothing": None}
-    assert "NaN" not in (folder / "metrics.json").read_text()
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["metrics"] == {
+        "accuracy": None,
+        "nothing": None,
+    }
+    assert "NaN" not in (folder / "metrics.json").read_text(encoding="utf-8")
 
 
 BEGUN = """
@@ -177,7 +208,7 @@ def test_a_mistake_in_a_notebook_shows_one_line_and_no_traceback(folder):
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("FTLAB_RUN_FOLDER", str(tmp_path / "file" / "run"))
     with pytest.raises(BadInput, match="cannot be written"):
         begin("02_text_classification", profile="smoke")
@@ -213,10 +244,10 @@ def test_a_claim_in_full_precision_is_held(held, computed_in):
 def test_in_half_precision_what_is_promised_in_fp32_is_reported_and_the_line_says_so(held, computed_in, capsys):
     name = str(computed_in).removeprefix("torch.")
     held.claim("answers that differ", 2, at_most=0, always=True, computed_in=computed_in)
-    held.claim("answers that differ", 0, at_most=0, always=True, computed_in=computed_in)
+    held.claim("other answers that differ", 0, at_most=0, always=True, computed_in=computed_in)
     false, true = capsys.readouterr().out.splitlines()
     assert false == f"✗ answers that differ: at most 0 (not so in {name}, and promised in fp32 alone)"
-    assert true == f"✓ answers that differ: at most 0 (in {name}, where it is not promised)"
+    assert true == f"✓ other answers that differ: at most 0 (in {name}, where it is not promised)"
     assert [claim["held"] for claim in held._claims] == [False, False]
 
 

@@ -104,5 +104,5 @@ NOT_NOTED = ["", "[{", '[{"claim": 3}]', '{"a": 1}', '[{"claim": "x: at least 1"
 
 @pytest.mark.parametrize("noted", NOT_NOTED)
 def test_a_claim_without_a_noted_value_is_shown_as_it_was_printed(tmp_path, noted):
-    (tmp_path / CLAIMS).write_text(noted)
+    (tmp_path / CLAIMS).write_text(noted, encoding="utf-8")
     assert live_status.with_value("✓ x: at least 1", tmp_path) == "✓ x: at least 1"

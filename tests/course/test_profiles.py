@@ -248,6 +248,28 @@ def test_a_test_file_is_looked_at_before_any_work(reviews_csv, tmp_path):
     assert "there is no data set 'imbd'" in refusal(test_dataset="imbd")
 
 
+def test_the_column_of_groups_is_looked_at_before_any_work(tmp_path):
+    rows = [f"a film of note {number},{number % 2},writer {number // 2},x" for number in range(40)]
+    mine, test = tmp_path / "mine.csv", tmp_path / "test.csv"
+    mine.write_text("\n".join(["text,label,author,site", *rows]), encoding="utf-8")
+    test.write_text(
+        "\n".join(["text,label,author", *(f"new film {number},{number % 2},ann" for number in range(4))]),
+        encoding="utf-8",
+    )
+    given = {"dataset": str(mine), "group_column": "author"}
+    for lesson in ("start_here", "data_audit", "text_classification", "freezing_comparison"):
+        budget = profiles.resolve(lesson, "smoke", given)
+        assert budget.columns() == {"group_column": "author"}
+        assert "group_column" in repr(budget)
+        assert "group_column" not in repr(profiles.resolve(lesson, "smoke"))
+    profiles.resolve("text_classification", "smoke", {**given, "test_dataset": str(test)})  # of one group
+    assert "has no column 'autor'" in refusal(**{**given, "group_column": "autor"})
+    assert "all 40 rows have the same group" in refusal(**{**given, "group_column": "site"})
+    assert "each of the 40 rows" in refusal(dataset=str(mine), text_column="author", group_column="text")
+    assert "its rows have no groups" in refusal(dataset="tickets", group_column="author")
+    assert "group_column is 3; expected text" in refusal(group_column=3)
+
+
 def test_the_packages_of_the_rows_that_judge_are_needed_as_well(tmp_path):
     needed = profiles.resolve("text_classification", "smoke", {"test_dataset": "imdb"}).assets
     assert needed == ["movie-reviews"]
@@ -309,9 +331,9 @@ def test_a_task_brings_a_budget_of_its_own():
 
 
 def test_an_own_file_of_instructions_is_a_task(tmp_path):
-    (tmp_path / "mine.jsonl").write_text('{"instruction": "Say yes.", "output": "yes"}\n')
+    (tmp_path / "mine.jsonl").write_text('{"instruction": "Say yes.", "output": "yes"}\n', encoding="utf-8")
     assert profiles.resolve("gpt2_instruction_tuning", "smoke", {"task": str(tmp_path / "mine.jsonl")}).task
-    (tmp_path / "mine.jsonl").write_text('{"instruction": "Say yes.", "output": ""}\n')
+    (tmp_path / "mine.jsonl").write_text('{"instruction": "Say yes.", "output": ""}\n', encoding="utf-8")
     assert "row 0 of" in refusal("gpt2_instruction_tuning", task=str(tmp_path / "mine.jsonl"))
 
 

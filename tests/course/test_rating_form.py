@@ -198,7 +198,7 @@ def test_a_rating_that_was_given_here_is_not_replaced_by_an_older_one(rater, she
 
 
 def test_a_file_that_is_no_form_is_not_taken_over(rater, tmp_path):
-    (tmp_path / "other.csv").write_text("id,text\n1,a\n")
+    (tmp_path / "other.csv").write_text("id,text\n1,a\n", encoding="utf-8")
     with pytest.raises(BadInput, match="has no column 'item'"):
         rater.recall(tmp_path / "other.csv")
 

@@ -1,4 +1,5 @@
 import copy
+import csv
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -47,8 +49,8 @@ def test_a_run_leaves_the_executed_notebook_metrics_and_record(course):
     assert result.headline == "rows 30"
     executed = nbformat.read(result.notebook, as_version=4)
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
-    metrics = json.loads((folder / "02_text_classification" / "metrics.json").read_text())
-    record = json.loads((folder / "02_text_classification" / "record.json").read_text())
+    metrics = json.loads((folder / "02_text_classification" / "metrics.json").read_text(encoding="utf-8"))
+    record = json.loads((folder / "02_text_classification" / "record.json").read_text(encoding="utf-8"))
     assert (metrics["seed"], metrics["metrics"]) == (4, {"value": 2})
     assert record["wall_seconds"] >= record["seconds"] >= 0
     assert record["set_by_hand"] == {"rows": 30}
@@ -60,6 +62,98 @@ def test_a_contradicted_claim_ends_the_run_and_keeps_the_notebook(course):
         runner.run(["02"], profile="smoke", out=out)
     assert (out / "02_text_classification.failed.ipynb").is_file()
     assert not (out / "02_text_classification").exists()
+    assert claims(out) == [("one is two", "1.0", "False", "always")]
+    course("lesson.claim('one is one', 1, at_least=1)\nlesson.finish('x')")
+    runner.run(["02"], profile="smoke", out=out)
+    assert claims(out) == [("one is one", "1.0", "True", "reported")]
+    left = {"02_text_classification", "02_text_classification.failed.ipynb", "claims.csv"}
+    assert {path.name for path in out.iterdir()} == left
+
+
+def claims(out):
+    with (out / "claims.csv").open(encoding="utf-8-sig", newline="") as file:
+        return [tuple(row[name] for name in ("claim", "measured", "holds", "standing")) for row in csv.DictReader(file)]
+
+
+def test_a_failed_run_s_claims_that_cannot_be_removed_leave_a_good_run_good(course, monkeypatch):
+    """As on Windows, where somebody has the file open."""
+    out = course("pass")
+    claim = {"claim": "one is one: at least 1", "value": 1.0, "true": True, "held": False}
+    metrics = {
+        "lesson": "02_text_classification", "profile": "smoke", "seed": 0, "budget": {}, "claims": [claim],
+        "headline": "good",
+    }  # fmt: skip
+    record = {
+        "set_by_hand": {}, "started": "2026-01-03T03:04:05+00:00", "versions": {}, "peak_memory_mb": 1,
+        "hardware": {"gpu": None, "processor": "a CPU", "cores": 2},
+    }  # fmt: skip
+    out.mkdir()
+    failed = out / "02_text_classification.failed.json"
+    broken = {"claims": [claim | {"value": 0.0, "true": False}], "started": "2026-01-02T03:04:05+00:00"}
+    files.write_json(failed, metrics | record | broken)
+    remove = files.remove
+
+    def good(lesson, notebook, parameters, *, settings, **others):
+        files.write_json(Path(settings["FTLAB_RUN_FOLDER"]) / "metrics.json", metrics)
+        files.write_json(Path(settings["FTLAB_RUN_FOLDER"]) / "record.json", record)
+
+    def locked(path):
+        if path == failed:
+            raise PermissionError(13, "the file is used by another process", str(path))
+        remove(path)
+
+    monkeypatch.setattr(runner, "execute", good)
+    monkeypatch.setattr(files, "remove", locked)
+    _, (result,) = runner.run(["02"], profile="smoke", out=out)
+    assert result.headline == "good"
+    assert failed.is_file()
+    assert claims(out) == [("one is one", "1.0", "True", "reported")]
+
+
+def test_a_table_of_somebody_else_is_not_overwritten(course, tmp_path):
+    out = course("pass")
+    out.mkdir()
+    (out / "claims.csv").write_text("policy,amount\n1,200\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"claims\.csv was not written by ftlab run.* with --out"):
+        runner.run(["02"], profile="smoke", out=out)
+    assert (out / "claims.csv").read_text(encoding="utf-8") == "policy,amount\n1,200\n"
+    assert [path.name for path in out.iterdir()] == ["claims.csv"]
+
+
+def test_outputs_and_claims_are_stored_together(course, tmp_path, monkeypatch):
+    course("pass")
+    folder = tmp_path / "notebooks"
+    (run := tmp_path / "run").mkdir()
+    executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("2")])
+    nbformat.write(executed, run / "executed.ipynb")
+    result = runner.Result("02_text_classification", 1.0, 1, "done", {}, run / "executed.ipynb")
+    monkeypatch.setattr(refresh, "notebooks_folder", lambda: folder)
+    monkeypatch.setattr(refresh, "run", lambda wanted: (run, [result]))
+    before = everything(folder)
+    with pytest.raises(BadInput, match="has no lesson that ran"):  # it is the run's own claims that are stored
+        refresh.refresh(["02"])
+    assert everything(folder) == before
+    entry = {"claim": "one is one: at least 1", "value": 1.0, "true": True, "held": True, "standing": "enforced"}
+    metrics = {
+        "lesson": "02_text_classification", "profile": "cpu", "seed": 0, "budget": {}, "claims": [entry],
+    }  # fmt: skip
+    record = {
+        "set_by_hand": {}, "started": "2026-01-02T03:04:05+00:00", "versions": {},
+        "hardware": {"gpu": None, "processor": "a CPU", "cores": 2},
+    }  # fmt: skip
+    (run / "02_text_classification").mkdir()
+    broken = metrics | {"claims": [entry | {"value": 0.0, "true": False}]}
+    files.write_json(run / "02_text_classification" / "metrics.json", broken)
+    files.write_json(run / "02_text_classification" / "record.json", record)
+    with pytest.raises(BadInput, match="1 of them broke the bound"):
+        refresh.refresh(["02"])
+    assert everything(folder) == before
+    assert not (tmp_path / "benchmarks").exists()
+    files.write_json(run / "02_text_classification" / "metrics.json", metrics)
+    refresh.refresh(["02"])
+    stored = json.loads((tmp_path / "benchmarks" / "claims" / "cpu.json").read_text(encoding="utf-8"))
+    assert [each["claims"] for each in stored["lessons"]] == [[entry]]
+    assert nbformat.read(folder / "02_text_classification.ipynb", as_version=4).cells[0].source == "2"
 
 
 def test_what_an_earlier_run_left_is_replaced_by_a_good_run_alone(course):
@@ -69,10 +163,10 @@ def test_what_an_earlier_run_left_is_replaced_by_a_good_run_alone(course):
     course("1 / 0")
     with pytest.raises(LessonFailed):
         runner.run(["02"], profile="smoke", out=out)
-    assert json.loads(done.read_text())["headline"] == "first"
+    assert json.loads(done.read_text(encoding="utf-8"))["headline"] == "first"
     course("lesson.finish('second')")
     runner.run(["02"], profile="smoke", out=out)
-    assert json.loads(done.read_text())["headline"] == "second"
+    assert json.loads(done.read_text(encoding="utf-8"))["headline"] == "second"
 
 
 def test_a_full_disk_inside_a_lesson_is_one_sentence_and_leaves_nothing(course):
@@ -122,7 +216,7 @@ def test_a_parameter_that_the_notebook_does_not_take_is_refused_before_anything_
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(course, tmp_path):
     course("pass")
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(BadInput, match="cannot be written"):
         runner.run(["02"], profile="smoke", out=tmp_path / "file" / "out")
 
@@ -134,7 +228,7 @@ def everything(folder):
 def test_a_second_run_into_a_folder_is_refused_in_one_sentence_and_touches_nothing(course):
     out = course("lesson.finish('x')")
     (out / ".partial-1").mkdir(parents=True)
-    (out / ".partial-1" / "half").write_text("of the first run")
+    (out / ".partial-1" / "half").write_text("of the first run", encoding="utf-8")
     first = files.acquire_lock(out / runner.LOCK)
     before = everything(out)
     with pytest.raises(
@@ -185,7 +279,9 @@ def test_a_killed_run_is_swept_by_the_next_one_which_brings_back_what_was_there(
         runner.run(["02"], profile="smoke", out=out)
     left = {"02_text_classification", "02_text_classification.failed.ipynb"}
     assert {path.name for path in out.iterdir()} == left
-    assert json.loads((out / "02_text_classification" / "metrics.json").read_text())["headline"] == "first"
+    assert (
+        json.loads((out / "02_text_classification" / "metrics.json").read_text(encoding="utf-8"))["headline"] == "first"
+    )
 
 
 def test_runs_that_begin_in_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):

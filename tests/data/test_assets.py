@@ -202,7 +202,7 @@ def test_too_small_a_disk_is_told_before_downloading(tiny_asset, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(tiny_asset, monkeypatch, tmp_path):
     blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
+    blocked.write_text("not a folder", encoding="utf-8")
     monkeypatch.setenv("FTLAB_HOME", str(blocked / "home"))
     with pytest.raises(AssetError, match=r"cannot be written .* FTLAB_HOME"):
         assets.fetch()

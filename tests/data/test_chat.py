@@ -160,7 +160,7 @@ def test_the_templates_of_a_folder_are_those_that_its_tokenizer_would_load(token
         tokenizer.chat_template = template
         tokenizer.save_pretrained(tmp_path / str(number), save_jinja_files=False)
         assert of_folder(tmp_path / str(number)) == template
-        (tmp_path / str(number) / "chat_template.jinja").write_text(JOINED)
+        (tmp_path / str(number) / "chat_template.jinja").write_text(JOINED, encoding="utf-8")
         assert of_folder(tmp_path / str(number)) == JOINED
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "none")

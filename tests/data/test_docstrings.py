@@ -18,7 +18,7 @@ WATCH = """
 import sys
 import pandas as pd
 from ftlab.data import docstrings, duplicates
-duplicates.together(["what the comparison itself imports", "no matter"])
+duplicates.near_copies(["what the comparison itself imports", "no matter"])
 pd.DataFrame([{"id": "a"}]).drop_duplicates("id").reset_index(drop=True).copy()
 seen = []
 sys.addaudithook(lambda event, given: seen.append(given[0].partition(".")[0]) if event == "import" else None)
@@ -64,7 +64,7 @@ def test_answers_are_within_their_bounds_and_prose_on_one_line(pairs):
 
 def test_no_two_answers_are_near_copies(pairs):
     """Modules repeat each other (`queue` and `asyncio.queues`): the answers of one would be in training and test."""
-    assert len(set(duplicates.together(pairs["output"].tolist()))) == len(pairs)
+    assert len(set(duplicates.near_copies(pairs["output"].tolist()))) == len(pairs)
 
 
 def test_what_is_private_a_test_or_left_out_does_not_stand_here(pairs):

@@ -94,6 +94,8 @@ def served(tmp_path_factory):
             hub.add(f"some/{name}", root / name, "dataset")
         pairs = [{"premise": f"premise {n}", "hypothesis": f"guess {n}", "label": n % 2} for n in range(40)]
         add("pairs", {"train.jsonl": pairs})
+        by = [{**row, "user": n // 4, "site": "shop"} for n, row in enumerate(ROWS)]
+        add("grouped", {"train.jsonl": by, "test.jsonl": [{**row, "text": f"new {row['text']}"} for row in by[:8]]})
         add("numbers", {"train.jsonl": [{"a": n, "label": n % 2} for n in range(40)]})
         add("stars", {"train.jsonl": [{"text": f"film {n}", "stars": n % 5, "year": n % 4} for n in range(40)]})
         add("several", {"train.jsonl": [{"text": f"film {n}", "label": ["a", "b"][: n % 3]} for n in range(40)]})
@@ -357,6 +359,16 @@ def test_a_column_that_is_named_is_taken(hub):
     assert sources.read("some/stars", label_column="year")["label"].tolist()[:5] == ["0", "1", "2", "3", "0"]
 
 
+def test_groups_are_read_from_a_column_that_is_named_and_pointed_out_otherwise(hub):
+    frame = sources.read("some/grouped", group_column="user")
+    assert frame["group"].tolist()[:5] == ["0", "0", "0", "0", "1"]
+    assert dict(sources.read("some/grouped").attrs["group_candidates"]) == {"user": 10}
+    loaded = sources.load("some/grouped", group_column="user")
+    splits = split(loaded, rows=None, validation_rows=8, test_rows=None)
+    assert set(splits.open_test("to see its groups")["group"]) == {"0", "1"}
+    assert {"0", "1"}.isdisjoint([*splits.train["group"], *splits.validation["group"]])
+
+
 @pytest.mark.parametrize(
     ("name", "columns", "message"),
     [
@@ -369,6 +381,9 @@ def test_a_column_that_is_named_is_taken(hub):
         ("numbers", {"text_column": "a"}, "contains int, not text"),
         ("acsv", {"label_column": "text"}, "no column that is clearly its texts; it has text, label; name the right"),
         ("several", {}, "has a list of 0 labels"),
+        ("grouped", {"group_column": "users"}, "split 'train' has no column 'users'; it has text, label, user, site"),
+        ("grouped", {"group_column": "site"}, "column 'site': all 40 rows have the same group"),
+        ("grouped", {"group_column": "text"}, "the column 'text' has the texts or the labels"),
         ("turns", {}, "some/turns, split 'train', column 'text', contains list, not text"),
     ],
 )
@@ -436,7 +451,7 @@ def test_lists_are_no_texts_and_no_labels():
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("some/nothing", AssetError, "the hub has no data set 'some/nothing' (and there is no such file here); check"),
+        ("some/nothing", AssetError, "the hub has no data set 'some/nothing' (and there is no such file here): it was"),
         ("some/gated", AssetError, "some/gated is gated: accept its terms on the hub and run `hf auth login`"),
         ("some/script", BadInput, "has a loading script (script.py) and no data files, ... some/script@refs/convert"),
         ("some/scripted", BadInput, "has a loading script (scripted.py)...try some/scripted@refs/convert/parquet"),
@@ -472,7 +487,7 @@ def test_no_message_names_the_temporary_folder_in_which_files_are_looked_for(hub
 
 
 def test_a_private_repository_and_one_that_there_is_not_look_alike(hub):
-    with pytest.raises(AssetError, match="or it is private: run `hf auth login`"):
+    with pytest.raises(AssetError, match=r"or it is private \(run `hf auth login`\); check the name"):
         sources.read("some/nothing")
 
 

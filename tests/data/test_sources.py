@@ -60,7 +60,7 @@ def test_your_own_file_is_read_whatever_its_type(tmp_path, suffix):
     if suffix == ".parquet":
         table.to_parquet(path)
     elif suffix == ".jsonl":
-        path.write_text("\n".join(map(json.dumps, ROWS)))
+        path.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
     else:
         table.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
     loaded = sources.load(str(path))["train"]
@@ -158,7 +158,7 @@ def test_the_shipped_rows_keep_to_their_card():
 def rows_csv(path, start=0, count=20, labels=("bad", "good")) -> str:
     path.parent.mkdir(exist_ok=True)
     lines = [f"film number {n},{labels[n % len(labels)]}\n" for n in range(start, start + count)]
-    path.write_text("text,label\n" + "".join(lines))
+    path.write_text("text,label\n" + "".join(lines), encoding="utf-8")
     return str(path)
 
 
@@ -216,7 +216,7 @@ def test_a_test_row_keeps_its_label_whatever_order_the_labels_have_there(tmp_pat
 
 
 def test_a_test_file_takes_the_column_names_of_the_training_file(tmp_path, reviews_csv):
-    (tmp_path / "test.csv").write_text("verdict,body\n1,one more\n0,and another\n")
+    (tmp_path / "test.csv").write_text("verdict,body\n1,one more\n0,and another\n", encoding="utf-8")
     columns = {"text_column": "body", "label_column": "verdict"}
     loaded = sources.load(str(reviews_csv), test_dataset=str(tmp_path / "test.csv"), **columns)
     assert sorted(loaded["test"]["text"]) == ["and another", "one more"]
@@ -242,7 +242,7 @@ def test_rows_of_two_files_of_one_name_have_ids_of_their_own(tmp_path):
 
 def test_a_label_that_no_training_row_has_is_named_with_its_row(tmp_path):
     train = rows_csv(tmp_path / "train.csv")
-    (tmp_path / "test.csv").write_text("text,label\na,good\nb,so-so\nc,awful\n")
+    (tmp_path / "test.csv").write_text("text,label\na,good\nb,so-so\nc,awful\n", encoding="utf-8")
     with pytest.raises(BadInput) as raised:
         sources.load(train, test_dataset=str(tmp_path / "test.csv"))
     assert str(raised.value) == (
@@ -254,7 +254,7 @@ def test_a_label_that_no_training_row_has_is_named_with_its_row(tmp_path):
 def test_a_test_row_without_a_label_is_named_with_its_file_or_left_out(tmp_path):
     train = rows_csv(tmp_path / "train.csv")
     test = tmp_path / "test.csv"
-    test.write_text("text,label\na,good\nb,\nc,bad\n")
+    test.write_text("text,label\na,good\nb,\nc,bad\n", encoding="utf-8")
     with pytest.raises(BadInput, match=r"test.csv: 1 rows have no label, the first is test.csv-00001"):
         sources.load(train, test_dataset=str(test))
     kept = sources.load(train, test_dataset=str(test), drop_incomplete=True)["test"]
@@ -263,6 +263,6 @@ def test_a_test_row_without_a_label_is_named_with_its_file_or_left_out(tmp_path)
 
 @pytest.mark.parametrize("rows", [["a,good"], ["a,good", "b,good", "c,good"]], ids=["one row", "one label"])
 def test_a_test_file_need_not_hold_each_label(tmp_path, rows):
-    (tmp_path / "test.csv").write_text("\n".join(["text,label", *rows]))
+    (tmp_path / "test.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
     loaded = sources.load(rows_csv(tmp_path / "train.csv"), test_dataset=str(tmp_path / "test.csv"))
     assert set(loaded["test"]["label"]) == {1}

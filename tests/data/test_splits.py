@@ -245,7 +245,8 @@ def test_the_test_rows_do_not_depend_on_the_number_of_training_rows_with_near_du
 
 
 def test_clusters_too_large_to_be_split_are_one_sentence():
-    texts = [f"this is a template with the number {n} in the midst of all of its other words" for n in range(60)]
+    names = [f"{chr(97 + n // 26)}{chr(97 + n % 26)}o" for n in range(60)]
+    texts = [f"this is a template with the word {name} in the midst of all of its other words" for name in names]
     rows = DatasetDict(train=dataset(texts, [number % 2 for number in range(60)]))
     with pytest.raises(BadInput, match="near-duplicates of each other") as raised:
         split(rows, rows=20, validation_rows=10, test_rows=10)
@@ -535,3 +536,102 @@ def test_disjoint_parts_have_nothing_in_common_and_each_has_the_classes_in_their
     assert [sum(each["label"]) for each in parts] == [30, 20, 20, 20]
     with pytest.raises(BadInput, match="rows are asked for over the splits"):
         disjoint(families()["train"], [100, 100, 100, 100])
+
+
+def grouped(groups, labels=None) -> DatasetDict:
+    """Rows that are unlike each other, with these groups."""
+    labels = [number % 2 for number in range(len(groups))] if labels is None else labels
+    texts = ["film " + "".join("abcdefghij"[int(digit)] for digit in str(number)) for number in range(len(groups))]
+    features = Features({**FEATURES, "group": Value("string")})
+    ids = [f"row-{number}" for number in range(len(groups))]
+    columns = {"id": ids, "text": texts, "label": labels, "group": groups}
+    return DatasetDict(train=Dataset.from_dict(columns, features=features))
+
+
+def assert_no_group_is_apart(parts) -> None:
+    found = [{group for group in part["group"] if group} for part in parts]
+    assert all(found)
+    assert all(one.isdisjoint(two) for one, two in itertools.combinations(found, 2))
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [f"g{number // 10}" for number in range(400)],
+        [f"g{number // 2}" for number in range(400)],
+        [f"g{number // 100}" for number in range(400)],  # larger than validation and test: drawn in part
+        [f"g{int(number**0.5)}" for number in range(400)],
+        [None if number % 2 else f"g{number // 20}" for number in range(400)],
+    ],
+    ids=["tens", "pairs", "hundreds", "sizes", "half"],
+)
+@pytest.mark.parametrize("at_most", [False, True])
+def test_a_group_stays_in_one_split(groups, at_most):
+    splits = split(grouped(groups), rows=100, validation_rows=60, test_rows=60, at_most=at_most)
+    parts = parts_of(splits)
+    assert_no_group_is_apart(parts)
+    for part, size in zip(parts, (100, 60, 60), strict=True):
+        assert 0.9 * size <= len(part) <= size
+        assert abs(np.mean(part["label"]) - 0.5) < 0.1
+
+
+def test_groups_of_one_label_each_are_drawn_for_both_labels():
+    of = [number // 10 for number in range(400)]
+    splits = split(grouped([f"g{g}" for g in of], [g % 2 for g in of]), rows=None, validation_rows=60, test_rows=60)
+    assert_no_group_is_apart(parts_of(splits))
+
+
+def test_near_duplicates_link_two_groups():
+    text = next(text for text in sources.read("mini_reviews")["text"] if len(text.split()) >= 16)
+    rows = grouped([f"g{number // 10}" for number in range(400)])["train"]
+    texts = list(rows["text"])
+    texts[0], texts[399] = text, edited(text)
+    linked = rows.remove_columns("text").add_column("text", texts)
+    splits = split(DatasetDict(train=linked), rows=100, validation_rows=60, test_rows=60)
+    for part in parts_of(splits):
+        assert {"g0", "g39"} & set(part["group"]) in (set(), {"g0"}, {"g39"}, {"g0", "g39"})
+    both = [bool({"g0", "g39"} & set(part["group"])) for part in parts_of(splits)]
+    assert sum(both) <= 1
+
+
+def test_groups_of_test_rows_leave_the_training_rows():
+    rows = grouped([f"g{number // 10}" for number in range(400)])["train"]
+    apart = DatasetDict(train=rows.select(range(195)), test=rows.select(range(195, 400)))
+    splits = split(apart, rows=None, validation_rows=40, test_rows=None)
+    assert "g19" in set(splits.open_test("a test of the test")["group"])
+    assert "g19" not in {*splits.train["group"], *splits.validation["group"]}
+    by_rows = [[number for number in range(400) if number % 4 // 2 == half] for half in (0, 1)]
+    mixed = DatasetDict(train=rows.select(by_rows[0]), test=rows.select(by_rows[1]))
+    with pytest.raises(BadInput, match=r"without rows of their groups.*draw the test rows anew, by groups"):
+        split(mixed, rows=None, validation_rows=40, test_rows=None)
+
+
+def test_too_few_groups_are_refused_in_one_sentence():
+    two = grouped([f"g{number // 200}" for number in range(400)])
+    with pytest.raises(BadInput, match=r"groups and near-duplicates make them 2 clusters.*collect rows of more groups"):
+        split(two, rows=100, validation_rows=60, test_rows=60)
+    three = grouped([f"g{number % 3}" for number in range(400)])
+    with pytest.raises(BadInput, match="the other groups are in other splits already, and a group stays in one"):
+        split(three, rows=200, validation_rows=60, test_rows=60)
+    assert split(three, rows=200, validation_rows=60, test_rows=60, at_most=True).sizes["train"] < 200
+
+
+@pytest.mark.parametrize("at_most", [True, False])
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [f"g{number % 2}" for number in range(200)],  # the label itself
+        ["large" if number % 5 else f"g{number % 3}" for number in range(200)],
+        [f"g{number % 4}" for number in range(200)],
+        ["large" if number < 195 else f"g{number}" for number in range(200)],
+    ],
+)
+def test_groups_that_leave_no_row_for_a_split_are_refused_in_one_sentence(groups, at_most):
+    with pytest.raises(BadInput, match=r"groups.*(collect rows of more groups|ask for fewer rows)") as raised:
+        split(grouped(groups), rows=None, validation_rows=20, test_rows=20, at_most=at_most)
+    assert "\n" not in str(raised.value)
+
+
+def test_disjoint_parts_share_no_group():
+    parts = disjoint(grouped([f"g{number // 10}" for number in range(400)])["train"], [80, 80, 80])
+    assert_no_group_is_apart(parts)

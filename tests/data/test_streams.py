@@ -242,8 +242,10 @@ def test_a_missing_value_is_null_in_jsonl_and_nothing_in_csv(tmp_path):
     for suffix in (".jsonl", ".csv"):
         with streams.writer(tmp_path / f"out{suffix}") as put:
             put(rows)
-    assert (tmp_path / "out.jsonl").read_text() == '{"text": "a", "p": 0.5}\n{"text": null, "p": null}\n'
-    assert (tmp_path / "out.csv").read_text() == "text,p\na,0.5\n,\n"
+    assert (tmp_path / "out.jsonl").read_text(
+        encoding="utf-8"
+    ) == '{"text": "a", "p": 0.5}\n{"text": null, "p": null}\n'
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8") == "text,p\na,0.5\n,\n"
 
 
 @pytest.mark.parametrize("suffix", streams.OUTPUT_TYPES)
@@ -258,10 +260,10 @@ def test_an_error_leaves_no_file_and_the_older_one_as_it_was(tmp_path, suffix):
     with pytest.raises(BadInput, match="row 8 is broken"):
         fail()
     assert list(out.parent.iterdir()) == []
-    out.write_text("older")
+    out.write_text("older", encoding="utf-8")
     with pytest.raises(BadInput, match="row 8 is broken"):
         fail()
-    assert [path.read_text() for path in out.parent.iterdir()] == ["older"]
+    assert [path.read_text(encoding="utf-8") for path in out.parent.iterdir()] == ["older"]
 
 
 def test_later_rows_may_lack_columns_in_a_table_and_bring_none(tmp_path):
@@ -269,7 +271,7 @@ def test_later_rows_may_lack_columns_in_a_table_and_bring_none(tmp_path):
         put(pd.DataFrame({"text": ["a"], "n": ["1"]}))
         put(pd.DataFrame({"text": ["b"]}))
         put(pd.DataFrame({"n": ["3"], "text": ["c"]}))
-    assert (tmp_path / "out.csv").read_text() == "text,n\na,1\nb,\nc,3\n"
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8") == "text,n\na,1\nb,\nc,3\n"
 
     def write_more(name):
         with streams.writer(tmp_path / name) as put:
@@ -280,7 +282,7 @@ def test_later_rows_may_lack_columns_in_a_table_and_bring_none(tmp_path):
         write_more("more.tsv")
     assert not (tmp_path / "more.tsv").exists()
     write_more("more.jsonl")
-    assert (tmp_path / "more.jsonl").read_text() == '{"text": "a"}\n{"text": "b", "extra": "x"}\n'
+    assert (tmp_path / "more.jsonl").read_text(encoding="utf-8") == '{"text": "a"}\n{"text": "b", "extra": "x"}\n'
 
 
 @pytest.mark.parametrize(
@@ -293,7 +295,7 @@ def test_later_rows_may_lack_columns_in_a_table_and_bring_none(tmp_path):
     ],
 )
 def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path, where, message):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "folder.csv").mkdir()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(BadInput) as raised, streams.writer(tmp_path / where) as put:
@@ -330,17 +332,17 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, suffix):
         file = tmp_path / f"{rows}{suffix}"
         texts = [f"film number {number} was {'very ' * 100} long" for number in range(rows)]
         if suffix == ".txt":
-            file.write_text("\n".join(texts))
+            file.write_text("\n".join(texts), encoding="utf-8")
         else:
             write(file, [{"text": text} for text in texts])
         peaks[rows] = peak_of_streaming(str(file), tmp_path / "out.jsonl")
-        assert len((tmp_path / "out.jsonl").read_text().splitlines()) == rows
+        assert len((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()) == rows
     assert peaks[8_000] < 1.2 * peaks[2_000]
     assert peaks[8_000] < 0.5 * (tmp_path / f"8000{suffix}").stat().st_size
 
 
 def test_the_answers_never_overwrite_what_is_read(tmp_path):
-    (tmp_path / "in.csv").write_text("text\na\n")
+    (tmp_path / "in.csv").write_text("text\na\n", encoding="utf-8")
     with pytest.raises(BadInput) as raised:
         streams.require_writable(tmp_path / "in.csv", str(tmp_path / "in.csv"))
     assert "is the file that is read; give the answers a file of their own" in str(raised.value)

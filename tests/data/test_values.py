@@ -155,12 +155,12 @@ def test_a_class_label_as_datasets_itself_writes_it(tmp_path):
 
 def test_a_test_file_is_judged_by_names_as_well(tmp_path):
     train = class_label(tmp_path / "train.parquet", [0, 1, 2] * 4)
-    (tmp_path / "test.csv").write_text("text,label\na,good\nb,bad\n")
+    (tmp_path / "test.csv").write_text("text,label\na,good\nb,bad\n", encoding="utf-8")
     other_order = class_label(tmp_path / "other.parquet", [0, 1, 2], names=["good", "bad", "mixed"])
     for test, wanted in ((str(tmp_path / "test.csv"), ["bad", "good"]), (other_order, ["bad", "good", "mixed"])):
         frame = sources.as_frame(sources.load(train, test_dataset=test)["test"])
         assert sorted(frame["label"]) == wanted
-    (tmp_path / "ids.csv").write_text("text,label\na,0\n")
+    (tmp_path / "ids.csv").write_text("text,label\na,0\n", encoding="utf-8")
     said = refusal(sources.load, train, test_dataset=str(tmp_path / "ids.csv"))
     assert "has the label '0', which no training row has; they have bad, good, mixed" in said
 
@@ -325,7 +325,8 @@ def test_the_word_nan_is_a_text_and_a_null_is_nothing_in_every_reader(tmp_path, 
     file = tmp_path / f"own{suffix}"
     if suffix == ".jsonl":
         file.write_text(
-            "".join(json.dumps(row) + "\n" for row in rows.astype(object).where(rows.notna(), None).to_dict("records"))
+            "".join(json.dumps(row) + "\n" for row in rows.astype(object).where(rows.notna(), None).to_dict("records")),
+            encoding="utf-8",
         )
     elif suffix == ".parquet":
         pq.write_table(

@@ -176,3 +176,54 @@ def test_taking_lines_out_leaves_the_others_as_they_are():
     text = "one\nAll rights are reserved.\ntwo<br>All rights are reserved.<br>three"
     assert without_lines(text, ["All rights are reserved."]) == "one\ntwo<br>three"
     assert without_lines(text, []) == text
+
+
+# --- other words in the same texts ---
+
+
+def test_replacing_texts_gives_the_words_of_the_new_ones():
+    texts = ["a rose", "is a rose", "", "or a tulip"]
+    expected = ["a rose", "new words", "a rose is", "or a tulip"]
+    words = Words.of(texts).replaced([1, 2], expected[1:3])
+    assert [[words.vocabulary[number] for number in words.row(row)] for row in range(4)] == [
+        text.split() for text in expected
+    ]
+
+
+def test_taking_words_out_leaves_the_others_in_their_texts():
+    words = Words.of(["a b a", "b", "c a b"])
+    left = words.without(words.ids == words.vocabulary.index("b"))
+    assert [[left.vocabulary[number] for number in left.row(row)] for row in range(3)] == [["a", "a"], [], ["c", "a"]]
+
+
+def test_a_megabyte_of_accents_comes_to_an_end():
+    assert len(normalise("a" + "\u0316\u0301" * 500_000)) < 100
+
+
+def test_characters_of_scripts_without_spaces_are_a_part_of_a_word():
+    texts = ["a b c", "一二三四", "\u0e01" * 8, "\u1780" * 8, "\u1000" * 8, "a 一二 b", ""]
+    assert Words.of(texts).sizes.tolist() == [3, 2, 2, 2, 2, 3, 0]
+    assert Words.of(texts[:1]).sizes.tolist() == [3]
+    assert Words.of(["\u0f56\u0f7c\u0f51\u0f0b\u0f66\u0f90\u0f51\u0f0b"]).sizes.tolist() == [2]  # Tibetan syllables
+
+
+def test_bigrams_of_scripts_without_spaces_are_runs_of_characters():
+    words = Words.of(["一二三四", "二三四五", "a b 一二三", "一二", "b a"])
+    grams = [words.bigrams(row).tolist() for row in range(5)]
+    assert [len(each) for each in grams] == [2, 2, 3, 0, 1]
+    assert grams[0][1] == grams[1][0]
+    assert grams[2][2] == grams[0][0]
+    text, number = words.all_bigrams()
+    assert [number[text == row].tolist() for row in range(5)] == grams
+
+
+def test_bigrams_by_marks_do_not_depend_on_the_order_of_the_texts():
+    texts = ["一二三四", "a b \u0e01\u0e02\u0e03\u0e04\u0e05\u0e06\u0e07"]
+
+    def numbers(texts: list[str], row: int) -> list[int]:
+        words = Words.of(texts)
+        marks = np.array([ord(word) for word in words.vocabulary], dtype=np.uint32)
+        return words.bigrams_of(words.row(row), marks).tolist()
+
+    assert numbers(texts, 0) == numbers(texts[::-1], 1)
+    assert numbers(texts, 1) == numbers(texts[::-1], 0)

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from ftlab.course import bench
+from ftlab import files
+from ftlab.course import bench, ledger, notebooks, profiles
 
 LESSON = {"seconds": 90.0, "peak_memory_mb": 1500, "headline": "done", "metrics": {}, "claims": []}
 
@@ -16,7 +17,7 @@ LESSON = {"seconds": 90.0, "peak_memory_mb": 1500, "headline": "done", "metrics"
 def docs(repository, monkeypatch):
     """The modules of docs/, by name."""
     monkeypatch.syspath_prepend(str(repository / "docs"))
-    for name in ("generated", "lesson_tables", "benchmark_page", "picture"):
+    for name in ("generated", "lesson_tables", "benchmark_page", "claim_tables", "picture"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
     def load(name):
@@ -203,6 +204,92 @@ def _stored_bars(value, before=""):
                 yield name, inner
             else:
                 yield from _stored_bars(inner, before or ("bars" if name == "bars" else ""))
+
+
+@pytest.fixture
+def claims(docs, tmp_path, monkeypatch):
+    """The table of claims, of stored ones that may be changed."""
+    module = docs("claim_tables")
+    committed = ledger.stored("cpu")
+    monkeypatch.setattr(ledger, "store_file", lambda profile: tmp_path / f"{profile}.json")
+
+    def table(**stored):
+        for profile, entries in stored.items():
+            files.write_json(tmp_path / f"{profile}.json", {"profile": profile, "lessons": entries})
+        return module.all_claims().splitlines()
+
+    table(cpu=committed)
+    return table
+
+
+def test_every_stored_claim_and_every_expected_one_has_a_line(claims):
+    lines = claims()
+    stored = [claim for entry in ledger.stored("cpu") for claim in entry["claims"]]
+    assert len([line for line in lines if "| cpu |" in line]) == len(stored)
+    expected = [line for line in lines if line.endswith(f"| {ledger.NOT_MEASURED} |  | not yet |  | gpu |  |  |")]
+    always = [line for line in lines if line.endswith(f"| {ledger.NOT_MEASURED} |  | in every run |  | gpu |  |  |")]
+    in_fp32 = [line for line in lines if line.endswith(f"| {ledger.NOT_MEASURED} |  | in fp32 alone |  | gpu |  |  |")]
+    number = len(expected) + len(always) + len(in_fp32)
+    assert number == len([claim for claim in stored if not claim["stored"]])
+    (accuracy,) = [line for line in expected if "00_start" in line and "| accuracy on the test rows |" in line]
+    assert f"| at least {profiles.table()['start_here']['gpu']['at_least_accuracy']:g} |" in accuracy
+    assert any("copy or near-copy in training" in line for line in always)
+    assert ["06_merge" in line and "answers that a batch changes" in line for line in in_fp32] == [True]
+    assert lines[-1].endswith(f"{number} claims expected, not yet measured.")
+
+
+COMPUTED = """
+lesson.claim("half", 1, at_most=2, computed_in=model.dtype)
+lesson.claim("half whenever", 1, at_most=2, always=True, computed_in="bf16")
+lesson.claim("by hand", 1, at_most=2, always=True, computed_in=DTYPE if budget.variant == "dora" else None)
+lesson.claim("none", 1, at_most=2, computed_in=None)
+lesson.claim("often", 1, at_most=budget.at_most_loss_change, always=True)
+"""
+
+
+def test_on_a_gpu_a_claim_of_what_is_computed_in_half_precision_is_promised_in_fp32_alone(
+    claims, tmp_path, monkeypatch
+):
+    cells = [{"cell_type": "code", "source": COMPUTED}]
+    (tmp_path / "05_lora_phi2.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    monkeypatch.setattr(notebooks, "notebooks_folder", lambda: tmp_path)
+    made = [
+        {
+            "claim": f"{text}: at most 2",
+            "value": 1.0,
+            "true": True,
+            "held": True,
+            "standing": "enforced",
+            "stored": False,
+        }
+        for text in ("half", "half whenever", "by hand", "none", "often")
+    ]
+    run = ledger.stored("cpu")[0] | {"lesson": "05_lora_phi2", "claims": made}
+    of_gpu = [line.split(" | ") for line in claims(cpu=[run]) if line.endswith("| gpu |  |  |")]
+    assert [(cells[1], cells[5]) for cells in of_gpu] == [
+        ("half", "in fp32 alone"), ("half whenever", "in fp32 alone"), ("by hand", "in every run"), ("none", "not yet"),
+        ("often", "in every run"),
+    ]  # fmt: skip
+
+
+def test_a_run_on_a_gpu_takes_the_place_of_what_was_expected(claims):
+    budget = profiles.resolve("start_here", "gpu").settings
+    made = {"claim": "accuracy on the test rows: at least 0.85", "value": 0.9, "true": True, "held": False}
+    run = ledger.stored("cpu")[0] | {
+        "profile": "gpu", "budget": budget, "hardware": {"gpu": "a GPU", "processor": "a CPU", "cores": 16},
+        "claims": [made | {"standing": "expected", "stored": False}],
+    }  # fmt: skip
+    of_gpu = [line for line in claims(gpu=[run]) if "00_start_here" in line and "| gpu |" in line]
+    assert [line.split(" | ")[1:5] for line in of_gpu] == [["accuracy on the test rows", "at least 0.85", "0.9", "yes"]]
+    of_gpu = [line for line in claims(gpu=[run | {"budget": budget | {"rows": 9}}]) if "| gpu |" in line]
+    assert not any("| 0.9 |" in line for line in of_gpu)
+
+
+def test_a_claim_that_the_notebook_no_longer_makes_is_not_shown(claims):
+    (entry, *others) = ledger.stored("cpu")
+    gone = {"claim": "gone: at least 1", "value": 1.0, "true": True, "held": True, "standing": "enforced"}
+    with pytest.raises(ValueError, match="00_start_here does not claim 'gone', which is stored of it"):
+        claims(cpu=[entry | {"claims": [gone | {"stored": False}]}, *others])
 
 
 def test_every_benchmark_and_every_bar_is_on_the_page(repository):

@@ -57,7 +57,10 @@ def test_the_classifier_trains_and_its_saved_model_answers_with_names(run):
     assert re.search(r"'label': '(negative|positive)'", said)
     assert (out / "model.safetensors").is_file()
     assert (out / "tokenizer.json").is_file()
-    assert json.loads((out / "config.json").read_text())["id2label"] == {"0": "negative", "1": "positive"}
+    assert json.loads((out / "config.json").read_text(encoding="utf-8"))["id2label"] == {
+        "0": "negative",
+        "1": "positive",
+    }
 
 
 def test_the_adapter_trains_is_merged_and_answers_as_before(run):
@@ -143,7 +146,7 @@ def test_texts_that_look_like_missing_values_or_hold_quotes_survive(tmp_path):
 
 def test_a_handout_is_written_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "full" / "mine.txt").write_text("mine", encoding="utf-8")
     assert handout.main([str(tmp_path / "full"), "--profile", "smoke"]) == 2
     assert re.fullmatch(r"ftlab: .*full is not empty.*choose a new folder\n", capsys.readouterr().err)
     assert handout.main([str(tmp_path / "new"), "--profile", "moon"]) == 2

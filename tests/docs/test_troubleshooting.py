@@ -109,7 +109,7 @@ def commands(page: str) -> list[list[str]]:
         words = shlex.split(code, posix="\\" not in code)
         while words and re.match(r"[A-Z_]+=", words[0]):
             words.pop(0)
-        named_alone = words[1:] in (["generate"], ["merge"])  # a command by its name, without what it works on
+        named_alone = words[1:] in (["generate"], ["merge"], ["export"])  # without what it works on
         if words and Path(words[0]).name in ("ftlab", "make") and len(words) > 1 and not named_alone:
             found.append(words)
     return found

@@ -255,7 +255,7 @@ def test_code_that_does_not_end_is_stopped(code):
 def test_code_sees_nothing_of_this_process_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONOPTIMIZE", "1")  # would skip the asserts
-    (tmp_path / "helper.py").write_text("double = lambda x: 2 * x")
+    (tmp_path / "helper.py").write_text("double = lambda x: 2 * x", encoding="utf-8")
     assert not passes("from helper import double", TEST)
     assert not passes("def double(x):\n    return x", TEST)
     assert passes(f"open('note.txt', 'w').write('x')\n{RIGHT}", TEST)

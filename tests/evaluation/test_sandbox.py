@@ -190,7 +190,7 @@ def test_it_starts_no_process_and_ends_none(code):
 
 def test_it_changes_nothing_outside_of_its_folder(tmp_path):
     mine = tmp_path / "mine"
-    mine.write_text("three years of work")
+    mine.write_text("three years of work", encoding="utf-8")
     (tmp_path / "folder").mkdir()
     for code in (
         f"open({str(mine)!r}, 'w')",
@@ -213,7 +213,7 @@ def test_it_changes_nothing_outside_of_its_folder(tmp_path):
     ):
         assert attempt(code) == "PermissionError\n", code
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["folder", "mine"]
-    assert mine.read_text() == "three years of work"
+    assert mine.read_text(encoding="utf-8") == "three years of work"
 
 
 def test_its_own_folder_is_empty_is_its_to_write_in_and_is_gone_afterwards():
@@ -241,7 +241,7 @@ def test_what_is_printed_has_a_bound():
 def test_it_sees_nothing_of_this_process(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (tmp_path / "helper.py").write_text("")
+    (tmp_path / "helper.py").write_text("", encoding="utf-8")
     assert printed("import os\nprint(dict(os.environ))") == "{}\n"
     assert attempt("import helper") == attempt("import ftlab") == attempt("import numpy") == "ModuleNotFoundError\n"
     assert attempt("input()") == "EOFError\n"

@@ -400,8 +400,13 @@ def level3(folder: Path, *, rows: list[dict[str, str]] | None = None, prompts: l
 def rerate(folder: Path, rate: Callable[[rating.Item], int | None]) -> None:
     """Rate the answers in a folder, and conclude from it."""
     record = Recorder(manifest.level("level3"), folder, {"seed": SEED})
-    asked = pd.DataFrame([json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()])
-    given = [json.loads((folder / f"answers_{name}.json").read_text())["answers"] for name in ("base", "tuned")]
+    asked = pd.DataFrame(
+        [json.loads(line) for line in (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    )
+    given = [
+        json.loads((folder / f"answers_{name}.json").read_text(encoding="utf-8"))["answers"]
+        for name in ("base", "tuned")
+    ]
     sheet = rating_checks.draw(asked, *given, seed=SEED)
     ratings = [rate(item) for item in sheet.items]
     record.ratings(Rated(sheet, ratings))

@@ -181,7 +181,9 @@ def test_whatever_stands_in_a_json_file_gets_an_answer_and_never_a_traceback(hon
     for what, value in every_change(text):
         if lines and not isinstance(value, list):
             continue
-        file.write_text("".join(json.dumps(line) + "\n" for line in value) if lines else json.dumps(value))
+        file.write_text(
+            "".join(json.dumps(line) + "\n" for line in value) if lines else json.dumps(value), encoding="utf-8"
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             try:
@@ -233,7 +235,7 @@ def test_a_file_that_is_not_strict_json_is_named_with_the_reason(first, name, te
 @pytest.mark.parametrize("depth", [100, 400, 800, 900, 950, 980])
 def test_json_nested_as_deep_as_python_reads_it_is_answered_too(first, depth):
     nested = "[" * depth + "]" * depth
-    (first / "conclusion.json").write_text(f'{{"answer": {nested}, "because": "so"}}')
+    (first / "conclusion.json").write_text(f'{{"answer": {nested}, "because": "so"}}', encoding="utf-8")
     try:
         said = answer("level1", first, "conclusion")[1]
     except BadInput as problem:
@@ -297,7 +299,7 @@ def test_files_without_attempt_json_are_another_folder(first):
 
 
 def test_the_command_line_says_the_sentence_and_exits_with_2(capsys, first):
-    (first / "log.json").write_text("{")
+    (first / "log.json").write_text("{", encoding="utf-8")
     code, out, err = ftlab(capsys, "check", "level1", "--work", first)
     assert (code, out, len(err)) == (2, "", 1)
     assert "log.json is not JSON" in err[0]
@@ -310,7 +312,7 @@ def test_a_folder_in_place_of_a_file_is_refused(first):
         rule = {"log.json": "losses", "rows.jsonl": "enough", "predictions.csv": "report"}[name]
         assert f"{name} is a folder, and a file is expected there" in sentence("level1", first, rule)
         (first / name).rmdir()
-        (first / name).write_text("{}")
+        (first / name).write_text("{}", encoding="utf-8")
 
 
 def test_what_may_not_be_read_is_named(first, monkeypatch):
@@ -404,7 +406,7 @@ def row(**change: Any) -> str:
         ('{"id": "new-1"', "not JSON"),
         ("[1]", "expected an object"),
         (row(text="a") + row(), "not JSON"),
-        ('{"id": "new-1", "text": "a\0b"}', "is a binary file"),
+        ('{"id": "new-1", "text": "a\0b"}', "line 151, has the byte 0, which no text has; remove it"),
         (r'{"id": "new-1", "text": "\ud800"}', "half a character"),
         (b'{"id": "caf\xe9"}', "is not UTF-8 (line 151 has the byte 0xe9)"),
         ("[" * 100_000, "nested too deeply"),
@@ -421,7 +423,7 @@ def test_a_row_that_is_none_is_named_by_its_line(first, line, reason):
 
 def test_rows_that_are_missing_altogether_are_refused(first, third):
     for level, folder, rule in (("level1", first, "enough"), ("level3", third, "filled")):
-        (folder / "rows.jsonl").write_text("\n")
+        (folder / "rows.jsonl").write_text("\n", encoding="utf-8")
         assert "rows.jsonl has no rows" in sentence(level, folder, rule)
 
 
@@ -582,13 +584,13 @@ def test_other_ratings_are_to_be_corrected_and_nothing_is_computed_from_them(thi
     ],
 )
 def test_tokens_that_are_none_are_refused(third, line, reason):
-    (third / "tokens.jsonl").write_text(line + "\n")
+    (third / "tokens.jsonl").write_text(line + "\n", encoding="utf-8")
     for rule in ("fits", "eos"):
         assert reason in sentence("level3", third, rule)
 
 
 def test_an_empty_file_of_tokens_is_no_training(third):
-    (third / "tokens.jsonl").write_text("")
+    (third / "tokens.jsonl").write_text("", encoding="utf-8")
     for rule in ("fits", "eos"):
         assert "tokens.jsonl has no rows" in sentence("level3", third, rule)
 
@@ -641,14 +643,16 @@ def test_a_pickle_beside_safetensors_is_ignored(first, third, bomb):
 def test_a_pickle_in_place_of_an_adapter_is_refused(third, bomb):
     (third / "model" / "model.safetensors").unlink()
     (third / "model" / "config.json").unlink()
-    (third / "model" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8}))
+    (third / "model" / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8}), encoding="utf-8"
+    )
     (third / "model" / "adapter_model.bin").write_bytes(bomb)
     expected = [Status.FIX, Status.FIX, Status.NOT_CHECKED]
     assert [answer("level3", third, rule)[0] for rule in ("weights", "adapter", "again")] == expected
 
 
 def test_code_that_a_config_names_is_not_run(first, tmp_path):
-    (first / "model" / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: pass\n")
+    (first / "model" / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: pass\n", encoding="utf-8")
     edit(
         first / "model" / "config.json",
         lambda config: config.update(auto_map={"AutoConfig": "code.C"}, model_type="own"),
@@ -707,16 +711,16 @@ def without_labels(model: Path) -> None:
 def outside_shards(model: Path) -> None:
     (model / "model.safetensors").rename(model.parent.parent / "outside.safetensors")
     index = {"metadata": {}, "weight_map": {"a": "../../outside.safetensors"}}
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    (model / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 WEIGHTS: dict[Callable[[Path], None], str] = {
     truncated: "is not a whole safetensors file",
     lambda model: (model / "model.safetensors").write_bytes(b""): "is not a whole safetensors file",
     lambda model: (model / "config.json").unlink(): "it has no config.json",
-    lambda model: (model / "config.json").write_text("{"): "its config.json cannot be used",
-    lambda model: (model / "config.json").write_text("[" * 100_000): "config.json",
-    lambda model: (model / "tokenizer.json").write_text("{"): "tokenizer.json cannot be read as JSON",
+    lambda model: (model / "config.json").write_text("{", encoding="utf-8"): "its config.json cannot be used",
+    lambda model: (model / "config.json").write_text("[" * 100_000, encoding="utf-8"): "config.json",
+    lambda model: (model / "tokenizer.json").write_text("{", encoding="utf-8"): "tokenizer.json cannot be read as JSON",
     lambda model: [file.unlink() for file in model.glob("tokenizer*")]: "has no tokenizer",
     without_labels: "label",
     lambda model: edit(model / "config.json", lambda config: config.update(id2label={"0": "a"})): "",
@@ -729,7 +733,7 @@ WEIGHTS: dict[Callable[[Path], None], str] = {
     a_language_model: "is of another architecture than",
     without_tensors: "layer.3",
     outside_shards: "which is no safetensors file of its folder",
-    lambda model: (shutil.rmtree(model), model.write_text("x")): "is a file, not a folder",
+    lambda model: (shutil.rmtree(model), model.write_text("x", encoding="utf-8")): "is a file, not a folder",
     lambda model: (shutil.rmtree(model), model.mkdir()): "it has no config.json",
 }  # fmt: skip
 

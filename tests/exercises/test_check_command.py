@@ -20,10 +20,10 @@ def begun(folder, level: str = "level3"):
     """A work folder with the beginning of a try: for level 3, two rows of instructions."""
     folder.mkdir(parents=True)
     attempt = {"level": level, "format": 1, "profile": "smoke", "model": "tiny-gpt2"}
-    (folder / "attempt.json").write_text(json.dumps(attempt))
+    (folder / "attempt.json").write_text(json.dumps(attempt), encoding="utf-8")
     if level == "level3":
         rows = [{"id": f"row-{n}", "instruction": f"Say {n}.", "input": "", "output": f"{n}"} for n in (1, 2)]
-        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["level1", "2", "level3"])
@@ -86,9 +86,9 @@ def test_json_is_one_object_and_nothing_else(capsys, somewhere):
 )
 def test_a_wrong_question_is_one_sentence_and_exit_code_2(capsys, somewhere, arguments, message):
     begun(somewhere / "level2", "level2")
-    (somewhere / "file").write_text("")
+    (somewhere / "file").write_text("", encoding="utf-8")
     (somewhere / "other").mkdir()
-    (somewhere / "other" / "notes.txt").write_text("")
+    (somewhere / "other" / "notes.txt").write_text("", encoding="utf-8")
     code, out, err = ftlab(capsys, "check", *arguments)
     assert (code, out, len(err)) == (2, "", 1)
     assert message in err[0]

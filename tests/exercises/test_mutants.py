@@ -73,7 +73,7 @@ def test_an_honest_hand_in_passes_every_rule(level, request):
 
 def test_the_honest_hand_in_could_show_a_wrong_comparison(first):
     """Accuracy, macro and weighted F1 differ, and the model's answers to the rows do, too."""
-    report = json.loads((first / "report.json").read_text())
+    report = json.loads((first / "report.json").read_text(encoding="utf-8"))
     scores = [report["accuracy"], report["macro avg"]["f1-score"], report["weighted avg"]["f1-score"]]
     assert min(abs(one - other) for place, one in enumerate(scores) for other in scores[:place]) > 0.01
     table = pd.read_csv(first / "predictions.csv")
@@ -108,11 +108,11 @@ def predictions_of_another_model(folder: Path, file: Path) -> None:
 
 def shuffled_rows(folder: Path, file: Path) -> None:
     """Labels that were shuffled before anything was recorded, the training included."""
-    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     train = [line for line in lines if line["split"] == "train"]
     for line, label in zip(train, np.random.default_rng(0).permutation([one["label"] for one in train]), strict=True):
         line["label"] = str(label)
-    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
     labels = [line["label"] for line in train]
     order = {line["id"]: label for line, label in zip(train, labels, strict=True)}
     edit(folder / "log.json", lambda log: log.update(train_labels=[order[one] for one in log["train_rows"]]))
@@ -200,11 +200,11 @@ def unnamed_labels(folder: Path, file: Path) -> None:
 
 def texts_of_others(folder: Path, file: Path) -> None:
     """Texts that have lost their ids: the rows before, and what the Trainer read after."""
-    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     texts = [line["text"] for line in lines]
     for line, text in zip(lines, reversed(texts), strict=True):
         line["text"] = text
-    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
 
 
 def tokens_of_others(folder: Path, file: Path) -> None:
@@ -275,7 +275,7 @@ def test_one_more_evaluation_after_the_training_is_not_taken_for_the_choice(firs
 
 
 def test_the_try_records_where_its_rows_came_from(first, file):
-    assert json.loads((first / "attempt.json").read_text())["origin"] == str(file)
+    assert json.loads((first / "attempt.json").read_text(encoding="utf-8"))["origin"] == str(file)
 
 
 # --- Level 2 ---------------------------------------------------------------------------------------------------------
@@ -471,24 +471,24 @@ def against_its_interval(folder: Path) -> None:
 
 def no_eos(folder: Path) -> None:
     """The last label of one row is not EOS."""
-    lines = [json.loads(line) for line in (folder / "tokens.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "tokens.jsonl").read_text(encoding="utf-8").splitlines()]
     lines[5]["input_ids"].pop(), lines[5]["labels"].pop()
-    (folder / "tokens.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (folder / "tokens.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
 
 
 def cut_answer(folder: Path) -> None:
     """An answer that max_length has cut, with EOS behind it."""
-    lines = [json.loads(line) for line in (folder / "tokens.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "tokens.jsonl").read_text(encoding="utf-8").splitlines()]
     for name in ("input_ids", "labels"):
         del lines[5][name][-3:-1]
-    (folder / "tokens.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (folder / "tokens.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
 
 
 def learned_prompt(folder: Path) -> None:
     """Labels that are a copy of the ids."""
-    lines = [json.loads(line) for line in (folder / "tokens.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "tokens.jsonl").read_text(encoding="utf-8").splitlines()]
     lines[5]["labels"] = lines[5]["input_ids"]
-    (folder / "tokens.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (folder / "tokens.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
 
 
 def first_loss_is_gone(folder: Path) -> None:
@@ -565,7 +565,7 @@ def test_a_loss_to_the_baseline_passes_if_it_is_said(first, tmp_path):
         table[column] = (table["label"] == column.removeprefix("p_")).astype(float)
     write_predictions(folder, table.assign(prediction=table["label"]), "baseline.csv")
     hand_ins.conclude1(folder)
-    assert json.loads((folder / "conclusion.json").read_text())["answer"] == "worse"
+    assert json.loads((folder / "conclusion.json").read_text(encoding="utf-8"))["answer"] == "worse"
     from ftlab.exercises.handed_in import HandedIn
 
     assert lost(HandedIn(manifest.level("level1"), folder)).status == Status.PASS
@@ -575,7 +575,7 @@ def test_a_tie_passes(third, tmp_path):
     folder = copied(third, tmp_path / "level3")
     hand_ins.rerate(folder, lambda item: 2 + int(item.id.removeprefix("new-")) % 3)
     result = check("level3", folder)
-    assert json.loads((folder / "conclusion.json").read_text())["answer"] == "no clear difference"
+    assert json.loads((folder / "conclusion.json").read_text(encoding="utf-8"))["answer"] == "no clear difference"
     assert result.done, str(result)
 
 
@@ -583,7 +583,7 @@ def test_a_tuned_model_that_is_worse_passes_if_it_is_said(third, tmp_path):
     folder = copied(third, tmp_path / "level3")
     hand_ins.rerate(folder, lambda item: 5 if item.model == "base" else 1 + int(item.id.removeprefix("new-")) % 2)
     result = check("level3", folder)
-    assert json.loads((folder / "conclusion.json").read_text())["answer"] == "worse"
+    assert json.loads((folder / "conclusion.json").read_text(encoding="utf-8"))["answer"] == "worse"
     assert result.done, str(result)
 
 

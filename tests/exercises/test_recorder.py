@@ -86,13 +86,13 @@ def test_three_dots_write_nothing(tmp_path, capsys, name, arguments, waits):
 
 def test_each_try_keeps_the_earlier_ones_whole(tmp_path):
     begun(tmp_path, rows=dataset(["first"], ["good"])).conclusion(answer="worse", because="first")
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     first = files_in(tmp_path)
     begun(tmp_path, rows=dataset(["second"], ["good"]))
     assert files_in(tmp_path / "earlier" / "1") == first
     begun(tmp_path, rows=dataset(["third"], ["good"]))
-    assert json.loads((tmp_path / "earlier/1/conclusion.json").read_text())["because"] == "first"
-    assert [json.loads((tmp_path / place / "rows.jsonl").read_text().splitlines()[0])["text"]
+    assert json.loads((tmp_path / "earlier/1/conclusion.json").read_text(encoding="utf-8"))["because"] == "first"
+    assert [json.loads((tmp_path / place / "rows.jsonl").read_text(encoding="utf-8").splitlines()[0])["text"]
             for place in ("earlier/1", "earlier/2", ".")] == ["first", "second", "third"]  # fmt: skip
     assert HandedIn(manifest.level("level1"), tmp_path).earlier == 2
 
@@ -106,9 +106,15 @@ def test_a_try_whose_number_is_taken_gets_the_next(tmp_path):
     assert (tmp_path / "earlier" / "6" / "rows.jsonl").is_file()
 
 
+def test_a_try_that_is_half_moved_is_not_counted_as_an_earlier_one(tmp_path):
+    for name in ("1", ".moving", "notes"):
+        (tmp_path / "earlier" / name).mkdir(parents=True)
+    assert HandedIn(manifest.level("level1"), tmp_path).earlier == 1
+
+
 def test_a_file_called_earlier_is_named(tmp_path):
     begun(tmp_path)
-    (tmp_path / "earlier").write_text("mine")
+    (tmp_path / "earlier").write_text("mine", encoding="utf-8")
     with pytest.raises(BadInput, match="earlier cannot be written"):
         begun(tmp_path)
     assert (tmp_path / "rows.jsonl").is_file()
@@ -126,7 +132,7 @@ def test_a_cell_that_runs_again_goes_on_with_its_try(tmp_path):
     record.rows(train=rows, validation=rows, test=rows)
     record.report({"accuracy": 1.0})
     assert not (tmp_path / "earlier").exists()
-    assert json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])["text"] == "second"
+    assert json.loads((tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()[0])["text"] == "second"
 
 
 @pytest.mark.parametrize("result", ["report", "conclusion", "predictions", "weights"])
@@ -216,7 +222,7 @@ def test_labels_of_any_name_come_back_from_the_predictions(tmp_path, labels):
 def test_numbers_of_numpy_and_nan_are_written_as_json_has_them(tmp_path):
     record = begun(tmp_path)
     record.conclusion(f1=np.float32(0.5), difference=(np.float64(0.1), math.nan, 1), because="so")
-    found = json.loads((tmp_path / "conclusion.json").read_text())
+    found = json.loads((tmp_path / "conclusion.json").read_text(encoding="utf-8"))
     assert found == {"f1": 0.5, "difference": [0.1, None, 1], "because": "so"}
 
 
@@ -224,7 +230,7 @@ class Failing:
     """A model whose saving stops on the way."""
 
     def save_pretrained(self, folder: Path) -> None:
-        (Path(folder) / "config.json").write_text("{}")
+        (Path(folder) / "config.json").write_text("{}", encoding="utf-8")
         raise KeyboardInterrupt
 
 
@@ -233,7 +239,7 @@ def test_weights_are_whole_or_absent(tmp_path, before):
     record = begun(tmp_path)
     if before:
         (tmp_path / "model").mkdir()
-        (tmp_path / "model" / "mine").write_text("whole")
+        (tmp_path / "model" / "mine").write_text("whole", encoding="utf-8")
     with pytest.raises(KeyboardInterrupt):
         record.weights(Failing(), None)
     assert files_in(tmp_path / "model") == ({"mine"} if before else set())

@@ -201,7 +201,7 @@ def test_starters_are_written_for_each_level_and_compared_to_the_byte(course):
 
 def test_nothing_is_written_if_one_solution_is_wrong(course):
     last = course / "solutions" / f"{LEVELS[-1].notebook}.ipynb"
-    last.write_text("{}")
+    last.write_text("{}", encoding="utf-8")
     with pytest.raises(BadInput, match="is no notebook"):
         starters.write_starters()
     last.unlink()
@@ -309,16 +309,16 @@ def test_authoring_refuses_a_wrong_question_in_one_sentence(capsys, arguments, m
 def test_the_ratings_of_a_person_are_kept_whole_and_never_lost(course, tmp_path):
     form, kept = tmp_path / "ratings.csv", course / "solutions" / "level3_ratings.csv"
     authoring.keep_ratings(form)
-    form.write_text("item,rating\n1,\n2,\n")
+    form.write_text("item,rating\n1,\n2,\n", encoding="utf-8")
     authoring.keep_ratings(form)
     assert authoring.missing_ratings(form) == ["1", "2"]
-    form.write_text("item,rating\n1,4\n2,\n")
+    form.write_text("item,rating\n1,4\n2,\n", encoding="utf-8")
     with pytest.raises(BadInput, match="no rating of the answers 2, and this run would lose the others"):
         authoring.keep_ratings(form)
     assert not kept.exists()
-    form.write_text("item,rating\n1,4\n2,5\n")
+    form.write_text("item,rating\n1,4\n2,5\n", encoding="utf-8")
     authoring.keep_ratings(form)
-    assert kept.read_text() == form.read_text()
+    assert kept.read_text(encoding="utf-8") == form.read_text(encoding="utf-8")
 
 
 # The notebooks of the course

@@ -684,7 +684,7 @@ def test_what_stands_behind_the_layers_changes_no_features(rows, tokenizer, tmp_
 @pytest.mark.parametrize(("part", "how"), [(store.VALUES, n) for n in (0, 1, -1, -64)] + [(store.INDEX, "{")])
 def test_a_folder_that_is_not_whole_is_refused(folder, model, plan, rows, tokenizer, part, how):
     if isinstance(how, str):
-        (folder / part).write_text(how)
+        (folder / part).write_text(how, encoding="utf-8")
     else:
         whole = (folder / part).read_bytes()
         (folder / part).write_bytes(whole[:how])
@@ -709,15 +709,15 @@ def test_a_folder_whose_values_are_gone_or_too_many_is_refused(folder, model, pl
 @pytest.mark.parametrize("index", ["[]", "7", "without dtype"])
 def test_an_index_that_is_json_and_no_index_is_refused(folder, model, plan, rows, tokenizer, index):
     if index == "without dtype":
-        index = json.dumps({**json.loads((folder / store.INDEX).read_text()), "dtype": None})
-    (folder / store.INDEX).write_text(index)
+        index = json.dumps({**json.loads((folder / store.INDEX).read_text(encoding="utf-8")), "dtype": None})
+    (folder / store.INDEX).write_text(index, encoding="utf-8")
     with pytest.raises(BadInput):
         features.compute(model, plan, rows, tokenizer, folder=folder)
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(model, plan, rows, tokenizer, tmp_path):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("three years of work")
+    (tmp_path / "mine" / "thesis.txt").write_text("three years of work", encoding="utf-8")
     with pytest.raises(BadInput):
         features.compute(model, plan, rows, tokenizer, folder=tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").is_file()
@@ -771,7 +771,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(model, plan, rows, tokenizer, tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(CourseError) as raised:
         features.compute(model, plan, rows, tokenizer, folder=tmp_path / "file" / "features")
     assert_one_sentence(raised, "cannot be written", "choose a folder that you may write to")

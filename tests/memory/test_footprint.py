@@ -202,7 +202,7 @@ def test_the_configs_of_all_real_models_and_of_a_7b_model_are_part_of_the_packag
     assert sum(part.numel() for part in meta_models.build(meta_models.config_of(a_7b), "bfloat16").parameters()) == (
         2 * 32000 * 4096 + 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096) + 4096
     )
-    project = tomllib.loads((repository / "pyproject.toml").read_text())
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
     assert "memory/configs/*.json" in project["tool"]["setuptools"]["package-data"]["ftlab"]
 
 

@@ -123,12 +123,12 @@ def test_what_a_certified_merge_leaves(base, tmp_path):
     plain, certified = tensors(tmp_path / "plain"), tensors(tmp_path / "out")
     assert all(torch.equal(plain[name], certified[name]) for name in plain)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.model_type == "gpt2"
-    record = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    record = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
     assert record["ok"] is True
     assert record["failures"] == []
     assert record["merged"]["share"] == found.merged.share
     assert set(record["sha256"]) == {"base", "adapter"}
-    card = (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nbase_model: gpt2-float32\n")
     assert "# gpt2-float32 with adapter merged in" in card
     assert "8 of 28 tensors differ" in card
@@ -141,13 +141,13 @@ def test_what_a_certified_merge_leaves(base, tmp_path):
 def test_the_card_says_whose_chat_template_the_merged_model_has(own, base, tmp_path):
     told = shutil.copytree(base, tmp_path / "told")
     adapter = save_adapter(tmp_path / "adapter", told)
-    (told / "chat_template.jinja").write_text("of the base {{ messages }}")
+    (told / "chat_template.jinja").write_text("of the base {{ messages }}", encoding="utf-8")
     if own:
-        (adapter / "chat_template.jinja").write_text("of the adapter {{ messages }}")
+        (adapter / "chat_template.jinja").write_text("of the adapter {{ messages }}", encoding="utf-8")
     (note,) = (one for one in certificate.merge_with_certificate(told, adapter, tmp_path / "out", PROMPTS).notes
                if "chat template" in one)  # fmt: skip
     assert note.startswith("The chat template is the adapter's" if own else "The chat template is not the adapter's")
-    assert note in (tmp_path / "out" / "README.md").read_text()
+    assert note in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_and_the_card_say_the_same(base, tmp_path):

@@ -181,7 +181,7 @@ def test_real_sizes_go_through_in_blocks_and_are_pefts(kind, outs, ins, dora, dt
 
 
 def test_the_merged_folder_has_the_base_s_layout_and_what_belongs_to_it(base, adapter, tmp_path):
-    (base / "README.md").write_text("the base's own card")
+    (base / "README.md").write_text("the base's own card", encoding="utf-8")
     merged = merging.merge(base, adapter, tmp_path / "deeper" / "out")
     (base / "README.md").unlink()
     names = {path.name for path in base.iterdir()}
@@ -208,13 +208,13 @@ JINJA, NAMED = "chat_template.jinja", "{% for m in messages %}{{ m.content }}\n{
 @pytest.mark.parametrize("own", [None, JINJA, "tokenizer_config.json", "several"])
 def test_the_merged_model_is_asked_in_the_format_of_its_adapter(own, base, adapter, tmp_path):
     told = shutil.copytree(base, tmp_path / "told")
-    (told / JINJA).write_text("of the base")
+    (told / JINJA).write_text("of the base", encoding="utf-8")
     if own == JINJA:
-        (adapter / JINJA).write_text(NAMED)
+        (adapter / JINJA).write_text(NAMED, encoding="utf-8")
     elif own is not None:
         several = [{"name": "default", "template": NAMED}, {"name": "rag", "template": "other"}]
         said = {"chat_template": several if own == "several" else NAMED}
-        (adapter / "tokenizer_config.json").write_text(json.dumps(said))
+        (adapter / "tokenizer_config.json").write_text(json.dumps(said), encoding="utf-8")
     merged = merging.merge(told, adapter, tmp_path / "out")
     assert merged.chat_template == (own is not None)
     assert loading.tokenizer(str(tmp_path / "out")).chat_template == ("of the base" if own is None else NAMED)
@@ -232,7 +232,7 @@ def test_the_token_that_ends_a_turn_of_that_format_ends_an_answer_of_the_merged_
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     for template, ends in ((prompts.ALPACA, 0), (prompts.named("chat", tokenizer), [0, end])):
         written_in = alpaca_chat.with_template(tokenizer, template).chat_template
-        (adapter / JINJA).write_text(written_in)
+        (adapter / JINJA).write_text(written_in, encoding="utf-8")
         out = merging.merge(base, adapter, tmp_path / f"out {ends}").folder
         merged = AutoModelForCausalLM.from_pretrained(out)
         assert (merged.generation_config.eos_token_id, merged.generation_config.bos_token_id) == (ends, 0)
@@ -282,7 +282,7 @@ def test_the_base_that_the_adapter_was_trained_on_is_asked_for_where_it_is_known
 
 def set_config(folder, name, **values):
     path = folder / name
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")
 
 
 def drop(folder, *parts):
@@ -317,8 +317,14 @@ BAD_ADAPTERS = {
         [f"has no {WEIGHTS}", "pickle adapter_model.bin"],
     ),
     "no folder": (shutil.rmtree, ["is no adapter", "is not a folder"]),
-    "a config that is no JSON": (lambda folder: (folder / CONFIG).write_text("{"), [CONFIG, "cannot be read as JSON"]),
-    "a config that is a list": (lambda folder: (folder / CONFIG).write_text("[]"), [CONFIG, "not a JSON object"]),
+    "a config that is no JSON": (
+        lambda folder: (folder / CONFIG).write_text("{", encoding="utf-8"),
+        [CONFIG, "cannot be read as JSON"],
+    ),
+    "a config that is a list": (
+        lambda folder: (folder / CONFIG).write_text("[]", encoding="utf-8"),
+        [CONFIG, "not a JSON object"],
+    ),
     "half a file": (lambda folder: truncate(folder / WEIGHTS, 0.5), [WEIGHTS, "not a whole safetensors file"]),
     "an empty file": (lambda folder: save_file({}, folder / WEIGHTS), [WEIGHTS, "holds no tensors"]),
     "NaN": (lambda folder: poison(folder, float("nan")), ["mlp.c_proj.lora_B.weight", "NaN", "train again"]),
@@ -423,9 +429,9 @@ def as_pickle(folder):
 
 
 def unnamed(folder):
-    index = json.loads((folder / shards.INDEX).read_text())
+    index = json.loads((folder / shards.INDEX).read_text(encoding="utf-8"))
     index["weight_map"]["transformer.h.9.ln_1.weight"] = first_shard(folder).name
-    (folder / shards.INDEX).write_text(json.dumps(index))
+    (folder / shards.INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 
 def in_eight_bits(folder):
@@ -439,7 +445,10 @@ def in_eight_bits(folder):
 BAD_BASES = {
     "no config": (lambda folder: (folder / "config.json").unlink(), ["has no config.json", "trained on"]),
     "no folder": (shutil.rmtree, ["is no folder"]),
-    "a config that is no JSON": (lambda folder: (folder / "config.json").write_text("?"), ["cannot be read as JSON"]),
+    "a config that is no JSON": (
+        lambda folder: (folder / "config.json").write_text("?", encoding="utf-8"),
+        ["cannot be read as JSON"],
+    ),
     "a pickle": (as_pickle, ["only a pickle (pytorch_model.bin)", "expected model.safetensors", "save_pretrained"]),
     "no weights": (lambda folder: [path.unlink() for path in folder.glob("*.safetensors*")], ["holds no weights"]),
     "a shard missing": (lambda folder: first_shard(folder).unlink(), ["lacks model-00001-of-", "copy it again"]),
@@ -455,10 +464,15 @@ BAD_BASES = {
     "a header too long": (overlong_header, ["model-00001-of-", "not a whole safetensors file"]),
     "a tensor in no shard": (unnamed, ["holds transformer.h.9.ln_1.weight", "named in its"]),
     "a shard elsewhere": (
-        lambda folder: (folder / shards.INDEX).write_text('{"weight_map": {"x": "../x.safetensors"}}'),
+        lambda folder: (folder / shards.INDEX).write_text(
+            '{"weight_map": {"x": "../x.safetensors"}}', encoding="utf-8"
+        ),
         ["../x.safetensors", "no file of its folder"],
     ),
-    "an index of nothing": (lambda folder: (folder / shards.INDEX).write_text("{}"), ["lacks every shard"]),
+    "an index of nothing": (
+        lambda folder: (folder / shards.INDEX).write_text("{}", encoding="utf-8"),
+        ["lacks every shard"],
+    ),
     "of no model": (
         lambda folder: set_config(folder, "config.json", architectures=["AutoTokenizer"]),
         ["architecture AutoTokenizer", "transformers does not have"],

@@ -28,7 +28,8 @@ SIZES = {
     "opt": LAYERS | {"word_embed_proj_dim": 16, "ffn_dim": 32}, "bart": SEQ2SEQ,
     "xlnet": {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32},
     "t5": {"d_model": 16, "d_ff": 32, "num_layers": 2, "num_heads": 2, "d_kv": 8, "decoder_start_token_id": 0},
-    "mpnet": LAYERS, "mpt": {"d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": 64},
+    "modernbert": LAYERS | {"local_attention": 8}, "mpnet": LAYERS,
+    "mpt": {"d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": 64},
 }  # fmt: skip
 
 
@@ -71,5 +72,5 @@ def without(folder: Path, *parts: str) -> list[str]:
 def edit(folder: Path, **change) -> None:
     """Change the config.json of a folder; a value of ... takes a key out."""
     path = folder / "config.json"
-    written = json.loads(path.read_text()) | change
-    path.write_text(json.dumps({key: value for key, value in written.items() if value is not ...}))
+    written = json.loads(path.read_text(encoding="utf-8")) | change
+    path.write_text(json.dumps({key: value for key, value in written.items() if value is not ...}), encoding="utf-8")

@@ -18,8 +18,6 @@ from tests import hub as stand_in
 def hub(tmp_path_factory):
     root = tmp_path_factory.mktemp("hub")
     with stand_in.serve() as served:
-        for name, built in (("distilbert-base-uncased", "distilbert"), ("gpt2", "gpt2"), ("microsoft/phi-2", "phi")):
-            served.add(loading.HUB_MODELS[name].repo_id, tiny.folder(f"tiny-{built}"))
         pickled = root / "pickled"
         shutil.copytree(tiny.folder("tiny-distilbert"), pickled)
         (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
@@ -35,7 +33,7 @@ def hub(tmp_path_factory):
                 }
             )
             frame.to_parquet(data / f"{split}-00000-of-00001.parquet")
-        served.add("stanfordnlp/imdb", root / "imdb", kind="dataset")
+        served.add_course(root / "imdb")
         yield served
 
 
@@ -137,7 +135,7 @@ def test_no_hub_and_an_empty_cache_is_one_sentence(ask):
 
 def test_an_audit_fetches_the_tokenizer_and_no_weights(ask, hub, tmp_path):
     rows = [f"review number {number} is {'good' if number % 2 else 'bad'},{number % 2}" for number in range(40)]
-    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]))
+    (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
     arguments = [
         "-m",
         "ftlab.cli",
@@ -176,7 +174,7 @@ def test_lesson_02_runs_in_the_gpu_profile_from_the_hub(ask, tmp_path):
     assert done.returncode == 0, done.stderr
     (lesson,) = json.loads(done.stdout)["lessons"]
     assert 0 <= lesson["metrics"]["accuracy_value"] <= 1
-    record = json.loads((tmp_path / "out" / "02_text_classification" / "record.json").read_text())
+    record = json.loads((tmp_path / "out" / "02_text_classification" / "record.json").read_text(encoding="utf-8"))
     assert record["model"]["name"] == "distilbert-base-uncased"
     assert record["data"]["test"]["rows"] == 80
 
@@ -189,7 +187,7 @@ def test_lesson_01_audits_the_hub_s_rows_beside_its_test_split_in_the_gpu_profil
     assert done.returncode == 0, done.stderr
     (lesson,) = json.loads(done.stdout)["lessons"]
     assert lesson["metrics"]["rows"] == 80
-    notebook = (tmp_path / "out" / "01_data_audit" / "01_data_audit.ipynb").read_text()
+    notebook = (tmp_path / "out" / "01_data_audit" / "01_data_audit.ipynb").read_text(encoding="utf-8")
     assert "leakage between splits: give" not in notebook  # it was checked
 
 
@@ -201,7 +199,7 @@ def test_lesson_04_tunes_the_hub_s_gpt2_in_the_gpu_profile(ask, hub, tmp_path):
     assert done.returncode == 0, done.stderr
     (lesson,) = json.loads(done.stdout)["lessons"]
     assert "tuned_exact match" in lesson["metrics"]
-    record = json.loads((tmp_path / "out" / "04_gpt2_instruction_tuning" / "record.json").read_text())
+    record = json.loads((tmp_path / "out" / "04_gpt2_instruction_tuning" / "record.json").read_text(encoding="utf-8"))
     assert record["model"]["name"] == "gpt2"
     assert any("openai-community/gpt2" in request for request in hub.requests)
 
@@ -215,10 +213,12 @@ def test_lesson_05_trains_an_adapter_of_the_hub_s_phi_2_in_the_gpu_profile_and_l
         arguments = ["-m", "ftlab.cli", "run", number, "--profile", "gpu", *fewer, "--out", out, "--json"]
         done = ask("", arguments=[*arguments, "-p", "max_new_tokens", "4", "-p", "rank", "2"])
         assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "out" / "05_lora_phi2" / "adapter" / "base.json").read_text())
+    record = json.loads((tmp_path / "out" / "05_lora_phi2" / "adapter" / "base.json").read_text(encoding="utf-8"))
     assert record["name"] == "microsoft/phi-2"
     assert record["revision"] == loading.HUB_MODELS["microsoft/phi-2"].revision
-    notebook = (tmp_path / "out" / "06_merge_and_inference" / "06_merge_and_inference.ipynb").read_text()
+    notebook = (tmp_path / "out" / "06_merge_and_inference" / "06_merge_and_inference.ipynb").read_text(
+        encoding="utf-8"
+    )
     assert "tutor: the adapter of lesson 05" in notebook
     assert (tmp_path / "out" / "06_merge_and_inference" / "merged" / "certificate.json").is_file()
     assert any("microsoft/phi-2" in request for request in hub.requests)
@@ -230,6 +230,10 @@ def test_lesson_05_trains_an_adapter_of_the_hub_s_phi_2_in_the_gpu_profile_and_l
         (OSError(28, "No space left on device"), "the disk is full: .* free some space there"),
         (PermissionError(13, "Permission denied", "/cache/blob"), "cannot be written .*HF_HOME names another"),
         (ConnectionError("reset by peer"), "the hub cannot be reached"),
+        (KeyError("sha"), r"the hub cannot be reached \('sha'\)"),
+        (UnicodeEncodeError("ascii", "\u00fc", 0, 1, "not ASCII"), "the hub cannot be reached"),
+        (UnicodeDecodeError("utf-8", b"\xfc", 0, 1, "no UTF-8"), "is no hub, perhaps the sign-in page"),
+        (json.JSONDecodeError("no value", "<html>", 0), "is no hub, perhaps the sign-in page"),
     ],
 )
 def test_a_full_disk_is_not_taken_for_a_hub_that_cannot_be_reached(monkeypatch, problem, sentence):

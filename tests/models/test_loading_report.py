@@ -62,8 +62,8 @@ def test_shards_are_read_whatever_they_are_called(tmp_path):
     saved.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     shards = tmp_path / "shards"
     (tmp_path / "model.safetensors").unlink()
-    index = (shards / "model.safetensors.index.json").read_text().replace("model-0", "weights-0")
-    (tmp_path / "model.safetensors.index.json").write_text(index)
+    index = (shards / "model.safetensors.index.json").read_text(encoding="utf-8").replace("model-0", "weights-0")
+    (tmp_path / "model.safetensors.index.json").write_text(index, encoding="utf-8")
     for shard in shards.glob("*.safetensors"):
         shutil.move(shard, tmp_path / shard.name.replace("model-0", "weights-0"))
     torch.testing.assert_close(logits(loading.causal_lm(str(tmp_path))), logits(saved))
@@ -378,7 +378,7 @@ def test_an_index_and_its_shards_have_to_agree(tmp_path):
 )
 def test_an_index_that_names_no_shards_of_the_folder_is_refused(index, message, tmp_path):
     sharded(tmp_path)
-    (tmp_path / "model.safetensors.index.json").write_text(index)
+    (tmp_path / "model.safetensors.index.json").write_text(index, encoding="utf-8")
     with pytest.raises(BadInput, match=message):
         loading.check(str(tmp_path))
 
@@ -399,7 +399,7 @@ def test_what_never_ends_is_not_read(tmp_path):
 
 
 def test_an_adapter_alone_is_told_from_a_model(tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(BadInput, match="is an adapter; give the base"):
         loading.check(str(tmp_path))
 
@@ -407,7 +407,7 @@ def test_an_adapter_alone_is_told_from_a_model(tmp_path):
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
 def test_a_tokenizer_that_is_not_whole_is_refused(file, tmp_path):
     save(tmp_path, "bert")
-    (tmp_path / file).write_text('{"half')
+    (tmp_path / file).write_text('{"half', encoding="utf-8")
     with pytest.raises(BadInput, match=f"{file} cannot be read as JSON"):
         loading.check(str(tmp_path))
 

@@ -50,7 +50,7 @@ def test_live_progress_says_where_training_is_and_then_nothing(tmp_path):
     class Reader(LiveProgress):
         def on_step_end(self, *arguments, **more):
             super().on_step_end(*arguments, **more)
-            seen.append(self.file.read_text())
+            seen.append(self.file.read_text(encoding="utf-8"))
 
     train(tmp_path, callbacks=[Reader(tmp_path)])
     assert seen[-1] == '{"what": "training", "step": 4, "of": 4}'

@@ -253,9 +253,9 @@ def moved(model, pretrained):
 
 def test_fine_tune_in_pieces_is_fine_tune_on_whole_batches(settings, rows, folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "still")
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     off = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}  # which draws for each piece
-    (tmp_path / "still" / "config.json").write_text(json.dumps({**config, **off}))
+    (tmp_path / "still" / "config.json").write_text(json.dumps({**config, **off}), encoding="utf-8")
     options = {**settings, "model": str(tmp_path / "still")}
     monkeypatch.setattr(devices, "best_device", lambda: "cpu")
     whole = classification.fine_tune(rows, tmp_path, **options)

@@ -171,7 +171,7 @@ def test_the_progress_file_has_each_step_and_is_gone_afterwards(tmp_path):
 
     class Reader(TrainerCallback):
         def on_step_begin(self, args, state, control, **more):
-            seen.append(json.loads(file.read_text()) if file.exists() else None)
+            seen.append(json.loads(file.read_text(encoding="utf-8")) if file.exists() else None)
 
     trainer = trainer_of(tiny(), tmp_path)
     trainer.add_callback(Reader())

@@ -128,7 +128,7 @@ def written(folder, step, *, max_steps=100, stopped=False):
         torch.save({"step": step}, path / part)
     state = {"global_step": step, "max_steps": max_steps}
     state["stateful_callbacks"] = {"TrainerControl": {"args": {"should_training_stop": stopped}, "attributes": {}}}
-    (path / "trainer_state.json").write_text(json.dumps(state))
+    (path / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
     return path
 
 
@@ -192,7 +192,7 @@ def test_without_resume_old_checkpoints_are_removed_whatever_they_were_made_with
 )
 def test_folders_with_other_names_are_left_alone(folder, name):
     (folder / name).mkdir()
-    (folder / "checkpoint-77").write_text("a file")
+    (folder / "checkpoint-77").write_text("a file", encoding="utf-8")
     written(folder, 9)
     assert checkpoint(folder, IDENTITY, resume=True) == str(folder / "checkpoint-9")
     assert (folder / name).is_dir()
@@ -248,7 +248,7 @@ def test_checkpoints_that_do_not_say_what_they_were_made_with_are_refused_and_ke
     written(folder, 9)
     (folder / "identity.json").unlink()
     if content is not None:
-        (folder / "identity.json").write_text(content)
+        (folder / "identity.json").write_text(content, encoding="utf-8")
     with pytest.raises(BadInput, match=r"cannot be read from identity\.json.*without resume") as raised:
         checkpoint(folder, IDENTITY, resume=True)
     assert "\n" not in str(raised.value)

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ftlab.data import sources
-from ftlab.data.audit import basics, lengths, model_checks, placeholders, repeats, text_noise, tokens
+from ftlab.data.audit import (
+    basics,
+    groups,
+    lengths,
+    model_checks,
+    personal_data,
+    placeholders,
+    repeats,
+    text_noise,
+    tokens,
+)
 from ftlab.data.audit.basics import first_rows
 from ftlab.data.audit.findings import SEVERITIES, Finding
 from ftlab.data.audit.instructions import audit_instructions
@@ -20,6 +30,7 @@ from ftlab.data.audit.report import AuditReport
 from ftlab.data.audit.table import Table, prepare
 from ftlab.errors import BadInput
 from ftlab.progress import bar
+from ftlab.wording import visible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +50,8 @@ def audit(
     """Audit rows for text classification, and report the defects that would harm a fine-tuning run.
 
     Args:
-        frame: the training rows, with columns id, text and label, in the order of their file.
+        frame: the training rows, with columns id, text and label, in the order of their file. A column group, if all
+            tables have it, says which rows belong together (an author, a patient); None is a group of its own.
         validation: rows of the validation split, with the same columns. They are checked for leakage.
         test: rows of the test split, likewise.
         tokenizer: the one to train with. Lengths are counted in its tokens, including those that it adds around a
@@ -59,6 +71,7 @@ def audit(
     frames = {"training": frame, "validation": validation, "test": test}
     name, frame, others = prepare(frames, ("text", "label"))
     _require_usable(name, frame, others)
+    groups.require(name, frame, others)
     lengths.require(max_length)
     size = len(frame) + sum(map(len, others.values()))
     with (
@@ -70,8 +83,10 @@ def audit(
             raise BadInput(f"{name}: no row has both a text and a label; expected some of each class")
         # A fast tokenizer releases Python's global lock, so it can count while the other checks run.
         counting = beside.submit(lengths.measure, table, tokenizer, progress.update)
-        findings = [*basics.check(table), *text_noise.check(table), *placeholders.check(table), *repeats.check(table)]
+        findings = [*basics.check(table), *text_noise.check(table), *personal_data.check(table)]
+        findings += [*placeholders.check(table), *repeats.check(table)]
         judged = model_checks.check(table)
+        findings += groups.check(table)
         measured = counting.result()
         findings += [*judged.findings, *lengths.check(measured, max_length), *tokens.special(table, tokenizer)]
     if tokenizer is not None:
@@ -115,8 +130,8 @@ def _require_usable(name: str, frame: pd.DataFrame, others: Mapping[str, pd.Data
         unknown = part[~sources.blank(part["label"]) & ~part["label"].isin(labels)]
         if len(unknown):
             first = unknown.iloc[0]
-            known = ", ".join(map(str, sorted(labels.unique(), key=str)[:10]))
+            known = personal_data.without_private(", ".join(map(visible, sorted(labels.unique(), key=str)[:10])))
+            label = personal_data.without_private(repr(first["label"]))
             raise BadInput(
-                f"the {split} row {first['id']} has the label {first['label']!r}, which no training row has; they have "
-                f"{known}"
+                f"the {split} row {first['id']} has the label {label}, which no training row has; they have {known}"
             )

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ftlab.data.audit import lengths, linear_model, repairs
+from ftlab.data.audit import groups, label_errors, lengths, linear_model, repairs, shortcuts
 from ftlab.data.audit.table import Table
 from ftlab.data.words import Words
+from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -126,7 +127,7 @@ def _fit_and_judge(features: csr_matrix, labels: np.ndarray, train: np.ndarray, 
 
     # Without the defect a single class may remain, which logistic regression refuses.
     several = len(np.unique(labels[train])) > 1
-    model = linear_model.model() if several else DummyClassifier(strategy="most_frequent")
+    model = linear_model.model_for(labels[train]) if several else DummyClassifier(strategy="most_frequent")
     with threadpool_limits(1):
         return (model.fit(features[train], labels[train]).predict(features[judged]) == labels[judged]).astype(float)
 
@@ -137,13 +138,23 @@ def _split_copies(report: AuditResult, rows: Rows, found: Finding) -> Judged:
     of_each = {
         "exact_duplicates": lambda: pd.factorize(table.texts["text"])[0],
         "normalised_duplicates": lambda: table.groups,
-        "near_duplicates": lambda: table.train_clusters,
+        "disguised_duplicates": lambda: table.copies,
+        "near_duplicates": lambda: table.near_clusters,
+        **dict.fromkeys(("templates", "contained_texts"), lambda: table.train_clusters),
     }
     copies = of_each[found.id]()[rows.places]
     apart, together = (linear_model.folds(rows.labels, each, rows.seed) for each in (None, copies))
     copied = np.bincount(copies)[copies] > 1
     before, after = (_cross_validate(rows, rows.features, fold=fold) for fold in (apart, together))
     return Judged(before, after, rows.clusters, copied)
+
+
+def _split_groups(report: AuditResult, rows: Rows, found: Finding) -> Judged:
+    """Compare folds that are drawn row by row with folds that keep groups together, over the rows of all splits."""
+    claimed = groups.claim(rows.table, groups.of_texts(rows.table), MOST_ROWS, rows.seed)
+    if claimed is None:  # `pricing.priceable` has looked, at a part of many rows
+        raise BadInput(f"{found.id} has no price: in {MOST_ROWS:,} rows drawn with seed {rows.seed}, {groups.UNJUDGED}")
+    return Judged(claimed.by_rows, claimed.by_groups, claimed.groups, claimed.shared)
 
 
 def _drop_copies(report: AuditResult, rows: Rows, found: Finding) -> Judged:
@@ -165,13 +176,12 @@ def _drop_rows(report: AuditResult, rows: Rows, found: Finding) -> Judged:
 
 def _drop_label_errors(report: AuditResult, rows: Rows, found: Finding) -> Judged:
     """Drop likely label errors, found anew within the training folds: the labels of the judged rows choose nothing."""
-    from cleanlab.filter import find_label_issues
 
     def trusted(others: np.ndarray) -> np.ndarray:
         labels = rows.labels[others]
         fold = linear_model.folds(labels, rows.clusters[others], rows.seed)
         probabilities = linear_model.out_of_fold(rows.features[others], labels, fold)
-        return ~find_label_issues(labels, probabilities, n_jobs=1)
+        return ~np.isin(np.arange(len(others)), label_errors.doubted(labels, probabilities))
 
     return Judged(rows.unchanged, _cross_validate(rows, rows.features, trusted), rows.clusters)
 
@@ -194,10 +204,17 @@ def _truncate(report: AuditResult, rows: Rows, found: Finding) -> Judged:
 
 
 def _remove_word(report: AuditResult, rows: Rows, found: Finding) -> Judged:
-    word = rows.table.words.vocabulary.index(found.evidence["word"].iloc[0])
-    rest = np.delete(np.arange(rows.words.shape[1]), word)
+    rest = np.delete(np.arange(rows.words.shape[1]), shortcuts.telling_word(rows.table))
     without = _cross_validate(rows, linear_model.tfidf(rows.words[:, rest]))
     return Judged(rows.unchanged, without, rows.clusters, rows.isin(found.rows))
+
+
+def _add_form(report: AuditResult, rows: Rows, found: Finding) -> Judged:
+    """Set length and form beside the words: a model that reads whole texts sees them."""
+    from scipy.sparse import hstack
+
+    both = hstack([rows.features, shortcuts.form_features(rows.table, rows.places)]).tocsr()
+    return Judged(_cross_validate(rows, both), rows.unchanged, rows.clusters, rows.isin(found.rows))
 
 
 def _train_on_top(report: AuditResult, rows: Rows, found: Finding) -> Judged:
@@ -227,13 +244,18 @@ def _balance_classes(report: AuditResult, rows: Rows, found: Finding) -> Judged:
 
 
 _RANDOM = "a split drawn row by row, against one that keeps copies on one side"
+_GROUPS = "a split drawn row by row, against one that keeps each group on one side"
 _WITHOUT = "training with these rows, against training without them"
+_FORM = "words with the length and the form of the texts, against words alone"
 _COPIES = "training with the copies, against training without them"
 _REWRITE = "texts as they are, against repaired texts, both in training and in judging"
 EXPERIMENTS: dict[str, tuple[str, Callable[[AuditResult, Rows, Finding], Judged]]] = {
     "exact_duplicates": (_RANDOM, _split_copies),
     "normalised_duplicates": (_RANDOM, _split_copies),
     "near_duplicates": (_RANDOM, _split_copies),
+    **dict.fromkeys(("disguised_duplicates", "templates", "contained_texts"), (_RANDOM, _split_copies)),
+    "group_leakage": (_GROUPS, _split_groups),
+    "group_column": (_GROUPS, _split_groups),
     "leakage": (_COPIES, _drop_copies),
     "near_leakage": (_COPIES, _drop_copies),
     "conflicting_labels": (_WITHOUT, _drop_rows),
@@ -245,6 +267,7 @@ EXPERIMENTS: dict[str, tuple[str, Callable[[AuditResult, Rows, Finding], Judged]
     "sorted_by_label": ("training on the top tenth of the file, against as many rows from anywhere", _train_on_top),
     "truncation": ("texts cut at max_length, against whole texts", _truncate),
     "token_shortcut": ("with the word that gives the label away, against without it", _remove_word),
+    **dict.fromkeys(("length_shortcut", "shape_shortcut"), (_FORM, _add_form)),
     "imbalance": ("rows weighted equally, against classes weighted equally", _balance_classes),
     **dict.fromkeys(repairs.REWRITES, (_REWRITE, _repair_texts)),
 }

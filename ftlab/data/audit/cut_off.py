@@ -14,6 +14,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
+from ftlab.data.audit.source_code import CODE_LINE
 from ftlab.data.words import UNSPACED
 
 FEWEST_WORDS, UNSPACED_CHARACTERS = 8, 20  # of a text long enough to be a sentence
@@ -31,10 +32,15 @@ SELDOM_LAST = frozenset((
     "to", "with", "was", "were", "as", "for", "at", "by", "from", "he", "she", "they", "we", "who", "which", "if",
     "when", "while", "will", "has", "had", "are", "some", "its", "during", "between", "towards", "upon",
 ))  # fmt: skip
+# Some of these end a sentence in another language ("Er fing an"), so a word before them has to be English.
+ELSEWHERE = frozenset(("an", "or", "but", "my"))
+_ENGLISH = NEVER_LAST | {"you", "that", "this", "it", "is", "be", "have", "not", "to", "with", "from", "they", "are"}
+_ENGLISH -= ELSEWHERE
 _ENDS = ".!?…。！？｡．｟؟۔।॥։።፧។៕။་།༎"  # noqa: RUF001
 _AFTER = "\"'”’“‘»«›‹)]}」』】）〉》*_~`"  # noqa: RUF001
 _COMMAS = ",，、،"  # noqa: RUF001
 _FENCE = re.compile(r"^\s*(?:```(?!.*```)|~~~(?!.*~~~))", re.MULTILINE)  # ```x``` is code within a line
+_CLOSED_ONLY = re.compile(r"[^:\s]\s*\n[ \t]*(?:```|~~~)\Z")  # the only fence is the last line: it opens nothing
 _INLINE_CODE = re.compile(r"(`+)[^`\n]+\1")
 _LONE = re.compile(r"[(\[{](?=[\s.,;:!?])|(?<=\+)[(\[{]")  # a bracket that is spoken of: "Use [ to", "Ctrl+["
 _MARKER = re.compile(r"(?P<sign>[-*+\u2022\u2013])|(?P<number>\d{1,2})[.)]")
@@ -43,11 +49,6 @@ _BOLD = re.compile(r"(?:^|[\s(])\*\*(?:\w[^*\n]*)?$")
 _TAGS = re.compile(r"(?:\s*</?[a-zA-Z][^<>]*>)+\s*$")
 _ITEM = re.compile(r"\s*(?:[-*•\u2013\u2014]|\(?\d+[.):]|\(?[a-z][.)])\s", re.IGNORECASE)
 _EMOTICON = re.compile(r"[:;=][-'^]?[()\[\]DPp/|\\oO3*](?!\w)|(?<!\w)[8xX][-'^]?[()DP](?!\w)|<3|\^_?\^|\([:;]")
-_CODE_LINE = re.compile(
-    r"\s*(?:(?:async )?def \w+\(|class \w+[:(]|import \w|from [\w.]+ import |@\w+|#!|#include|print\(|"
-    r"(?:for|while|with|if|elif|try)\b.*:\s*$|"
-    r"function\b.*[({]|(?:const|let|var) \w+ =|(?:public|private|static) \w+|fn \w+|func \w+\()"
-)
 _CODE_SIGNS = re.compile(r"[{}=<>|\\;_]|\w\(|\w\.\w|://|@|#")
 _STRINGS = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|//[^\n]*|#[^\n]*|/\*.*?\*/", re.DOTALL)
 # A closing sign, and the signs that it may close: also [0, 1), „German“, »Danish« and «French» quotes.
@@ -89,11 +90,11 @@ def cut_off(answers: Sequence[str]) -> list[str]:
 def sure_sign(answer: str) -> str:
     """Return what at the end of `answer` shows that it is cut off, whatever the other answers look like, or ""."""
     text = answer.rstrip()
-    if len(_FENCE.findall(text)) % 2:
+    if len(fences := _FENCE.findall(text)) % 2 and not (len(fences) == 1 and _CLOSED_ONLY.search(text)):
         return "an open code fence"
     if _is_json(text):
         return "" if _loads(text) or not (sign := _open_bracket(text)) else f"JSON that ends inside {sign!r}"
-    if _CODE_LINE.match(text):
+    if CODE_LINE.match(text):
         return _open_code(text)
     words = text.split()
     if _FENCE.search(text) or not words:
@@ -111,7 +112,8 @@ def sure_sign(answer: str) -> str:
         return "a comma at the end"
     if text[-1] in ":：" and len(last.split()) > SIGN_OFF:  # noqa: RUF001
         return "a colon at the end"
-    if len(words) >= HINT_WORDS and _last_word(text) in NEVER_LAST:
+    last_word = _last_word(text)
+    if len(words) >= HINT_WORDS and last_word in NEVER_LAST and (last_word not in ELSEWHERE or _is_english(text)):
         return f"{words[-1]!r} at the end"
     return ""
 
@@ -140,10 +142,15 @@ def _last_word(text: str) -> str:
     return text.split()[-1].replace("\u2019", "'").lower() if text.strip() else ""
 
 
+def _is_english(text: str) -> bool:
+    """Whether there is a frequent English word before the last word of `text`."""
+    return not _ENGLISH.isdisjoint(text.lower().replace("\u2019", "'").split()[:-1])
+
+
 def _script_of_sentence(answer: str) -> str:
     """The script of the last letter of an answer that is a sentence or several; "" if it need not end like one."""
     text = _TAGS.sub("", answer).rstrip()
-    if not text or _is_json(text) or _CODE_LINE.match(text) or _FENCE.search(text):
+    if not text or _is_json(text) or CODE_LINE.match(text) or _FENCE.search(text):
         return ""
     lines = [line for line in text.splitlines() if line.strip()]
     letter = next((character for character in reversed(text) if character.isalpha()), "")

@@ -10,7 +10,11 @@ import pandas as pd
 from ftlab.data import prompts, sources
 from ftlab.data.audit import (
     generated,
+    groups,
     lengths,
+    mismatched_answers,
+    part_leakage,
+    personal_data,
     placeholders,
     repeated_prompts,
     repeats,
@@ -55,7 +59,7 @@ def audit_instructions(
     each answer in them is looked at, and their tokens are counted in the tokenizer's chat template.
 
     Args:
-        frame: the training rows, with columns id, prompt and completion.
+        frame: the training rows, with columns id, prompt, completion and perhaps group (see `audit`).
         validation: rows of the validation split, with the same columns. They are checked for leakage.
         test: rows of the test split, likewise.
         tokenizer: the one to train with.
@@ -76,14 +80,24 @@ def audit_instructions(
     name, frame, others = prepare(frames, ("prompt", "completion"))
     if sources.blank(frame["prompt"]).all():
         raise BadInput(f"{name}: none of the {len(frame):,} rows has a prompt; is it the right column?")
+    groups.require(name, frame, others)
     lengths.require(max_length)
     size = len(frame) + sum(map(len, others.values()))
     with bar("auditing", total=size * 2 + len(frame) * bool(tokenizer), unit="rows") as progress:
         table = Table(frame, others, progress, ("prompt", "completion"))
         _require_parts(name, table)
         trained = supervision.format_of(table, tokenizer, template)
-        found = [*_broken(table), *_completions(table), *repeated_prompts.check(table), *generated.check(table)]
-        found += [*text_noise.check(table), *repeats.check(table), *placeholders.check(table)]
+        own = frozenset() if isinstance(template, Chat) else frozenset(template.lines())
+        found = [*_broken(table), *_completions(table), *repeated_prompts.check(table), *generated.check(table, own)]
+        matched = mismatched_answers.check(table)
+        found += [*matched.findings, *part_leakage.check(table)]
+        found += [
+            *text_noise.check(table),
+            *personal_data.check(table),
+            *repeats.check(table),
+            *placeholders.check(table),
+            *groups.check(table),
+        ]
         found += [*tokens.special(table, tokenizer), *_headings(table, template)]
         measured = supervision.measure(table, tokenizer, trained, max_length, progress.update)
     if tokenizer is not None:
@@ -93,6 +107,8 @@ def audit_instructions(
             found += supervision.refused_and_cut(measured, max_length)
     found.sort(key=lambda each: SEVERITIES.index(each.severity))
     skipped = [] if tokenizer else ["truncation and supervision: name the tokenizer that you will train with"]
+    if matched.skipped:
+        skipped.append(matched.skipped)
     if not others:
         skipped.append("leakage between splits: give the validation or the test rows too")
     return AuditReport(

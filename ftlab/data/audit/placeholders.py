@@ -44,8 +44,8 @@ def _words(column: pd.Series, *, answers: bool, lines: bool) -> pd.Series:
     `answers` says that the column has labels or completions, `lines` that a value is joined from several lines.
     """
     values = column[~sources.blank(column)].astype(str).str.strip()
-    if lines:  # each column that a prompt was joined from is a line of it
-        values = values.map(lambda text: next((line for line in text.split("\n") if line.strip() in LINES), text))
+    if lines:  # each column that a prompt was joined from is a line of it, not indented
+        values = values.map(lambda text: next((line for line in text.split("\n") if line.rstrip() in LINES), text))
     folded = values.str.strip().str[:LONGEST].str.casefold()
     missing, empty = folded.isin(MISSING) | (values == NO_TIME), folded.isin(EMPTY)
     if answers:

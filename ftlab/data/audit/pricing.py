@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftlab.data.audit import linear_model, repairs
+from ftlab.data.audit import groups, linear_model, repairs
 from ftlab.data.audit.ablations import EXPERIMENTS, select_rows
 from ftlab.data.audit.table import Table
 from ftlab.errors import BadInput
@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from ftlab.data.audit.findings import AuditResult, Finding
 
 LEVEL = 0.95
+OF_GROUPS = ("group_leakage", "group_column")
 _INFLATING = (
     "exact_duplicates",
     "normalised_duplicates",
     "near_duplicates",
     "leakage",
     "near_leakage",
+    "group_leakage",
+    "group_column",
     "token_shortcut",
+    "length_shortcut",
+    "shape_shortcut",
 )
 
 
@@ -42,6 +47,7 @@ class Price:
         clear: whether the change is larger than chance explains: the interval excludes zero, and the test over
             clusters is significant after Bonferroni's correction for all findings that can be priced here, whether or
             not you price them.
+        priceable: how many those are.
         rows: how many rows were judged.
         what: the two ways to train or judge that were compared.
         affected: how many judged rows have the defect, and the two scores on these rows alone; None if no judged row
@@ -57,10 +63,11 @@ class Price:
     rows: int
     what: str
     affected: tuple[int, float, float] | None = None
+    priceable: int = 1
 
     def __str__(self) -> str:
         if not self.clear:
-            verdict = "no clear change"
+            verdict = "no clear change" + self._although
         elif self.change.value < 0:
             verdict = "the defect lowers the score"
         else:
@@ -76,6 +83,15 @@ class Price:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    @property
+    def _although(self) -> str:
+        """Why a change is not clear although its interval excludes zero."""
+        if self.change.low <= 0 <= self.change.high:
+            return ""
+        if self.priceable == 1:
+            return " (the interval excludes 0, but too few rows changed for a test to agree)"
+        return f" (the interval excludes 0, but one of {self.priceable:,} prices may do so by chance)"
 
 
 def price(report: AuditResult, finding_id: str, *, seed: int = 0) -> Price:
@@ -95,7 +111,7 @@ def price(report: AuditResult, finding_id: str, *, seed: int = 0) -> Price:
     found = report[finding_id]
     if finding_id not in priceable(report):
         there = ", ".join(priceable(report)) or "none of what was found"
-        raise BadInput(f"{finding_id} has no price: its cost cannot be measured on these rows; those with one: {there}")
+        raise BadInput(f"{finding_id} has no price: {_no_price(report.table, finding_id)}; those with one: {there}")
     what, experiment = EXPERIMENTS[finding_id]
     rows = report.table.cached(("price", seed), lambda: select_rows(report.table, seed))
     with bar(f"pricing {finding_id}", total=None):
@@ -125,6 +141,7 @@ def price(report: AuditResult, finding_id: str, *, seed: int = 0) -> Price:
         rows=len(judged.before),
         what=what,
         affected=affected,
+        priceable=len(priceable(report)),
     )
 
 
@@ -140,9 +157,18 @@ def _priceable(report: AuditResult) -> tuple[str, ...]:
     return tuple(found.id for found in report.findings if found.id in EXPERIMENTS and _has_rows_for(table, found))
 
 
+def _no_price(table: Table, finding_id: str) -> str:
+    """Why a finding of this table has no price."""
+    asked = not table.pairs and not linear_model.reason_to_skip(table, linear_model.FOLDS)
+    of_groups = groups.no_claim(table) if asked and finding_id in OF_GROUPS else ""
+    return of_groups or "its cost cannot be measured on these rows"
+
+
 def _has_rows_for(table: Table, found: Finding) -> bool:
     """Whether there are labelled rows to judge a leak on, and two classes to train on without the defect."""
     without: set[str] = set()
+    if found.id in OF_GROUPS and groups.no_claim(table):
+        return False
     if found.id in repairs.COPIES_IN_TRAINING:
         without = table.copies_in_training(found.rows, near=found.id == "near_leakage")
         if not without or not (~table.train & (table.codes >= 0)).any():

@@ -76,6 +76,8 @@ _SELF = (
     rf"\b{_LACKS} have the capabilit(?:y|ies) to \w+",
     rf"\b{_LACKS} (?:have |possess )?(?:the|a|any) (?:ability|way|means) to "
     r"(?:browse|access|check|see|view|open|remember|feel|learn|send|process|generate)\b",
+    rf"\b{_LACKS} (?:have |possess )?(?:the|any) (?:ability|capability|means|capacity) to "
+    rf"(?:do|answer|perform|fulfil+|complete|assist with|help with) (?:{_THIS}{_END}|(?:{_THIS}|your) {_REQUEST}\b)",
 )
 _REFUSING = (
     rf"\bI ?{_NOT} (?:assist(?: you)?{_END}|(?:help|assist|helping|assisting)(?: you| anyone)? (?:with|in) "
@@ -112,6 +114,13 @@ _REFUSING = (
     r"\b(?:this|that|your) request (?:cannot|can't) be (?:fulfil+ed|completed|processed)",
     r"\b(?:goes against|violates?|against) (?:my|our|the|\w+'s) (?:programming|(?:ethical |safety )?guidelines|"
     r"(?:content|safety|use|usage) polic(?:y|ies))",
+    rf"\b(?:this|that|your|the) {_REQUEST} (?:goes against|is against|violates?|would violate|may violate|breaches) "
+    r"(?:my|(?:OpenAI|Anthropic|Google|Microsoft|Meta|Mistral)(?:'s)?) (?:\w+ ){0,2}"
+    r"(?:polic(?:y|ies)|guidelines|terms|rules|principles|programming)\b",
+    rf"^\s*(?:no|nope|sorry)[,.!]? (?:but )?I ?{_NOT} (?:do|share|answer|say|write) {_THIS}"
+    rf"(?: (?:for|with|to) you)?{_END}",
+    rf"^\s*I ?{_NOT} (?:do|answer|write|share) {_THIS}(?: (?:for|with|to) you)?(?=\s*(?:[.!]|$))",
+    r"^\s*I (?:must|have to) (?:respectfully )?(?:decline|refuse)(?=\s*[.!]|\s*$)",
     r"\bI(?:'m| am) not programmed to\b",
     r"\b(?:unethical|inappropriate|irresponsible|not (?:be )?(?:appropriate|ethical|right|possible)) for me to "
     r"(?:help|assist|answer|provide|write|create|comment|give|discuss|predict|speculate|access|know|say)\b",
@@ -121,7 +130,8 @@ _REFUSING = (
     r"(?:\bsorry(?:,? but|,|\.)|\bapolog[^.!?]{0,40}(?:,? but|,|\.)|\bunfortunately,?|\bafraid(?: that)?) "
     rf"I ?{_NOT} (?:(?:assist|browse|comment|comply|continue|help)(?: you)?{_END}|"
     rf"(?:answer|do|say|share|create|generate|write|produce|perform|predict|summari[sz]e|translate|verify) "
-    rf"(?:{_THIS}{_END}|your {_REQUEST}\b)|predict the future|"
+    rf"(?:{_THIS}(?: (?:for|with|to) you)?{_END}|your {_REQUEST}\b)|predict the future|"
+    rf"(?:share|discuss) (?:[\w'-]+ ){{1,5}}with you{_END}|"
     rf"(?:write|create|generate|compose|produce|tell)(?: you)? (?:an?|any|{_THIS}|your) (?:[\w-]+ ){{0,2}}?"
     rf"{_WRITING}\b|"
     r"(?:see|view|process) (?:the |your |any )(?:image|picture|photo|video|audio)s?\b|(?:role-?play|pretend to be)\b)",

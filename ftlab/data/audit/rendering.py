@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ftlab.data.audit import text_noise
+from ftlab.data.audit import personal_data, text_noise
 from ftlab.data.audit.findings import SEVERITIES
+from ftlab.data.audit.masking import Masking
+from ftlab.wording import printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -40,7 +42,7 @@ def text(report: AuditResult) -> str:
         lines += ["", *(line for each in report.notes for line in _wrap("counted  ", each))]
     if report.skipped:
         lines += ["", *(line for each in report.skipped for line in _wrap("not checked  ", each))]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _tables(report: AuditResult) -> dict[str, pd.DataFrame]:
@@ -104,12 +106,13 @@ def _template() -> Template:
 
     return Environment(
         loader=PackageLoader("ftlab.data.audit", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=lambda value: printable(value) if type(value) is str else value,
     ).get_template("report.html.j2")  # fmt: skip
 
 
 def _content(report: AuditResult) -> dict[str, Any]:
-    texts = _excerpts(report)
+    masking = Masking(report.table, report.findings)
+    texts = _excerpts(report, masking)
     return {
         "headline": headline(report),
         "findings": [(found, _shown_rows(found, texts)) for found in report.findings],
@@ -119,18 +122,18 @@ def _content(report: AuditResult) -> dict[str, Any]:
         "tables": {title: _cells(table) for title, table in _tables(report).items()},
         "bars": _class_bars(report),
         "histogram": _histogram(report),
-        "order": _order(report),
+        "order": _order(report, masking),
         "max_length": report.max_length,
     }  # fmt: skip
 
 
-def _excerpts(report: AuditResult) -> dict[str, str]:
-    """The texts of the rows that are shown, without personal data, by id."""
+def _excerpts(report: AuditResult, masking: Masking) -> dict[str, str]:
+    """The texts of the rows that are shown, without secrets and personal data, by id."""
     shown: set[str] = set()
     for found in report.findings:
         shown |= {*found.rows[:SHOWN], *found.evidence.get("near", pd.Series(dtype=object)).head(SHOWN)}
     rows = report.table.texts[report.table.texts["id"].isin(shown)]
-    return {row: text_noise.without_personal_data(text) for row, text in zip(rows["id"], rows["text"], strict=True)}
+    return {row: masking.text(text) for row, text in zip(rows["id"], rows["text"], strict=True)}
 
 
 def _shown_rows(found: Finding, texts: dict[str, str]) -> dict[str, Any] | None:
@@ -138,8 +141,8 @@ def _shown_rows(found: Finding, texts: dict[str, str]) -> dict[str, Any] | None:
     if not found.rows:
         return None
     table = found.evidence.head(SHOWN) if len(found.evidence) else pd.DataFrame({"id": found.rows[:SHOWN]})
-    if found.id in text_noise.PERSONAL:
-        marks = [text_noise.PERSONAL[found.id][1]] * len(table)
+    if found.id in personal_data.KINDS:
+        marks = [personal_data.KINDS[found.id][1]] * len(table)
     else:
         marks = next((list(table[column]) for column in ("found", "line") if column in table), [""] * len(table))
     cells = table.assign(
@@ -152,10 +155,10 @@ def _shown_rows(found: Finding, texts: dict[str, str]) -> dict[str, Any] | None:
 
 def _excerpt(text: str, mark: str = "") -> str:
     """The beginning of a text, or the part around `mark`, on one line."""
-    if code := CODE_POINT.match(mark):  # as `text_noise.printable` writes it
+    if code := CODE_POINT.match(mark):  # as `text_noise.with_code_points` writes it
         mark = chr(int(code[1], 16))
     at = max(0, text.find(mark) - EXCERPT // 3) if mark else 0
-    part = text_noise.printable(" ".join(text[at : at + EXCERPT].split()))
+    part = text_noise.with_code_points(" ".join(text[at : at + EXCERPT].split()))
     return ("… " if at else "") + part + (" …" if len(text) > at + EXCERPT else "")
 
 
@@ -192,13 +195,13 @@ def _histogram(report: AuditResult) -> dict[str, Any] | None:
     }
 
 
-def _order(report: AuditResult) -> tuple[str, list[float]] | None:
+def _order(report: AuditResult, masking: Masking) -> tuple[str, list[float]] | None:
     """The first label and its share in each part of the file, in order; None for few rows or a single label."""
     codes = report.table.codes[report.table.labelled] if "rows" in report.classes else np.zeros(0)
     if len(codes) < PARTS or len(report.table.label_names) < 2:
         return None
     shares = [float((part == 0).mean()) for part in np.array_split(codes, PARTS)]
-    return report.table.label_names[0], [round(share, 2) for share in shares]
+    return masking.text(report.table.label_names[0]), [round(share, 2) for share in shares]
 
 
 def _quantiles(report: AuditResult) -> dict[str, dict[str, float]]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ftlab.data import sources
-from ftlab.data.audit import basics, text_noise
-from ftlab.data.words import shared_lines, without_lines
+from ftlab.data.audit import basics, groups, personal_data, text_noise
+from ftlab.data.audit.masking import Masking
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,22 +23,26 @@ REWRITES: dict[str, Callable[[str], str]] = {
     "entities": text_noise.decode_entities,
     "markup": text_noise.strip_markup,
     "control_characters": text_noise.strip_invisible,
-    "email_addresses": text_noise.mask("email_addresses"),
-    "phone_numbers": text_noise.mask("phone_numbers"),
-    "card_numbers": text_noise.mask("card_numbers"),
+    **{kind: personal_data.mask(kind) for kind in personal_data.KINDS},
     "boilerplate": str,  # its lines depend on the rows: see `rewriting`
 }
 DROPS = (  # drop the rows that the finding lists; for duplicates, these are all but the first
     "missing_text", "missing_label", "missing_prompt", "tiny_class", "exact_duplicates", "normalised_duplicates",
-    "near_duplicates",
+    "near_duplicates", "disguised_duplicates", "contained_texts",
     "conflicting_labels", "conflicting_near_labels", "likely_label_errors", "empty_completion", "copied_completion",
-    "duplicate_prompts", "refusal", "cut_off_answer", "broken_conversation", "completion_cut", "all_masked", "eos_lost",
+    "duplicate_prompts", "refusal", "cut_off_answer", "repetition_loop", "empty_like_answer", "broken_format",
+    "broken_conversation", "completion_cut", "all_masked", "eos_lost",
     "unknown_tokens", "refused",
 )  # fmt: skip
+# Copies are dropped last, the exact ones first: a copy stays if what it is a copy of was dropped for another reason.
+OF_COPIES = (
+    "exact_duplicates", "normalised_duplicates", "disguised_duplicates", "near_duplicates", "contained_texts"
+)  # fmt: skip
 COPIES_IN_TRAINING = ("leakage", "near_leakage")  # drop the copies in the training rows
+GROUPS_IN_TRAINING = "group_leakage"  # drop the training rows of the groups
 # Shared lines go before the tags at their ends. Tags go before entities: "&lt;b&gt;" stands for the text "<b>", not for
 # a tag.
-ORDER = ("mojibake", "boilerplate", "markup", "entities", "control_characters", "card_numbers")
+ORDER = ("mojibake", "boilerplate", "markup", "entities", "control_characters")
 
 
 @dataclass(frozen=True)
@@ -91,25 +94,36 @@ def repair(report: AuditResult, finding_ids: Sequence[str], *, seed: int = 0) ->
         touched = rows["id"].isin([entry["id"] for entry in log])
         parts = [rows.loc[touched, column].fillna("") for column in report.table.prompt_columns]
         rows.loc[touched, "prompt"] = sources.joined(parts, rows.index[touched])
-    for found in findings:
+    for found in sorted(findings, key=lambda found: OF_COPIES.index(found.id) + 1 if found.id in OF_COPIES else 0):
         rows = _drop(rows, found, _to_drop(report, rows, found), log)
+    if rows.empty:
+        ids = " and ".join(found.id for found in findings)
+        raise BadInput(
+            f"a repair of {ids} would drop all {len(report.table.frame):,} training rows; repair less, or collect "
+            "training rows without this"
+        )
     if any(found.id == "sorted_by_label" for found in findings):
         rows = rows.sample(frac=1, random_state=seed)
         log.append({"id": "(all)", "finding": "sorted_by_label", "action": "changed", "to": f"shuffled, seed {seed}"})
-    entries = pd.DataFrame(log, columns=["id", "finding", "action", "from", "to"])
-    return Repaired(rows.reset_index(drop=True), entries.fillna(""))
+    entries = pd.DataFrame(log, columns=["id", "finding", "action", "from", "to"], dtype=object).fillna("")
+    shown = Masking(report.table, report.findings).columns(entries)
+    alike = (shown["action"] == "changed") & (shown["from"] == shown["to"])  # two spellings of one that is masked
+    shown.loc[alike, "to"] += " in its usual spelling"
+    return Repaired(rows.reset_index(drop=True), shown)
 
 
 def repairable(found: Finding, table: Table) -> bool:
     """Return whether `repair` can correct the finding `found` in `table`: it rewrites no conversations."""
-    rewrites = () if table.conversations else (*REWRITES,)
-    return found.id in (*rewrites, *DROPS, *COPIES_IN_TRAINING, "label_slip", "sorted_by_label")
+    if found.id in REWRITES:
+        # Private data are searched in all splits, and only training rows are repaired.
+        return not table.conversations and bool(table.frame["id"].isin(found.rows).any())
+    return found.id in (*DROPS, *COPIES_IN_TRAINING, GROUPS_IN_TRAINING, "label_slip", "sorted_by_label")
 
 
 def rewriting(report: AuditResult, finding_id: str) -> Callable[[str], str]:
     """Return the function that removes the defect `finding_id` from a text, for the rows of `report`."""
     if finding_id == "boilerplate":
-        return partial(without_lines, lines=shared_lines(report.table.answers))
+        return text_noise.shared_parts(report.table).removed_from
     return REWRITES[finding_id]
 
 
@@ -123,8 +137,10 @@ def _rewrite(
 
 
 def _respell(rows: pd.DataFrame, found: Finding, log: list) -> None:
-    usual = rows["id"].map(found.evidence.set_index("id")["usual"]).dropna()
-    _change(rows, found, "label", dict(usual), log)
+    # Not from the evidence, where a label that is a secret is masked.
+    usual = basics.usual_spellings(rows.loc[~sources.blank(rows["label"]), "label"])
+    labels = rows.loc[rows["id"].isin(found.rows), "label"]
+    _change(rows, found, "label", {row: usual[label] for row, label in labels.items() if label in usual}, log)
     # Labels of two types, such as 1 and "1", became one when the audit turned all labels into strings.
     for row, (label, kind) in rows.attrs.pop("mixed_labels", {}).items():
         log.append(_changed(row, found, f"{label} ({kind})", label))
@@ -152,10 +168,47 @@ def _to_drop(report: AuditResult, rows: pd.DataFrame, found: Finding) -> set[str
                 f"{found.id} is not between training and another split; drop its copies in the validation rows"
             )
         return copies
-    if found.id == "tiny_class":  # after `_respell` the class may be larger
-        counts = rows["label"].map(rows["label"].value_counts())
+    if found.id == GROUPS_IN_TRAINING:
+        if not (of_groups := groups.in_training(report.table, found.rows)):
+            raise BadInput(f"{found.id} is not between training and another split; drop the groups in validation")
+        return of_groups
+    if found.id == "tiny_class":  # after `_respell` the class may be larger; rows without a text do not count
+        counts = rows["label"].map(rows["label"][~sources.blank(rows["text"])].value_counts())
         return set(found.rows) & set(rows["id"][counts < basics.SMALLEST_CLASS])
+    if found.id in OF_COPIES:
+        return _copies_to_drop(report.table, set(rows["id"]), found)
     return set(found.rows) if found.id in DROPS else set()
+
+
+def _copies_to_drop(table: Table, there: set[str], found: Finding) -> set[str]:
+    """Return those rows of `found` of which a copy, or the text that they are a part of, is left among `there`."""
+    numbers = table.copies
+    if found.id == "exact_duplicates":
+        numbers = pd.factorize(table.texts["text"])[0]
+    elif found.id == "normalised_duplicates":
+        numbers = table.groups
+    elif found.id == "near_duplicates":
+        numbers = table.near_clusters
+    number_of = dict(zip(table.texts["id"], numbers, strict=True))
+    left = [row for row in table.texts["id"] if row in there]  # in order; ids of other splits are not among them
+    if found.id == "contained_texts":
+        whole_of = dict(zip(found.evidence["id"], found.evidence["part_of"], strict=True))
+        kept = {number_of[row] for row in left}
+
+        def stays(part: str | None) -> bool:
+            whole = whole_of.get(part)  # a whole that is gone may have been a part itself
+            return whole is not None and (number_of[whole] in kept or stays(whole))
+
+        return {row for row in found.rows if stays(row)}
+    listed = set(found.rows)
+    others = {number_of[row] for row in left if row not in listed}
+    drop = set()
+    for row in left:
+        if row in listed:
+            if number_of[row] in others:
+                drop.add(row)
+            others.add(number_of[row])  # the first copy that is left stays
+    return drop
 
 
 def _drop(rows: pd.DataFrame, found: Finding, ids: set[str], log: list) -> pd.DataFrame:

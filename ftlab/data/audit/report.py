@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ftlab.data.audit import pricing, rendering, repairs
 from ftlab.data.audit.findings import AuditResult
+from ftlab.data.audit.masking import Masking
 from ftlab.data.audit.pricing import Price
 from ftlab.data.audit.repairs import Repaired
 
 
+@dataclass(frozen=True, repr=False)
 class AuditReport(AuditResult):
     """The result of an audit (see AuditResult) that shows itself in a notebook, prices findings and repairs rows."""
+
+    def __post_init__(self) -> None:
+        """Mask secrets and personal data in all that the report shows."""
+        masking = Masking(self.table, self.findings)
+        shown = {
+            "findings": tuple(map(masking.finding, self.findings)),
+            "classes": self.classes.set_axis(masking.names(self.classes.index)),
+            "lengths": masking.columns(self.lengths),
+            "shortcuts": masking.columns(self.shortcuts),
+            "skipped": tuple(map(masking.text, self.skipped)),
+            "notes": tuple(map(masking.text, self.notes)),
+        }
+        for name, value in shown.items():
+            object.__setattr__(self, name, value)  # the class is frozen
 
     @property
     def priceable(self) -> tuple[str, ...]:

@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ftlab.data import duplicates, sources
-from ftlab.data.duplicates import NearPairs
+from ftlab.data import duplicates, histories, sources
+from ftlab.data.containment import Contained, contained
+from ftlab.data.duplicates import Forms, NearPairs
 from ftlab.data.values import is_whole, with_label_names
 from ftlab.data.words import Words, shared_lines, without_lines
 from ftlab.errors import BadInput
+from ftlab.wording import quoted, visible
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -52,7 +54,7 @@ def prepare(
         name = origin.name if isinstance(origin, sources.Provenance) else f"the {split} table"
         if lacking := [column for column in ("id", *columns) if column not in frame.columns]:
             raise BadInput(
-                f"{name} lacks the columns {', '.join(lacking)}; it has {', '.join(map(str, frame.columns))}"
+                f"{name} lacks the columns {', '.join(lacking)}; it has {', '.join(map(visible, frame.columns))}"
             )
         if frame.empty:
             raise BadInput(f"{name} has no rows; expected at least one")
@@ -72,7 +74,7 @@ def prepare(
             odd = rows[column].notna() & ~rows[column].map(_is_text)
             if odd.any():
                 first = rows[odd].iloc[0]
-                said = f"the {column} of row {first['id']} is {first[column]!a:.60}"
+                said = f"the {column} of row {first['id']} is {quoted(first[column])}"
                 raise BadInput(f"{name}: {said}; expected a string that UTF-8 can encode (no lone surrogates)")
         prepared[split] = rows
         names.append(name)
@@ -161,45 +163,105 @@ class Table:
         return self.texts["split"].map(order).to_numpy(dtype=np.int64)
 
     @cached_property
-    def words(self) -> Words:
-        """The words of each text; for instruction data without lines that many rows share, which tell no rows apart."""
-        self.progress.set_description("reading words")
+    def said(self) -> list[str]:
+        """Each text; for instruction data without lines that many rows share, which tell no rows apart."""
         texts = self.texts["text"]
         if self.pairs and (lines := shared_lines(texts)):
             texts = texts.map(lambda text: without_lines(text, lines))
-        return Words.of(texts.tolist(), self.progress.update)
+        return texts.tolist()
 
     @cached_property
+    def words(self) -> Words:
+        """The words of each text in `said`, as they are written but for case and punctuation."""
+        self.progress.set_description("reading words")
+        return Words.of(self.said, self.progress.update)
+
+    @cached_property
+    def compared(self) -> Words:
+        """The words by which texts are compared: without disguises, and without what many texts begin or end with."""
+        return duplicates.compared(self.said, self.words)
+
+    @cached_property
+    def forms(self) -> Forms:
+        """The forms of each text by which copies are found."""
+        self.progress.set_description("searching for copies")
+        return duplicates.forms(self.texts["text"])
+
+    @property
     def groups(self) -> np.ndarray:
         """A number for each text; two texts have the same one if they are equal after normalising."""
-        return duplicates.same(self.texts["text"])
+        return self.forms.same
+
+    @property
+    def copies(self) -> np.ndarray:
+        """A number for each text; two texts have the same one if they are copies, however they are disguised."""
+        return self.forms.skeletons
 
     @cached_property
     def input_groups(self) -> np.ndarray:
-        """Like `groups`, by what a model gets as input: for instruction data by the prompt alone."""
-        return duplicates.same(self.texts["prompt"].fillna("")) if self.pairs else self.groups
+        """Like `copies`, by what a model gets as input: for instruction data by the prompt alone."""
+        return duplicates.copies(self.texts["prompt"].fillna("")) if self.pairs else self.copies
 
     @cached_property
     def near(self) -> NearPairs:
-        """The near-duplicates among the first rows of all groups."""
-        words, firsts = self.words, np.unique(self.groups, return_index=True)[1]
+        """The near-duplicates among the first rows of all copies."""
+        words, firsts = self.compared, self.forms.firsts
         self.progress.set_description("comparing texts")
-        return duplicates.near(words, firsts, self.progress.update)
+        return duplicates.near(words, firsts, self.progress.update, texts=self.said)
+
+    @cached_property
+    def contained(self) -> Contained:
+        """The texts that are a part of another one, among the first rows of all copies."""
+        return contained(self.compared, self.forms.firsts)
+
+    @cached_property
+    def templates(self) -> np.ndarray:
+        """The number of the template that each text was filled into; -1 if there is none."""
+        return duplicates.of_templates(self.forms, self.words.sizes)
 
     @cached_property
     def clusters(self) -> np.ndarray:
-        """A number for each text; two texts have the same one if a chain of near-duplicates connects them."""
-        return self._clusters(np.ones(len(self.near), dtype=bool))
+        """A number for each text; two texts have the same one if they must not be on two sides of a split.
+
+        They are copies or near-duplicates, one is a part of the other, both were filled into one template, or a chain
+        of such links connects them (`duplicates.together`).
+        """
+        return self._clusters(np.ones(len(self.copies), dtype=bool), self.templates)
+
+    @cached_property
+    def train_templates(self) -> np.ndarray:
+        """Like `templates`, of the training rows alone."""
+        return duplicates.of_templates(self.forms, self.words.sizes, self.train)
 
     @cached_property
     def train_clusters(self) -> np.ndarray:
-        """Like `clusters`, by the near-duplicates among training rows alone."""
-        return self._clusters(self.train[self.near.first] & self.train[self.near.second])
+        """Like `clusters`, by the links among training rows alone."""
+        return self._clusters(self.train, self.train_templates)
 
-    def _clusters(self, wanted: np.ndarray) -> np.ndarray:
-        first, second = self.near.first[wanted], self.near.second[wanted]
-        size = int(self.groups.max()) + 1 if len(self.groups) else 0
-        return duplicates.clusters(size, self.groups[first], self.groups[second])[self.groups]
+    @cached_property
+    def near_clusters(self) -> np.ndarray:
+        """Like `train_clusters`, by copies and near-duplicates alone, but not by two rows of one dialogue."""
+        first, second = _inside(self.train, self.near.first, self.near.second)
+        apart = self.dialogues[first] != self.dialogues[second]
+        return duplicates.joined(self.copies, (first[apart], second[apart]))
+
+    @cached_property
+    def goes_on_with(self) -> np.ndarray:
+        """For pairs, the position of the text whose dialogue the prompt goes on with; -1 if there is none."""
+        if not self.pairs:
+            return np.full(len(self.texts), -1)
+        return histories.goes_on_with(*(self.texts[column].fillna("").tolist() for column in ("prompt", "completion")))
+
+    @cached_property
+    def dialogues(self) -> np.ndarray:
+        """A number for each text; two texts have the same one if they are copies, or pairs of one growing dialogue."""
+        later = np.flatnonzero(self.goes_on_with >= 0)
+        return duplicates.joined(self.copies, (later, self.goes_on_with[later])) if len(later) else self.copies
+
+    def _clusters(self, wanted: np.ndarray, templates: np.ndarray) -> np.ndarray:
+        links = duplicates.split_links(templates, self.near, self.contained, self.compared)
+        links = [_inside(wanted, *pairs) for pairs in links]
+        return duplicates.joined(self.copies, *links)
 
     @cached_property
     def counts(self) -> csr_matrix:
@@ -219,16 +281,22 @@ class Table:
 
     @property
     def answers(self) -> pd.Series:
-        """The training texts, of equal ones (after normalising) the first; for instruction data their completions."""
+        """The training texts, of copies the first; for instruction data their completions."""
         rows = self.texts[self.train]
-        rows = rows[~pd.Series(self.groups[self.train], index=rows.index).duplicated()]
+        rows = rows[~pd.Series(self.copies[self.train], index=rows.index).duplicated()]
         return rows[self.columns[-1]].dropna()
 
     def copies_in_training(self, ids: tuple[str, ...], *, near: bool) -> set[str]:
         """Return the ids of the training rows that are copies of one of the rows `ids`.
 
-        Copies have the same input after normalising; with `near`, they are in the same cluster of near-duplicates.
+        Copies have the same input, however it is disguised; with `near`, they are in the same of the `clusters`.
         """
         groups = self.clusters if near else self.input_groups
         wanted = groups[self.texts["id"].isin(ids).to_numpy()]
         return set(self.texts["id"][self.train & np.isin(groups, wanted)])
+
+
+def _inside(wanted: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs of which both are `wanted`."""
+    both = wanted[first] & wanted[second]
+    return first[both], second[both]

@@ -1,16 +1,21 @@
-"""Noise in texts: markup, HTML entities, mojibake, invisible characters, boilerplate and personal data."""
+"""Noise in texts: markup, HTML entities, mojibake, invisible characters and boilerplate."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 import pandas as pd
 
 from ftlab.data.audit.findings import Finding, finding, share
+from ftlab.data.audit.personal_data import without_private
+from ftlab.data.audit.source_code import in_prose, outside_code, without_statements
 from ftlab.data.audit.table import Table
-from ftlab.data.words import SHARED_BY, long_lines, shared_lines
+from ftlab.data.boilerplate import Boilerplate, boilerplate
+from ftlab.data.normalisation import ENTITY
+from ftlab.data.words import SHARED_BY, Words, may_have_line, shared_lines
+from ftlab.wording import beginning
 
 TAGS = (
     "a abbr article b big blockquote body br button center cite code dd del div dl dt em figure font footer form h1 h2 "
@@ -21,41 +26,24 @@ MARKUP = re.compile(
     rf"<(?:/?(?:{TAGS.replace(' ', '|')})(?:\s[^<>]{{0,300}})?/?|!--.{{0,300}}?--|!doctype[^<>]{{0,100}})>", re.I
 )
 # "</s>" alone is the end-of-sequence token of many models; the pair <s>...</s> is HTML for text that is struck out.
-ENDS, STRUCK_OUT = ("<s>", "</s>"), re.compile(r"<s>.*?</s>", re.IGNORECASE | re.DOTALL)
-ENTITY = re.compile(r"&(?:[a-z][a-z0-9]{1,8}|#\d{2,6}|#x[0-9a-f]{2,5});", re.I)
+ENDS = ("<s>", "</s>")
+SPACES = re.compile(r"[ \t]{2,}")
 # Control characters except tab and line ends, soft hyphens, zero-width and direction marks, and U+FFFD, which replaces
 # a character that was lost. Persian and emoji need the joiners U+200C and U+200D, so these are not in the list.
 INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufffd]"
 )
-EMAIL = re.compile(
-    r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,5}(?!png|jpe?g|gif|svg|webp)[a-z]{2,24}(?![\w-])", re.IGNORECASE
-)
-# International with a plus, North American, or national with a leading zero and groups. Ranges of years and ISBNs must
-# not match.
-PHONE = re.compile(
-    r"(?<![\w.,$€£+-])(?<!ISBN )(?:\+\d[\d .()/-]{6,18}\d(?! \d)"
-    r"|(?:1[ .-])?\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}"
-    r"|\(?0[1-9]\d{1,3}\)?[ /-]\d[\d -]{4,9}\d)(?![\w-]|[.,]\d)"
-)
-# In the groups that are printed on cards, or in one piece that is not part of a URL or a name.
-CARD = re.compile(
-    r"(?<![\w.,/=#-])(?:[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3\d{3}([ -])\d{6}\2\d{4,5}|[2-6]\d{12,18})(?![\w/-])"
-)
-# Visa, Mastercard, American Express, Diners, JCB, Discover, UnionPay (ISO/IEC 7812 registry, as widely published).
-ISSUED = re.compile(
-    r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
-    r"|3(?:0[0-5]|[68]\d)\d{11}|35\d{14}|6(?:011|5\d\d|4[4-9]\d)\d{12}|62\d{14,17}"
-)
-PERSONAL = {  # the order matters: a card number may match as a phone number too
-    "card_numbers": (CARD, "[card]"),
-    "phone_numbers": (PHONE, "[phone]"),
-    "email_addresses": (EMAIL, "[email]"),
-}
+# What is ordinary in some scripts: direction marks beside Hebrew and Arabic letters, a zero-width space where there
+# are no spaces between words (Thai, Lao, Myanmar, Khmer), and a soft hyphen within a word.
+DIRECTION = frozenset("\u200e\u200f\u202a\u202b\u202c\u2066\u2067\u2068\u2069")
+RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
+WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")
+NEAR = 100  # characters around a direction mark
 
 
 def check(table: Table) -> list[Finding]:
-    """Return the findings on noise and personal data in the training rows of `table`."""
+    """Return the findings on noise in the training rows of `table`."""
+    table.progress.set_description("searching for noise")
     rows = table.texts[table.train]
     ids, texts = rows["id"].to_numpy(), rows["text"].tolist()
     found = []
@@ -64,16 +52,10 @@ def check(table: Table) -> list[Finding]:
         ("entities", "HTML entities"),
         ("mojibake", "wrongly decoded characters"),
         ("control_characters", "invisible characters"),
-        ("email_addresses", "e-mail addresses"),
-        ("phone_numbers", "phone numbers"),
-        ("card_numbers", "payment card numbers"),
     ):
         seen = [(row, match) for row, text in enumerate(texts) if (match := FINDERS[finding_id](text))]
         if seen:
-            shown = [
-                _shortened(match) if finding_id in PERSONAL else printable(without_personal_data(match))
-                for _, match in seen
-            ]
+            shown = [with_code_points(match) for _, match in seen]
             evidence = pd.DataFrame({"id": ids[[row for row, _ in seen]], "found": shown})
             what = f"{what} in {{count}} ({share(len(seen), len(texts))})"
             found.append(finding(finding_id, what, evidence=evidence))
@@ -81,23 +63,35 @@ def check(table: Table) -> list[Finding]:
 
 
 def strip_markup(text: str) -> str:
-    """Return `text` with each HTML tag replaced by a space.
+    """Return `text` with each HTML tag replaced by a space; code stays as it is.
 
     >>> strip_markup("A <b>good</b> film<br />")
     'A good film'
     """
-    kept = () if STRUCK_OUT.search(text) else ENDS
-    return re.sub(r"[ \t]{2,}", " ", MARKUP.sub(lambda tag: tag[0] if tag[0].lower() in kept else " ", text)).strip()
+    kept = () if struck_out(text) else ENDS
+    stripped = in_prose(text, MARKUP, lambda tag: tag[0] if tag[0].lower() in kept else " ")
+    return text.strip() if stripped == text else in_prose(stripped, SPACES, " ").strip()
+
+
+def struck_out(text: str) -> bool:
+    """Return whether `text` has a part between <s> and </s>, HTML for text that is struck out.
+
+    >>> struck_out("a <s>bad</s> film"), struck_out("</s><s>")
+    (True, False)
+    """
+    lower = text.lower()  # a search for the pair in one pattern would start anew at each <s>
+    start = lower.find("<s>")
+    return start >= 0 and lower.find("</s>", start) >= 0
 
 
 def decode_entities(text: str) -> str:
-    """Return `text` with HTML entities decoded, also those that were encoded up to three times.
+    """Return `text` with HTML entities decoded, also those that were encoded up to three times; code stays as it is.
 
     >>> decode_entities("Tom &amp; Jerry, &amp;quot;best&amp;quot;")
     'Tom & Jerry, "best"'
     """
     for _ in range(3):
-        text = ENTITY.sub(lambda match: html.unescape(match[0]).replace("\xa0", " "), text)
+        text = in_prose(text, ENTITY, lambda match: html.unescape(match[0]).replace("\xa0", " "))
     return text
 
 
@@ -113,97 +107,81 @@ def fix_encoding(text: str) -> str:
 
 
 def strip_invisible(text: str) -> str:
-    """Return `text` without control and zero-width characters.
+    """Return `text` without control and zero-width characters; those that its script needs stay.
 
     >>> strip_invisible("co\\u200bffee")
     'coffee'
     """
-    return INVISIBLE.sub("", text)
+    return INVISIBLE.sub(lambda match: match[0] if _is_ordinary(match) else "", text)
 
 
-def mask(finding_id: str) -> Callable[[str], str]:
-    """Return a function that replaces the personal data of finding `finding_id` in a text by a placeholder.
-
-    >>> mask("email_addresses")("Write to jo@example.com.")
-    'Write to [email].'
-    """
-    pattern, placeholder = PERSONAL[finding_id]
-
-    def masked(text: str) -> str:
-        return pattern.sub(lambda match: placeholder if _is_real(finding_id, match[0]) else match[0], text)
-
-    return masked
-
-
-def without_personal_data(text: str) -> str:
-    """Return `text` with each e-mail address, phone and card number replaced, since reports are passed on."""
-    for finding_id in PERSONAL:
-        text = mask(finding_id)(text)
-    return text
-
-
-def _shortened(match: str) -> str:
-    """Return the first character and the last two, enough for its owner to recognise it."""
-    return f"{match[0]}…{match[-2:]}"
-
-
-def printable(text: str) -> str:
+def with_code_points(text: str) -> str:
     """Return `text` on one line, with characters that would not show as their code points.
 
-    >>> printable("co\\u200bffee")
+    >>> with_code_points("co\\u200bffee")
     'coU+200B ffee'
     """
     text = " ".join(text.split())
     return "".join(character if character.isprintable() else f"U+{ord(character):04X} " for character in text).strip()
 
 
+def shared_parts(table: Table) -> Boilerplate:
+    """Return what many answers of `table` (or labelled texts) share, in lines, at the beginning or at the end."""
+
+    def compute() -> Boilerplate:
+        answers = table.answers.tolist()
+        lines = _lines_of_prose(answers, shared_lines(answers))
+        if table.pairs:
+            return boilerplate(Words.of(answers), answers, lines)
+        return boilerplate(table.words, table.texts["text"].tolist(), lines)
+
+    return table.cached("shared parts", compute)
+
+
+def _lines_of_prose(texts: Iterable[str], lines: Collection[str]) -> dict[str, int]:
+    """Return those of `lines` that are shared outside of code: the lines of programs are much alike."""
+    having = (text for text in texts if may_have_line(text, lines))
+    return shared_lines(map(without_statements, having))
+
+
 def _boilerplate(table: Table) -> list[Finding]:
-    lines = shared_lines(table.answers)
-    if not lines:
-        return []
+    shared = shared_parts(table)
     rows = table.texts[table.train]
-    texts = rows[table.columns[-1]].fillna("")
-    first = [next((line for line in long_lines(text) if line in lines), None) for text in texts]
-    evidence = pd.DataFrame({"id": rows["id"].to_numpy(), "line": first}).dropna()
-    evidence["line"] = evidence["line"].map(without_personal_data)
-    most = without_personal_data(next(iter(lines)))
-    what = f"a line that {SHARED_BY} or more texts share in {{count}}, such as {most[:60]!r}"
+    parts = rows[table.columns[-1]].fillna("").map(shared.part_of)
+    evidence = pd.DataFrame({"id": rows["id"], "line": parts}).dropna()
+    if evidence.empty:
+        return []
+    most = without_private(evidence["line"].mode()[0])  # before it is cut: a part of a key does not look like one
+    kind = "a line" if evidence["line"].isin(shared.lines).all() else "a line, a beginning or an end"
+    what = f"{kind} that {SHARED_BY} or more texts share in {{count}}, such as {beginning(most)!r}"
     return [finding("boilerplate", what, evidence=evidence)]
 
 
-def _first(pattern: re.Pattern[str], finding_id: str, needs: Callable[[str], bool]) -> Callable[[str], str | None]:
-    """Return a function that finds the first real match in a text; `needs` is a quick test that most texts fail."""
-
-    def find(text: str) -> str | None:
-        if not needs(text):
-            return None
-        return next((match[0] for match in pattern.finditer(text) if _is_real(finding_id, match[0])), None)
-
-    return find
+def _entity(text: str) -> str | None:
+    return _outside_code(_entity_in, text) if "&" in text else None
 
 
-def _is_real(finding_id: str, match: str) -> bool:
-    if finding_id == "entities":
-        return html.unescape(match) != match
-    digits = [int(character) for character in match if character.isdecimal()]
-    if finding_id == "phone_numbers":
-        return 9 <= len(digits) <= 15
-    if finding_id == "card_numbers":
-        return ISSUED.fullmatch("".join(map(str, digits))) is not None and _luhn(digits)
-    return True
-
-
-def _luhn(digits: list[int]) -> bool:
-    """Return whether the check digit is correct (ISO/IEC 7812-1, annex B)."""
-    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
-    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+def _entity_in(text: str) -> str | None:
+    return next((match[0] for match in ENTITY.finditer(text) if html.unescape(match[0]) != match[0]), None)
 
 
 def _markup(text: str) -> str | None:
-    if "<" not in text:
-        return None
-    kept = () if STRUCK_OUT.search(text) else ENDS
-    return next((tag[0] for tag in MARKUP.finditer(text) if tag[0].lower() not in kept), None)
+    return _outside_code(_markup_in, text) if "<" in text else None
+
+
+def _outside_code(find: Callable[[str], str | None], text: str) -> str | None:
+    """What is found in the prose of `text`; most texts have nothing to find and need not be looked at twice."""
+    found = find(text)
+    if found is None or (prose := outside_code(text)) is text:
+        return found
+    return find(prose)
+
+
+def _markup_in(text: str) -> str | None:
+    first = MARKUP.search(text)
+    if first is None or first[0].lower() not in ENDS or struck_out(text):
+        return first and first[0]
+    return next((tag[0] for tag in MARKUP.finditer(text) if tag[0].lower() not in ENDS), None)
 
 
 def _mojibake(text: str) -> str | None:
@@ -211,26 +189,38 @@ def _mojibake(text: str) -> str | None:
         return None
     from ftfy import badness
 
-    match = badness.BADNESS_RE.search(text)
-    return match[0] if match else None
+    # The pattern is slow, and all that it finds has such a character in it and at most four others on each side.
+    for run in _NOT_ASCII.finditer(text):
+        if match := badness.BADNESS_RE.search(text, max(0, run.start() - 4), run.end() + 4):
+            return match[0]
+    return None
+
+
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def _invisible(text: str) -> str | None:
-    match = None if text.isascii() and text.isprintable() else INVISIBLE.search(text)
-    return match[0] if match else None
+    if text.isascii() and text.isprintable():
+        return None
+    return next((match[0] for match in INVISIBLE.finditer(text) if not _is_ordinary(match)), None)
 
 
-def _any_digit(text: str) -> bool:
-    return _DIGITS.search(text) is not None
+def _is_ordinary(match: re.Match[str]) -> bool:
+    """Whether an invisible character is one that the script of the text around it needs."""
+    character, text = match[0], match.string
+    before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
+    if character == "\u00ad":
+        return before.isalpha() and after.isalpha()
+    if character == "\u200b":
+        return bool(WITHOUT_SPACES.match(before) or WITHOUT_SPACES.match(after))
+    if character in DIRECTION:
+        return bool(RIGHT_TO_LEFT.search(text, max(0, match.start() - NEAR), match.end() + NEAR))
+    return False
 
 
-_DIGITS = re.compile(r"\d[\d .()/-]{7}")
 FINDERS: dict[str, Callable[[str], str | None]] = {
     "markup": _markup,
-    "entities": _first(ENTITY, "entities", lambda text: "&" in text),
+    "entities": _entity,
     "mojibake": _mojibake,
     "control_characters": _invisible,
-    "email_addresses": _first(EMAIL, "email_addresses", lambda text: "@" in text),
-    "phone_numbers": _first(PHONE, "phone_numbers", _any_digit),
-    "card_numbers": _first(CARD, "card_numbers", _any_digit),
 }

@@ -9,7 +9,7 @@ import pandas as pd
 from ftlab.data import special_tokens
 from ftlab.data.audit.findings import Finding, finding, share
 from ftlab.data.audit.table import Table
-from ftlab.data.audit.text_noise import ENDS, STRUCK_OUT
+from ftlab.data.audit.text_noise import ENDS, struck_out
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def special(table: Table, tokenizer: PreTrainedTokenizerBase | None) -> list[Fin
     seen = []
     for row, text in zip(rows["id"], rows["text"], strict=True):
         there = [*dict.fromkeys(search.findall(text))]
-        if {*ENDS} <= {*there} - own.keys() and STRUCK_OUT.search(text):  # HTML for struck-out text: see text_noise
+        if {*ENDS} <= {*there} - own.keys() and struck_out(text):  # HTML for struck-out text: see text_noise
             there = [token for token in there if token not in ENDS]
         if there:
             mine = [token for token in there if token in own]

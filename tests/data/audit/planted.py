@@ -138,6 +138,12 @@ def tiny_class() -> Planted:
 
 
 @plants
+def similar_labels() -> Planted:
+    labels = {row: ("Masse", "Ma\u00dfe")[row % 2] for row in range(18)}
+    return Planted(changed(reviews(), "label", labels), tuple(f"r{row}" for row in range(1, 18, 2)))
+
+
+@plants
 def imbalance() -> Planted:
     frame = reviews(200)
     rare = frame.index[frame["label"] == "positive"][15:]
@@ -170,6 +176,31 @@ def near_duplicates() -> Planted:
 
 
 @plants
+def disguised_duplicates() -> Planted:
+    return Planted(copied(reviews(), 15, of=4, rewrite=lambda text: text.replace("e", "\u0435")), ("r15",))
+
+
+@plants
+def templates() -> Planted:
+    said = "Dear customer, your order {} has left our house and will be with you in {} days."
+    return Planted(changed(reviews(), "text", {5: said.format(1204, 3), 6: said.format(88, 12)}), ("r5", "r6"))
+
+
+@plants
+def contained_texts() -> Planted:
+    frame = reviews(80)
+    whole = " ".join(frame["text"][30:33])
+    return Planted(changed(frame.head(18), "text", {5: whole, 6: whole[: len(whole) * 6 // 10]}), ("r6",))
+
+
+@plants
+def growing_dialogues() -> Planted:
+    frame = pairs()
+    frame.loc[6, "prompt"] = f"{frame['prompt'][5]}\n{frame['completion'][5]}\n{frame['prompt'][6]}"
+    return Planted(frame, ("r6",))
+
+
+@plants
 def conflicting_labels() -> Planted:
     return Planted(copied(reviews(), 15, of=4, label="negative"), ("r4", "r15"))
 
@@ -199,7 +230,7 @@ def truncation() -> Planted:
 
 @plants
 def likely_label_errors() -> Planted:
-    frame = opinions()
+    frame = opinions(400)
     flipped = {row: "bad" if frame["label"][row] == "good" else "good" for row in range(10, 18)}
     return Planted(changed(frame, "label", flipped), tuple(f"r{row}" for row in flipped))
 
@@ -217,6 +248,37 @@ def token_shortcut() -> Planted:
     marked = frame["label"] == "positive"
     frame.loc[marked, "text"] += " (starfive)"
     return Planted(frame, tuple(frame["id"][marked]))
+
+
+@plants
+def shape_shortcut() -> Planted:
+    frame = reviews(200)
+    marked = frame["label"] == "positive"
+    frame.loc[marked, "text"] += " "
+    return Planted(frame, tuple(frame["id"]))
+
+
+def by_authors(rows: int = 240, authors: int = 24) -> pd.DataFrame:
+    """Rows whose label only their author tells: a word of the author's own, and one label for each author."""
+    rng = np.random.default_rng(0)
+    of = rng.permutation(np.arange(rows) % authors)
+    texts = [" ".join([f"quirk{author}", *rng.choice(PLAIN, 12)]) for author in of]
+    frame = table(texts, ["good" if author % 2 else "bad" for author in of])
+    return frame.assign(group=[f"author {author}" for author in of])
+
+
+@plants
+def group_column() -> Planted:
+    return Planted(by_authors())
+
+
+@plants
+def group_leakage() -> Planted:
+    frame = by_authors()
+    alone = frame["group"].isin(["author 0", "author 1"])
+    test = pd.concat([frame[alone], frame[~alone].tail(6)])
+    train = frame[~frame["id"].isin(test["id"])].reset_index(drop=True)
+    return Planted(train, tuple(test["id"].tail(6)), {"test": test.reset_index(drop=True)})
 
 
 def _with_debris(text: str) -> Planted:
@@ -245,7 +307,7 @@ def control_characters() -> Planted:
 
 @plants
 def email_addresses() -> Planted:
-    return _with_debris("(ask jo.doe+films@mail.example.co.uk)")
+    return _with_debris("(ask jo.doe+films@mail.lighthouse.co.uk)")
 
 
 @plants
@@ -256,6 +318,31 @@ def phone_numbers() -> Planted:
 @plants
 def card_numbers() -> Planted:
     return _with_debris("paid with 4111 1111 1111 1111")
+
+
+@plants
+def bank_accounts() -> Planted:
+    return _with_debris("pays into DE89 3704 0044 0532 0130 00")
+
+
+@plants
+def national_ids() -> Planted:
+    return _with_debris("(passport number C01X00T47)")
+
+
+@plants
+def ip_addresses() -> Planted:
+    return _with_debris("(seen from 91.198.174.192)")
+
+
+@plants
+def secrets() -> Planted:
+    return _with_debris("(password: tr0ub4dor&3)")
+
+
+@plants
+def documentation_addresses() -> Planted:
+    return _with_debris("(ask jo@example.com)")
 
 
 @plants
@@ -306,6 +393,64 @@ def refusal() -> Planted:
 def cut_off_answer() -> Planted:
     said = {5: "It is a film about a fisherman (who lives with", 6: "Two hours of rain, a goat and the"}
     return Planted(changed(pairs(), "completion", said), ("r5", "r6"))
+
+
+@plants
+def repetition_loop() -> Planted:
+    return Planted(changed(pairs(), "completion", {5: "He goes back to the sea. " * 6}), ("r5",))
+
+
+@plants
+def chat_markers() -> Planted:
+    frame = changed(pairs(), "prompt", {5: "What is the weather like?"})
+    return Planted(changed(frame, "completion", {5: "It rains all day.\n\nHuman: And what about Sunday?"}), ("r5",))
+
+
+@plants
+def empty_like_answer() -> Planted:
+    return Planted(changed(pairs(), "completion", {5: "...", 6: "[Insert answer here]"}), ("r5", "r6"))
+
+
+@plants
+def broken_format() -> Planted:
+    answers = [f'{{"said": "{text[:20]}"}}' for text in pairs()["completion"]]
+    return Planted(changed(pairs().assign(completion=answers), "completion", {5: answers[5].replace(":", "")}), ("r5",))
+
+
+@plants
+def contradicting_near_prompts() -> Planted:
+    frame = changed(pairs(), "prompt", {6: f"Please, {pairs()['prompt'][5]}"})
+    return Planted(changed(frame, "completion", {5: "Yes.", 6: "no"}), ("r6",))
+
+
+@plants
+def mismatched_answers() -> Planted:
+    """Each answer has every second word of its prompt; two have changed places."""
+    texts = sources.read("mini_reviews")["text"].head(40).tolist()
+    answers = [" ".join(text.split()[::2]) + "." for text in texts]
+    answers[5], answers[9] = answers[9], answers[5]
+    ids = [f"r{number}" for number in range(len(texts))]
+    prompts = [f"Shorten this text: {text}" for text in texts]
+    frame = pd.DataFrame({"id": ids, "prompt": prompts, "completion": answers}, dtype=object)
+    return Planted(frame, ("r5", "r9"))
+
+
+@plants
+def prompt_leakage() -> Planted:
+    texts = reviews(100)["text"].tolist()
+    prompt = " ".join(texts[50:55])
+    frame = changed(changed(pairs(), "prompt", {5: prompt}), "completion", {5: " ".join(texts[60:70])})
+    test = pd.DataFrame({"id": ["t0"], "prompt": [edited(prompt)], "completion": [" ".join(texts[70:80])]})
+    return Planted(frame, ("t0",), {"test": test})
+
+
+@plants
+def answer_leakage() -> Planted:
+    texts = reviews(100)["text"].tolist()
+    answer = " ".join(texts[50:52])
+    frame = changed(changed(pairs(), "prompt", {5: " ".join(texts[60:70])}), "completion", {5: answer})
+    test = pd.DataFrame({"id": ["t0"], "prompt": [" ".join(texts[70:80])], "completion": [answer]})
+    return Planted(frame, ("t0",), {"test": test})
 
 
 @plants

@@ -236,7 +236,9 @@ def test_one_class_is_a_finding(tmp_path):
 def test_labels_that_are_no_strings_are_classes(tmp_path, suffix, values, labels):
     path = tmp_path / f"table.{suffix}"
     frame = pd.DataFrame({"text": reviews(40)["text"], "label": values * 20})
-    frame.to_parquet(path) if suffix == "parquet" else path.write_text(lines(frame.to_dict("records")))
+    frame.to_parquet(path) if suffix == "parquet" else path.write_text(
+        lines(frame.to_dict("records")), encoding="utf-8"
+    )
     assert audit(sources.read(str(path))).classes.index.tolist() == labels
 
 

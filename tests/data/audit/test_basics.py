@@ -41,15 +41,87 @@ def test_rows_without_a_text_do_not_count_as_rows():
         ("1.0", "1"),
         ("-1.00", "-1"),
         ("CAFE\u0301", "caf\u00e9"),
+        ("g\u043eod", "good"),
+        ("go\u200bod", "good"),
+        ("\ufeffgood", "good"),
+        ("'good'", "good"),
+        ("\u201cgood\u201d", "good"),
+        ("good.", "good"),
+        ("g&#111;od", "good"),
     ],
 )
 def test_a_slip_is_mapped_to_the_usual_spelling(slip, usual):
     assert usual_spellings(pd.Series([usual, usual, slip, "bad"])) == {slip: usual}
 
 
-@pytest.mark.parametrize(("one", "other"), [("1", "11"), ("1.5", "15"), ("1.5", "1"), ("-1", "1"), ("good", "goods")])
+@pytest.mark.parametrize(
+    ("slip", "usual"),
+    [
+        ("caf\u00e9", "cafe"),
+        ("sch\u00f6n", "schon"),
+        ("Ma\u00dfe", "Masse"),
+        ("us", "US"),
+        ("\u0441\u043e\u0440", "cop"),
+    ],
+)
+def test_a_spelling_that_may_be_a_word_of_its_own_is_a_slip_only_if_it_is_rare(slip, usual):
+    assert usual_spellings(pd.Series([usual] * 10 + [slip, "bad"])) == {slip: usual}
+    even = changed(reviews(), "label", {row: (usual, slip)[row % 2] for row in range(18)})
+    assert "label_slip" not in audit(even)
+    found = audit(even)["similar_labels"]
+    assert (found.severity, found.count) == ("warning", 9)
+    assert found.what.startswith(f"9 rows: {slip!r} and {usual!r}")
+
+
+@pytest.mark.parametrize(("one", "other"), [
+        ("\u00b2", "2"), ("\u0131", "i"), ("o", "O"), ("\u039f", "\u041e"), ("NN.", "NN"), ("5'", "5''"), ("5'", '5"'),
+        ("A'", "A"),
+    ],
+)  # fmt: skip
+def test_labels_of_one_character_and_signs_of_tags_are_neither_slips_nor_similar(one, other):
+    report = audit(changed(reviews(), "label", {row: (one, other)[row % 2] for row in range(18)}))
+    assert not {"label_slip", "similar_labels"} & {found.id for found in report.findings}
+
+
+@pytest.mark.parametrize(
+    ("dirty", "plain"),
+    [("'good'", "good"), ("1.0", "1"), ("pos.", "pos"), ("g\u043eod", "good"), ("very  good", "very good")],
+)
+def test_of_spellings_that_are_about_as_frequent_the_plain_one_is_usual(dirty, plain):
+    assert usual_spellings(pd.Series([dirty] * 10 + [plain] * 9 + ["bad"])) == {dirty: plain}
+
+
+def test_letters_that_look_the_same_are_told_apart_in_the_message():
+    usual, slip = "\u0410\u043d\u043d\u0430", "A\u043d\u043d\u0430"  # with a Latin A
+    frame = changed(reviews(), "label", dict.fromkeys(range(18), usual) | {3: slip, 4: "Ben", 5: "Ben", 6: "Ben"})
+    found = audit(frame)["label_slip"]
+    assert found.what == f"1 row: {slip!r} instead of {usual!r} (look-alike letters: U+0041 for U+0410)"
+
+
+@pytest.mark.parametrize(("one", "other"), [
+        ("1", "11"), ("1.5", "15"), ("1.5", "1"), ("-1", "1"), ("good", "goods"), ("1 star", "2 stars"), ("C", "C++"),
+        ("+", "-"), (":)", ":("), ("a", "\u00e1"), ("p\u00e9ch\u00e9", "p\u00eache"), ("y", "t"), ("<p>", "<br>"),
+    ],
+)  # fmt: skip
 def test_labels_that_mean_different_things_are_no_slip(one, other):
     assert usual_spellings(pd.Series([one, one, other])) == {}
+
+
+@pytest.mark.parametrize(
+    ("labels", "slips"),
+    [
+        (["True", "True", "False", "1"], {"1": "True"}),
+        (["yes", "yes", "no", "y"], {"y": "yes"}),
+        (["yes", "yes", "no", "no", "y", "maybe"], {"y": "yes"}),
+        (["0", "0", "1", "1", "false"], {"false": "0"}),
+        (["1", "2", "3", "true"], {}),
+        (["t", "f", "n"], {}),
+        (["x", "y", "z", "yes", "no"], {}),
+        (["true", "1"], {}),
+    ],
+)
+def test_other_names_of_yes_and_no_are_slips_where_all_labels_are_such_names(labels, slips):
+    assert usual_spellings(pd.Series(labels)) == slips
 
 
 def test_the_spelling_of_most_rows_is_the_usual_one():
@@ -94,7 +166,7 @@ def test_a_category_that_no_row_has_is_no_class():
 
 def test_one_class_is_reported_with_its_name():
     found = audit(table(["x y", "y z"], ["good", "good"]))["one_class"]
-    assert (found.severity, found.what) == ("error", "the only label is 'good'")
+    assert (found.severity, found.what) == ("error", "all 2 rows have the label 'good'")
 
 
 def test_rows_that_all_lack_a_text_or_a_label_are_refused():

@@ -126,3 +126,11 @@ def test_the_evidence_has_the_end_of_the_answer_without_personal_data():
     assert found.evidence[["id", "why"]].values.tolist() == [["r5", "'and' at the end"]]
     assert found.evidence["end"][0].endswith("the office, and")
     assert "doe@example" not in found.evidence["end"][0]
+
+
+@pytest.mark.parametrize(
+    "answer", ["Bitte geben Sie die Anzahl der Tage und die Uhrzeit an", "Le train est en or, et le bouton est en or"]
+)
+def test_an_english_word_at_the_end_of_another_language_is_no_sign(answer):
+    assert sure_sign(answer) == ""
+    assert sure_sign("This is the end of an") == "'an' at the end"

@@ -341,7 +341,7 @@ def test_repairs_reach_the_parts_of_a_prompt():
 
 def test_a_prompt_is_joined_from_the_columns_that_are_not_empty(tmp_path):
     path = tmp_path / "pairs.csv"
-    path.write_text("instruction,input,output\nTranslate,good,gut\nSay hello,,hello\nAdd,2,4\n")
+    path.write_text("instruction,input,output\nTranslate,good,gut\nSay hello,,hello\nAdd,2,4\n", encoding="utf-8")
     frame = sources.read_pairs(str(path), prompt_columns=["instruction", "input"], completion_column="output")
     assert frame["prompt"].tolist() == ["Translate\ngood", "Say hello", "Add\n2"]
     assert frame["completion"].tolist() == ["gut", "hello", "4"]
@@ -350,7 +350,9 @@ def test_a_prompt_is_joined_from_the_columns_that_are_not_empty(tmp_path):
 
 def test_the_first_column_is_the_instruction_unless_another_is_called_so(tmp_path):
     path = tmp_path / "pairs.csv"
-    path.write_text("context,instruction,hint,answer\na shop,Translate,,gut\n,Say hello,loudly,hello\n")
+    path.write_text(
+        "context,instruction,hint,answer\na shop,Translate,,gut\n,Say hello,loudly,hello\n", encoding="utf-8"
+    )
     for columns, instruction in ((["context", "hint"], ["a shop", ""]),
                                  (["context", "instruction", "hint"], ["Translate", "Say hello"])):  # fmt: skip
         frame = sources.read_pairs(str(path), prompt_columns=columns, completion_column="answer")

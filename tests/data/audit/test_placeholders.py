@@ -58,7 +58,7 @@ def test_none_may_be_a_label_and_nan_is_not():
 def test_each_column_that_a_prompt_is_joined_from_is_checked(tmp_path):
     path = tmp_path / "pairs.csv"
     rows = [f"question {row},title {row},{'nan' if row % 2 else f'body {row}'},answer {row}" for row in range(20)]
-    path.write_text("\n".join(["q,title,body,a", *rows]))
+    path.write_text("\n".join(["q,title,body,a", *rows]), encoding="utf-8")
     for columns in (["q", "title", "body"], ["q", "body"]):
         frame = sources.read_pairs(str(path), prompt_columns=columns, completion_column="a")
         report = audit_instructions(frame)

@@ -1,10 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from ftlab.data.audit import ablations, audit, audit_instructions, pricing
 from ftlab.errors import BadInput
-from ftlab.intervals import paired
+from ftlab.intervals import Interval, paired
 
 from .planted import (
     EXAMPLES,
@@ -22,9 +24,12 @@ from .planted import (
 )
 
 PRICED = [
-    "exact_duplicates", "normalised_duplicates", "near_duplicates", "leakage", "near_leakage", "conflicting_labels",
-    "conflicting_near_labels", "likely_label_errors", "sorted_by_label", "truncation", "token_shortcut", "imbalance",
+    "exact_duplicates", "normalised_duplicates", "near_duplicates", "leakage", "near_leakage", "group_leakage",
+    "group_column", "conflicting_labels", "conflicting_near_labels", "likely_label_errors", "sorted_by_label",
+    "truncation", "token_shortcut", "length_shortcut",
+    "shape_shortcut", "imbalance", "disguised_duplicates", "templates", "contained_texts",
     "markup", "entities", "mojibake", "control_characters", "email_addresses", "phone_numbers", "card_numbers",
+    "bank_accounts", "national_ids", "ip_addresses", "secrets", "documentation_addresses",
     "boilerplate",
 ]  # fmt: skip
 FREE = [finding_id for finding_id in EXAMPLES if finding_id not in PRICED]
@@ -157,6 +162,18 @@ def test_clear_is_corrected_for_all_findings_that_can_be_priced(monkeypatch):
     among_many = found.price("leakage")
     assert not among_many.clear
     assert among_many.change == alone.change
+
+
+def test_a_price_says_why_a_change_is_not_clear_although_its_interval_excludes_zero(monkeypatch):
+    frame = senseless()
+    found = audit(frame, test=of_test(frame.head(10)))
+    monkeypatch.setattr(pricing, "priceable", lambda report: ("leakage",) * 10_000)
+    price = found.price("leakage")
+    assert price.change.low > 0
+    assert "no clear change (the interval excludes 0, but one of 10,000 prices may do so by chance)" in str(price)
+    alone = dataclasses.replace(price, priceable=1)
+    assert "too few rows changed for a test to agree" in str(alone)
+    assert str(dataclasses.replace(price, change=Interval(0.1, -0.1, 0.3))).splitlines()[2].endswith("no clear change")
 
 
 # --- the direction of each defect ---

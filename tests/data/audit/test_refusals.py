@@ -47,6 +47,16 @@ REFUSALS = [
     "I'd prefer not to answer this question.",
     "I'm Claude, made by Anthropic.",
     "I'm Gemini, a large language model built by Google.",
+    "I'm sorry, but I cannot share that with you.",
+    "I'm sorry, but I cannot share her number with you.",
+    "I'm sorry, I can't do that for you.",
+    "No, I can't do this.",
+    "I can't answer that.",
+    "My apologies, but I do not have the ability to do this.",
+    "I apologize, but I do not have the capability to complete this task.",
+    "This request violates OpenAI's policy.",
+    "That request goes against my guidelines.",
+    "I must refuse.",
 ]
 ANSWERS = [
     "Sorry that your parcel is late, we have sent another one.",
@@ -84,6 +94,12 @@ ANSWERS = [
     "I'm afraid I can't discuss other readers' loans.",
     "I cannot answer your question before Monday.",
     "I cannot encourage you enough to read it.",
+    "I must decline, since I am in Rome that week.",
+    "Sorry, this request violates our refund policy.",
+    "I do not have the ability to fly.",
+    "No, I can't do this without a ladder.",
+    "I'm sorry, but I cannot share my lunch with the dog.",
+    "I can't do this any more, she said.",
 ]
 
 

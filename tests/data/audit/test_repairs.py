@@ -9,7 +9,10 @@ from ftlab.errors import BadInput
 
 from .planted import EXAMPLES, changed, copied, edited, example, pairs, report, reviews, table
 
-REPAIRABLE = [*repairs.REWRITES, *repairs.DROPS, *repairs.COPIES_IN_TRAINING, "label_slip", "sorted_by_label"]
+REPAIRABLE = [
+    *repairs.REWRITES, *repairs.DROPS, *repairs.COPIES_IN_TRAINING, repairs.GROUPS_IN_TRAINING, "label_slip",
+    "sorted_by_label",
+]  # fmt: skip
 REST = [finding_id for finding_id in EXAMPLES if finding_id not in REPAIRABLE]
 
 
@@ -42,6 +45,8 @@ def test_only_rows_of_the_finding_are_touched(finding_id):
     touched = set(repaired.log["id"]) - {"(all)"}
     if finding_id in repairs.COPIES_IN_TRAINING:
         assert touched == {"r4"}  # the test row stays; its copy in training is dropped
+    elif finding_id == repairs.GROUPS_IN_TRAINING:  # the training rows of the groups of the listed test rows
+        assert touched.isdisjoint(report(finding_id)[finding_id].rows)
     else:
         assert touched <= set(report(finding_id)[finding_id].rows)
 
@@ -113,7 +118,7 @@ def test_a_label_slip_gets_the_most_frequent_spelling():
 def test_labels_of_two_types_in_a_file_are_one_after_repair(tmp_path):
     texts = enumerate(reviews()["text"])
     lines = [json.dumps({"text": text, "label": "1" if row == 7 else row % 2}) for row, text in texts]
-    (tmp_path / "mixed.jsonl").write_text("\n".join(lines))
+    (tmp_path / "mixed.jsonl").write_text("\n".join(lines), encoding="utf-8")
     report = audit(sources.read(str(tmp_path / "mixed.jsonl")))
     assert report["label_slip"].rows == ("mixed.jsonl-00007",)
     assert "label_slip" not in audit(report.repair("label_slip").rows)
@@ -143,7 +148,7 @@ def test_both_parts_of_instruction_data_are_repaired():
 
 def test_several_findings_are_repaired_at_once():
     frame = copied(reviews(), 15, of=4)
-    frame = changed(frame, "text", {5: None, 6: "so<br>good &amp; bad", 7: "ask jo@example.com"})
+    frame = changed(frame, "text", {5: None, 6: "so<br>good &amp; bad", 7: "ask jo@lighthouse-mail.de"})
     report = audit(frame)
     wanted = ["email_addresses", "markup", "entities", "missing_text", "exact_duplicates"]
     repaired = report.repair(wanted)
@@ -267,3 +272,34 @@ def test_a_tokenizer_without_an_end_token_costs_no_rows():
     """The tokenizer is at fault, so dropping rows would not help."""
     with pytest.raises(BadInput, match="no_eos cannot be repaired"):
         report("no_eos").repair("no_eos")
+
+
+def test_the_plain_copy_of_a_disguised_text_is_kept():
+    frame = copied(reviews(), 15, of=4)
+    frame = changed(frame, "text", {4: frame["text"][4].replace("e", "\u0435")})
+    report = audit(frame)
+    assert report["disguised_duplicates"].evidence[["id", "copy_of"]].values.tolist() == [["r4", "r15"]]
+    repaired = report.repair("disguised_duplicates").rows
+    assert repaired["text"].str.isascii().all()
+    assert "r15" in set(repaired["id"])
+
+
+WHOLE = " ".join(reviews(80)["text"][30:33])
+HALF = " ".join(WHOLE.split()[: len(WHOLE.split()) * 6 // 10])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_part_of_a_text_stays_if_the_text_is_dropped(order):
+    frame = changed(reviews(), "text", {5: WHOLE, 6: WHOLE, 7: HALF})
+    frame = changed(frame, "label", {5: "positive", 6: "negative", 7: "positive"})
+    report = audit(frame)
+    left = report.repair(["conflicting_labels", "contained_texts"][::order]).rows["id"]
+    assert {"r5", "r6", "r7"} & set(left) == {"r7"}
+    assert "r7" not in set(report.repair("contained_texts").rows["id"])
+
+
+def test_a_near_duplicate_stays_if_its_source_is_dropped():
+    frame = copied(copied(reviews(), 15, of=4, rewrite=edited), 16, of=4)
+    frame = changed(frame, "label", {4: "positive", 15: "positive", 16: "negative"})
+    left = audit(frame).repair(["near_duplicates", "conflicting_labels"]).rows["id"]
+    assert {"r4", "r15", "r16"} & set(left) == {"r15"}

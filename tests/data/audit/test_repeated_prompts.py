@@ -88,3 +88,72 @@ def test_another_system_text_may_ask_for_another_answer():
         frame.at[row, "messages"] = [*said, {"role": "assistant", "content": answer}]
         frame = changed(changed(frame, "prompt", {row: frame["prompt"][5]}), "completion", {row: answer})
     assert found(frame) == {}
+
+
+def near(prompt: str, other: str, answers: tuple[str, str] = ("yes", "no")) -> tuple[str, ...]:
+    frame = changed(pairs(), "prompt", {2: f"{other} How?", 3: f"{other} Why not?", 5: prompt, 9: other})
+    report = audit_instructions(changed(frame, "completion", dict(zip((5, 9), answers, strict=True))))
+    return report["contradicting_near_prompts"].rows if "contradicting_near_prompts" in report else ()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "other"),
+    [
+        ("Is the Moon made of cheese?", "Please tell me: is the moon made of cheese"),
+        ("Is the Moon made of cheese?", "Could you tell me, is Moon made of cheese?"),
+        ("Is the M\u043e\u043en made of ch\u0435ese?", "Is the Moon made of cheese?"),
+        ("Is the Moon ma\u200bde of cheese?", "Is the Moon made of cheese?"),
+        ("Isn't the Moon made of cheese?", "Is not the Moon made of cheese?"),
+        ("Is the Moon made of chese?", "Is the Moon made of cheese?"),
+        ("Is the Moon made of cheees?", "Is the Moon made of cheese?"),
+    ],
+)
+def test_prompts_that_ask_the_same_in_other_words_contradict_each_other(prompt, other):
+    assert near(prompt, other) == ("r9",)
+    assert near(prompt, other, ("yes", "Yes.")) == ()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "other"),
+    [
+        ("Is the number 7 a prime number?", "Is the number 8 a prime number?"),
+        ("Is the capital of France large?", "Is the capital of Spain large?"),
+        ("Is it 5 - 3 or less in the end?", "Is it 5 + 3 or less in the end?"),
+        ("Is the Moon made of cheese?", "Is the Moon not made of cheese?"),
+        ("Is patient A well enough to go?", "Is patient B well enough to go?"),
+        ("Is f of x a name of the file?", "Is f() of x a name of the file?"),
+        ("Is C++ a language of computers?", "Is C# a language of computers?"),
+        ("Did Batman drive the black car home?", "Did Bateman drive the black car home? "),
+        ("Ist das schon ein gro\u00dfes Haus?", "Ist das sch\u00f6n ein gro\u00dfes Haus?"),
+        (
+            "\u6708\u4eae\u662f\u7528\u5976\u916a\u505a\u7684\u5417\uff1f",
+            "\u592a\u9633\u662f\u7528\u5976\u916a\u505a\u7684\u5417\uff1f",
+        ),
+    ],
+)
+def test_prompts_that_ask_for_something_else_do_not(prompt, other):
+    assert near(prompt, other) == ()
+
+
+def test_the_evidence_of_a_near_prompt_says_in_what_it_differs():
+    frame = changed(
+        pairs(),
+        "prompt",
+        {
+            2: "Why cheese?",
+            3: "How old is the cheese?",
+            5: "Is the Moon made of chese?",
+            9: "Is the Moon made of cheese?",
+        },
+    )
+    report = audit_instructions(changed(frame, "completion", {5: "yes", 9: "no"}))
+    assert report["contradicting_near_prompts"].evidence.to_dict("records") == [
+        {
+            "id": "r9",
+            "same_prompt_as": "r5",
+            "answer": "no",
+            "earlier_answer": "yes",
+            "differs_in": "'chese' for 'cheese'",
+        }
+    ]
+    assert found(changed(frame, "completion", {5: "yes", 9: "no"})) == {}

@@ -1,7 +1,8 @@
 import pandas as pd
 import pytest
 
-from ftlab.data.audit import audit
+from ftlab.data import normalisation
+from ftlab.data.audit import audit, audit_instructions
 from ftlab.data.words import Words
 
 from .planted import changed, copied, edited, reviews, table
@@ -182,7 +183,8 @@ def test_near_duplicates_with_one_label_do_not_conflict():
 def test_a_training_text_in_a_judging_split_is_leakage(split):
     report = audit(reviews(), **{split: judging(["another thing", reviews()["text"][4].upper()])})
     assert report["leakage"].rows == ("t1",)
-    assert report["leakage"].evidence.iloc[0].to_dict() == {"id": "t1", "split": split, "copy_of": "r4"}
+    evidence = {"id": "t1", "split": split, "copy_of": "r4", "differs_in": "case, width or white space"}
+    assert report["leakage"].evidence.iloc[0].to_dict() == evidence
 
 
 def test_a_near_copy_of_a_training_text_in_the_test_rows_is_near_leakage():
@@ -242,3 +244,144 @@ def test_a_training_row_without_a_label_leaks_as_well():
 
 def test_a_test_row_without_a_label_leaks_as_well():
     assert audit(reviews(), test=judging([reviews()["text"][4]], label=None))["leakage"].rows == ("t0",)
+
+
+# --- disguised copies, templates and parts ---
+
+TOLD = "Dear {}, the parcel with your {} books has left our house and will be with you in {} days."
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "said"),
+    [
+        (lambda text: text.replace("o", "\u043e"), "look-alike letters"),
+        (lambda text: text.replace("e", "e\u200b"), "invisible characters"),
+        (lambda text: text.upper().replace("A", "\u00c4"), "accents"),
+        (lambda text: text.replace(" ", ""), "spaces"),
+        (lambda text: f"<p>{text}</p>".replace("a", "&#97;"), "HTML entities, HTML tags"),
+    ],
+)
+def test_a_disguised_copy_is_found_and_its_disguise_is_named(rewrite, said):
+    frame = copied(reviews(), 15, of=4, rewrite=rewrite)
+    report = audit(frame)
+    assert report["disguised_duplicates"].evidence.to_dict("records") == [
+        {"id": "r15", "copy_of": "r4", "disguise": said}
+    ]
+    assert not {"normalised_duplicates", "near_duplicates", "contained_texts", "templates"} & {
+        found.id for found in report.findings
+    }
+
+
+def test_a_disguised_copy_with_another_label_is_a_conflict():
+    frame = copied(reviews(), 15, of=4, rewrite=lambda text: text.replace("e", "\u0435"), label="negative")
+    assert audit(frame)["conflicting_labels"].rows == ("r4", "r15")
+
+
+def test_a_disguised_copy_in_the_test_rows_is_leakage_and_says_how_it_differs():
+    text = reviews()["text"][4].replace("e", "\u0435")
+    found = audit(reviews(), test=judging(["something else", text]))["leakage"]
+    assert found.evidence.to_dict("records") == [
+        {"id": "t1", "split": "test", "copy_of": "r4", "differs_in": "look-alike letters"}
+    ]
+
+
+def test_a_prompt_in_disguise_leaks():
+    prompts = reviews(20)["text"]
+    frame = pd.DataFrame(
+        {"id": [f"p{row}" for row in range(10)], "prompt": prompts[:10], "completion": prompts[10:].to_list()}
+    )
+    test = pd.DataFrame(
+        {"id": ["t0"], "prompt": [prompts[3].replace(" ", "")], "completion": ["Something of its own."]}
+    )
+    assert audit_instructions(frame, test=test)["leakage"].rows == ("t0",)
+
+
+def test_texts_of_a_template_are_listed_with_their_cluster_and_are_no_near_duplicates():
+    texts = {3: TOLD.format("Ann", 3, 4), 5: TOLD.format("Bob Lee", 12, 9), 7: TOLD.format("Olga", 1, 2)}
+    report = audit(changed(reviews(), "text", texts))
+    found = report["templates"]
+    assert (found.severity, found.rows) == ("info", ("r3", "r5", "r7"))
+    assert found.evidence["cluster"].tolist() == [1, 1, 1]
+    assert found.evidence["like"].tolist() == ["r5", "r3", "r3"]  # none is like itself
+    assert found.evidence["differs_in"].tolist() == ["names and numbers"] * 3
+    assert "clusters: 1" in found.what
+    assert "near_duplicates" not in report
+    assert "conflicting_near_labels" not in report
+
+
+def test_a_template_on_both_sides_is_near_leakage():
+    frame = changed(reviews(), "text", {3: TOLD.format("customer", 3, 4)})
+    found = audit(frame, test=judging(["another thing", TOLD.format("customer", 88, 15)]))["near_leakage"]
+    assert found.rows == ("t1",)
+    assert found.evidence["differs_in"].tolist() == ["numbers"]
+
+
+def test_a_part_of_a_text_is_listed_with_the_whole():
+    whole = " ".join(reviews(80)["text"][30:33])
+    words = whole.split()
+    half = " ".join(words[len(words) // 4 : len(words) * 3 // 4])
+    report = audit(changed(reviews(), "text", {5: half, 6: whole}))
+    found = report["contained_texts"]
+    assert found.rows == ("r5",)
+    assert found.evidence["part_of"].tolist() == ["r6"]
+    assert found.evidence["of_the_whole"].tolist() == [pytest.approx(0.5, abs=0.05)]
+    assert "near_duplicates" not in report
+
+
+def test_a_part_of_a_training_text_in_the_test_rows_is_near_leakage():
+    whole = " ".join(reviews(80)["text"][30:33])
+    frame = changed(reviews(), "text", {6: whole})
+    found = audit(frame, test=judging(["another thing", whole[: len(whole) * 6 // 10]]))["near_leakage"]
+    assert found.rows == ("t1",)
+    assert "of the other text" in found.evidence["differs_in"][0]
+
+
+def growing(chats: int = 8, turns: int = 4) -> pd.DataFrame:
+    """Chats as pairs: each prompt has the earlier turns."""
+    texts = iter(reviews(2 * chats * turns)["text"])
+    rows = []
+    for chat in range(chats):
+        history = ""
+        for turn in range(turns):
+            prompt, answer = history + next(texts), next(texts)
+            rows.append((f"chat{chat}-{turn}", prompt, answer))
+            history = f"{prompt}\n{answer}\n"
+    return pd.DataFrame(rows, columns=["id", "prompt", "completion"])
+
+
+def test_pairs_of_a_growing_dialogue_are_no_near_duplicates_and_no_parts():
+    frame = growing()
+    report = audit_instructions(frame)
+    found = report["growing_dialogues"]
+    assert found.severity == "info"
+    assert found.count == 24
+    assert found.evidence.iloc[2].to_dict() == {"id": "chat0-3", "goes_on_with": "chat0-2", "dialogue": 1}
+    assert found.evidence["dialogue"].max() == 8
+    assert not {"near_duplicates", "contained_texts", "growing_dialogues"} & {*report.repairable}
+
+
+def test_an_edited_copy_of_a_dialogue_is_a_near_duplicate_of_it():
+    frame = growing(4)
+    again = frame[frame["id"].str.startswith("chat1")].assign(
+        id=lambda rows: "again-" + rows["id"], prompt=lambda rows: "Well, " + rows["prompt"]
+    )
+    found = audit_instructions(pd.concat([frame, again], ignore_index=True))["near_duplicates"]
+    assert {row.rpartition("-")[0] for row in found.rows} == {"again-chat1"}
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ("great film \U0001f44d", "great film \U0001f44e"), ("C++", "C#"), ("-37", "37"), ("great", "great!"),
+    ("I would go there again, and I would take them all", "I would go there again? And I would take them all"),
+])  # fmt: skip
+def test_short_texts_that_differ_in_punctuation_do_not_conflict(one, other):
+    frame = changed(changed(reviews(), "text", {0: one, 1: other}), "label", {0: "positive", 1: "negative"})
+    assert not {"conflicting_labels", "conflicting_near_labels"} & {found.id for found in audit(frame).findings}
+
+
+def test_a_copy_without_accents_and_with_another_label_is_no_more_than_a_near_conflict():
+    text = "Sch\u00f6ne Musik, gro\u00dfe Bilder und sehr viele fr\u00f6hliche Leute auf der B\u00fchne"
+    frame = changed(reviews(), "text", {3: text, 5: normalisation.without_accents(text)})
+    report = audit(changed(frame, "label", {3: "positive", 5: "negative"}))
+    assert "conflicting_labels" not in report
+    assert set(report["conflicting_near_labels"].rows) == {"r3", "r5"}
+    assert report["disguised_duplicates"].rows == ("r5",)

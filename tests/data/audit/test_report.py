@@ -16,7 +16,8 @@ from .planted import EXAMPLES, changed, copied, edited, example, pairs, report, 
 ORDER_FREE = [
     "missing_text", "missing_label", "label_slip", "tiny_class", "conflicting_labels", "conflicting_near_labels",
     "leakage", "near_leakage", "truncation", "token_shortcut", "markup", "entities", "mojibake", "control_characters",
-    "boilerplate", "email_addresses", "phone_numbers", "card_numbers", "missing_prompt", "empty_completion",
+    "boilerplate", "email_addresses", "phone_numbers", "card_numbers", "bank_accounts", "national_ids",
+    "ip_addresses", "secrets", "documentation_addresses", "missing_prompt", "empty_completion",
     "copied_completion", "completion_cut", "all_masked", "eos_lost", "special_tokens", "unknown_tokens",
     "placeholder_texts", "template_headings", "prompt_cut", "refused", "refusal", "cut_off_answer",
     "broken_conversation",
@@ -169,7 +170,7 @@ def test_the_title_of_a_page_is_escaped():
     assert "script" not in Tags(page).seen
 
 
-PERSONAL = "write to jo.doe@example.com, call 212-555-0187, pay with 4111 1111 1111 1111"
+PERSONAL = "write to jo.doe@mail.de, call 212-555-2187, pay with 4111 1111 1111 1111"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_a_report_shows_no_personal_data(text):
     report = audit(changed(reviews(), "text", {row: f"{reviews()['text'][row]} {text}" for row in range(6)}))
     assert {"email_addresses", "phone_numbers", "card_numbers"} <= {found.id for found in report.findings}
     for shown in (str(report), report.html(), json.dumps(report.to_dict())):
-        for secret in ("jo.doe@example.com", "212-555-0187", "4111 1111 1111 1111"):
+        for secret in ("jo.doe@mail.de", "212-555-2187", "4111 1111 1111 1111"):
             assert secret not in shown
 
 
@@ -240,7 +241,8 @@ def test_json_holds_the_ids_of_all_rows(finding_id):
     loaded = json.loads(json.dumps(report(finding_id).to_dict(), allow_nan=False))
     found = next(each for each in loaded["findings"] if each["id"] == finding_id)
     assert found["rows"] == list(report(finding_id)[finding_id].rows)
-    assert (found["why"], found["todo"]) == (catalogue()[finding_id]["why"], catalogue()[finding_id]["todo"])
+    assert found["why"] == catalogue()[finding_id]["why"]
+    assert found["todo"].startswith(catalogue()[finding_id]["todo"])
 
 
 def test_json_holds_the_tables_of_a_report():

@@ -1,0 +1,27 @@
+"""The warm process that all faults are tried in."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults import forks
+
+if sys.platform != "linux":
+    collect_ignore_glob = ["test_*.py"]  # forks, /proc and limits of Linux
+
+
+@pytest.fixture(scope="session")
+def given(tmp_path_factory) -> Path:
+    """The folder of what the operations read."""
+    folder = tmp_path_factory.mktemp("given")
+    for one in (folder, folder.parent, folder.parent.parent):  # another user reads it, too
+        one.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(given) -> Iterator[forks.Server]:
+    with forks.Server(given) as running:
+        yield running

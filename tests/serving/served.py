@@ -1,0 +1,47 @@
+"""A tiny chat model that answers different prompts differently, as a folder and as a GGUF file."""
+
+import torch
+from tokenizers import processors
+
+from ftlab.models import loading
+from ftlab.serving import converter
+from tests.merging.merge_cases import language_model
+
+TURN = [{"role": "user", "content": "A quiet film about bees"}]
+
+
+def save_chat_model(folder, answers=None, bos=None, **options):
+    """The folder of a Llama with the tokenizer and the chat format of tiny-llama, and weights of some size.
+
+    `answers` says which token it shall write for another one, by id. With `bos` the tokenizer puts that token before a
+    text, and the chat template writes it too.
+    """
+    tokenizer = loading.tokenizer("tiny-llama")
+    if bos:
+        tokenizer.bos_token = bos
+        tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+        tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
+        )
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    shape = {"vocab_size": len(tokenizer), "initializer_range": 0.5, "max_position_embeddings": 1024}
+    model = language_model("llama", **{**shape, **ends, **options})
+    with torch.no_grad():
+        for written, instead in (answers or {}).items():
+            rows = model.lm_head.weight
+            rows[[written, instead]] = rows[[instead, written]]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_gguf(folder, file, type="f32"):
+    converter.convert(folder, file, type)
+    return file
+
+
+def without_chat_template(file, other):
+    """A copy of the GGUF file whose chat template has a name that nobody reads."""
+    name = b"tokenizer.chat_template"
+    other.write_bytes(file.read_bytes().replace(name, name[:-1] + b"_"))
+    return other

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
@@ -18,7 +18,8 @@ from ftlab.course import ledger, profiles
 from ftlab.course.notebooks import lessons
 from ftlab.wording import in_markdown
 
-HEAD = ("lesson", "claim", "bound", "measured", "holds", "enforced", "from", "profile", "hardware", "date")
+MEASURED = ("lesson", "claim", "bound", "measured", "holds", "enforced", "from")
+AWAITED = ("lesson", "claim", "bound", "enforced")
 ENFORCED = {
     ledger.ALWAYS: "in every run",
     ledger.ENFORCED: "in the profile's own run",
@@ -57,7 +58,7 @@ class Call(NamedTuple):
 
 
 def all_claims() -> str:
-    """Return the table of the stored claims of cpu and of gpu, and of those expected of gpu, with their counts.
+    """Return tables of the stored claims of cpu and of gpu, and of those expected of gpu, with their counts.
 
     Raises:
         ValueError: no run of the cpu profile is stored, or the notebooks do not claim what is stored.
@@ -73,23 +74,31 @@ def all_claims() -> str:
         for row in measured
         if row.source != ledger.STORED and row.lesson not in known
     ]
-    lines = ["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
-    lines += [_line(row) for row in [*measured, *on_gpu]]
-    for lesson, claim, bound, standing in expected:
-        cells = (
-            _link(lesson),
-            in_markdown(claim),
-            bound,
-            ledger.NOT_MEASURED,
-            "",
-            ENFORCED[standing],
-            "",
-            "gpu",
-            "",
-            "",
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + f"\n\n{_counted(measured, on_gpu, len(expected))}"
+    parts = [f"**Profile `cpu`, measured.** {_where(measured)}", _table(MEASURED, map(_cells, measured))]
+    if on_gpu:
+        parts += [f"**Profile `gpu`, measured.** {_where(on_gpu)}", _table(MEASURED, map(_cells, on_gpu))]
+    awaited = ((_link(lesson), in_markdown(claim), bound, ENFORCED[how]) for lesson, claim, bound, how in expected)
+    parts += [f"**Profile `gpu`, {ledger.NOT_MEASURED}.**", _table(AWAITED, awaited)]
+    return "\n\n".join([*parts, _counted(measured, on_gpu, len(expected))])
+
+
+def _where(rows: Sequence[ledger.Row]) -> str:
+    """On which machine the lessons ran, and when: "Lessons 00, 01: AMD EPYC, 2 cores, 2026-11-30."."""
+    lessons_of: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        of_run = lessons_of.setdefault((row.hardware, row.date), [])
+        if (number := row.lesson.partition("_")[0]) not in of_run:
+            of_run.append(number)
+    runs = [
+        f"{'Lessons' if len(numbers) > 1 else 'Lesson'} {', '.join(numbers)}: {in_markdown(hardware)}, {date}"
+        for (hardware, date), numbers in lessons_of.items()
+    ]
+    return "; ".join(runs) + "."
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    said = ["| " + " | ".join(cells) + " |" for cells in (head, *lines)]
+    return "\n".join([said[0], "|---" * len(head) + "|", *said[1:]])
 
 
 def _counted(measured: list[ledger.Row], on_gpu: list[ledger.Row], expected: int) -> str:
@@ -101,11 +110,10 @@ def _counted(measured: list[ledger.Row], on_gpu: list[ledger.Row], expected: int
     return f"{said}{expected} claims {ledger.NOT_MEASURED}."
 
 
-def _line(row: ledger.Row) -> str:
+def _cells(row: ledger.Row) -> Sequence[str]:
     measured = "no finite number" if row.measured is None else f"{row.measured:.3g}"
     holds = "yes" if row.holds else "**no**"
-    cells = (_link(row.lesson), in_markdown(row.claim), row.bound, measured, holds, ENFORCED[row.standing])
-    return "| " + " | ".join((*cells, row.source, row.profile, in_markdown(row.hardware), row.date)) + " |"
+    return _link(row.lesson), in_markdown(row.claim), row.bound, measured, holds, ENFORCED[row.standing], row.source
 
 
 def _link(lesson: str) -> str:

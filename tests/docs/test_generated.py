@@ -222,15 +222,32 @@ def claims(docs, tmp_path, monkeypatch):
     return table
 
 
+def tables(lines):
+    """The lines of each table, without its two of the head."""
+    found, before = [], ""
+    for line in lines:
+        if line.startswith("|---"):
+            found.append([])
+        elif line.startswith("|") and before.startswith("|"):
+            found[-1].append(line)
+        before = line
+    return found
+
+
 def test_every_stored_claim_and_every_expected_one_has_a_line(claims):
     lines = claims()
+    of_cpu, of_gpu = tables(lines)
     stored = [claim for entry in ledger.stored("cpu") for claim in entry["claims"]]
-    assert len([line for line in lines if "| cpu |" in line]) == len(stored)
-    expected = [line for line in lines if line.endswith(f"| {ledger.NOT_MEASURED} |  | not yet |  | gpu |  |  |")]
-    always = [line for line in lines if line.endswith(f"| {ledger.NOT_MEASURED} |  | in every run |  | gpu |  |  |")]
-    in_fp32 = [line for line in lines if line.endswith(f"| {ledger.NOT_MEASURED} |  | in fp32 alone |  | gpu |  |  |")]
-    number = len(expected) + len(always) + len(in_fp32)
-    assert number == len([claim for claim in stored if not claim["stored"]])
+    assert len(of_cpu) == len(stored)
+    ends = {
+        how: [line for line in of_gpu if line.endswith(f"| {how} |")]
+        for how in ("not yet", "in every run", "in fp32 alone")
+    }
+    expected, always, in_fp32 = ends.values()
+    number = len(of_gpu)
+    assert (
+        number == len(expected) + len(always) + len(in_fp32) == len([claim for claim in stored if not claim["stored"]])
+    )
     (accuracy,) = [line for line in expected if "00_start" in line and "| accuracy on the test rows |" in line]
     assert f"| at least {profiles.table()['start_here']['gpu']['at_least_accuracy']:g} |" in accuracy
     assert any("copy or near-copy in training" in line for line in always)
@@ -265,8 +282,8 @@ def test_on_a_gpu_a_claim_of_what_is_computed_in_half_precision_is_promised_in_f
         for text in ("half", "half whenever", "by hand", "none", "often")
     ]
     run = ledger.stored("cpu")[0] | {"lesson": "05_lora_phi2", "claims": made}
-    of_gpu = [line.split(" | ") for line in claims(cpu=[run]) if line.endswith("| gpu |  |  |")]
-    assert [(cells[1], cells[5]) for cells in of_gpu] == [
+    of_gpu = [line.removesuffix(" |").split(" | ") for line in tables(claims(cpu=[run]))[-1]]
+    assert [(cells[1], cells[3]) for cells in of_gpu] == [
         ("half", "in fp32 alone"), ("half whenever", "in fp32 alone"), ("by hand", "in every run"), ("none", "not yet"),
         ("often", "in every run"),
     ]  # fmt: skip
@@ -279,10 +296,13 @@ def test_a_run_on_a_gpu_takes_the_place_of_what_was_expected(claims):
         "profile": "gpu", "budget": budget, "hardware": {"gpu": "a GPU", "processor": "a CPU", "cores": 16},
         "claims": [made | {"standing": "expected", "stored": False}],
     }  # fmt: skip
-    of_gpu = [line for line in claims(gpu=[run]) if "00_start_here" in line and "| gpu |" in line]
+    lines = claims(gpu=[run])
+    assert "**Profile `gpu`, measured.** Lesson 00: a GPU, 16 cores, " in "\n".join(lines)
+    of_gpu = [line for table in tables(lines)[1:] for line in table if "00_start_here" in line]
     assert [line.split(" | ")[1:5] for line in of_gpu] == [["accuracy on the test rows", "at least 0.85", "0.9", "yes"]]
-    of_gpu = [line for line in claims(gpu=[run | {"budget": budget | {"rows": 9}}]) if "| gpu |" in line]
-    assert not any("| 0.9 |" in line for line in of_gpu)
+    lines = claims(gpu=[run | {"budget": budget | {"rows": 9}}])
+    assert len(tables(lines)) == 2
+    assert not any("| 0.9 |" in line for line in lines)
 
 
 def test_a_claim_that_the_notebook_no_longer_makes_is_not_shown(claims):

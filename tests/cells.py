@@ -91,7 +91,7 @@ def _display(*values: Any) -> None:
 
 
 if __name__ == "__main__":
-    # A list of runs as JSON: [lesson, profile, parameters] each, into the folder that is named first.
-    for number, (lesson, profile, parameters) in enumerate(json.loads(sys.argv[2])):
-        found = run(lesson, Path(sys.argv[1]) / str(number), parameters, profile=profile)
-        print(json.dumps({"lesson": lesson, "headline": found["headline"]}))
+    # A list of runs as JSON: [lesson, profile, parameters, folder] each, folders in the one that is named first.
+    for lesson, profile, parameters, folder in json.loads(sys.argv[2]):
+        found = run(lesson, Path(sys.argv[1]) / folder, parameters, profile=profile)
+        print(json.dumps({"lesson": lesson, "headline": found["headline"], "said": found["said"]}))

@@ -121,6 +121,13 @@ def test_importing_ftlab_loads_no_torch_transformers_or_pandas():
     assert done.stdout.strip() == "[]"
 
 
+def test_planning_a_run_loads_neither_torch_nor_transformers():
+    """`ftlab run` starts a kernel for each lesson, and only a kernel needs them."""
+    code = "import sys, ftlab.course.runner; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.fixture
 def rows_csv(tmp_path) -> Path:
     """Reviews with an e-mail address and a copy among them: warnings, and no error."""

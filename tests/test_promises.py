@@ -350,7 +350,7 @@ def hub(tmp_path_factory):
         yield served
 
 
-TOGETHER = [("00", "01", "02", "03"), ("04", "06"), ("05",)]
+TOGETHER = [("00", "01", "02", "03"), ("04",), ("05", "06")]
 
 
 def test_every_run_from_a_hub_is_run():
@@ -363,15 +363,47 @@ def test_every_run_from_a_hub_is_run():
 def test_it_runs_from_a_hub(some, brought, hub, tmp_path):
     """In a process of its own: whether there is a hub is asked once, when its library is imported."""
     chosen = [run for run in RUNS if run.get("hub") and run["lesson"] in some]
-    asked = [[run["lesson"], run.get("profile", "smoke"), filled(run, brought)] for run in chosen]
+    folders = [folder_of(run) or str(number) for number, run in enumerate(chosen)]
+    asked = [
+        [run["lesson"], run.get("profile", "smoke"), filled(run, brought), folder]
+        for run, folder in zip(chosen, folders, strict=True)
+    ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"no_proxy": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.cells", str(tmp_path / "runs"), json.dumps(asked)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=HERE.parent)
     assert done.returncode == 0, done.stderr[-3000:]
-    headlines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"lesson"')]
-    assert [line["lesson"] for line in headlines] == [run["lesson"] for run in chosen]
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"lesson"')]
+    assert [line["lesson"] for line in told] == [run["lesson"] for run in chosen]
+    for run, line in zip(chosen, told, strict=True):
+        if folder_of(run):
+            took_what_the_hub_has(LESSONS[run["lesson"]], tmp_path / "runs" / IN_GPU, line["said"])
+
+
+IN_GPU = "gpu"
+
+
+def folder_of(run: dict) -> str:
+    """One folder for the lessons in the gpu profile, so that 06 finds the adapter of 05."""
+    return IN_GPU if run.get("profile") == "gpu" and "quantize" not in run["parameters"] else ""
+
+
+def took_what_the_hub_has(lesson: notebooks.LessonFile, out: Path, said: str) -> None:
+    """The record names the model of the profile at its pinned revision, and the rows of the hub's data set."""
+    budget = profiles.table()[lesson.slug]["gpu"]
+    record = json.loads((out / lesson.name / "record.json").read_text(encoding="utf-8"))
+    pinned = loading.HUB_MODELS[budget["model"]].revision
+    if lesson.number != "01":  # an audit takes the tokenizer alone
+        assert (record["model"]["name"], record["model"]["revision"]) == (budget["model"], pinned)
+    if lesson.number == "01":
+        assert "leakage between splits: give" not in said  # it was checked
+    if lesson.number == "05":
+        base = json.loads((out / lesson.name / "adapter" / "base.json").read_text(encoding="utf-8"))
+        assert (base["name"], base["revision"]) == (budget["model"], pinned)
+    if lesson.number == "06":
+        assert "tutor: the adapter of lesson 05" in said
+        assert (out / lesson.name / "merged" / "certificate.json").is_file()
 
 
 # --- commands and code ----------------------------------------------------------------------------------------------

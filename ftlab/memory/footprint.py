@@ -7,10 +7,12 @@ one training step on tensors without values (see `dry_run`). `training_memory` i
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +139,7 @@ def estimate(
     Raises:
         BadInput: a value is not one of those above, is out of range, or does not fit the model.
     """
-    from ftlab.memory import dry_run, meta_models
+    from ftlab.memory import meta_models
 
     dtype = str(dtype).removeprefix("torch.")
     for what, value, known in (
@@ -148,7 +150,39 @@ def estimate(
     config = meta_models.config_of(model)
     _check_sizes(config, batch_size=batch_size, length=length, rank=rank, supervised_share=supervised_share)
 
-    built = meta_models.build(config, dtype)
+    if not (target_modules is None or isinstance(target_modules, str)):
+        target_modules = tuple(target_modules)
+    return _counted(
+        _Config(config), method=method, batch_size=batch_size, length=length, dtype=dtype,
+        supervised=max(1, round(supervised_share * length)), rank=rank, target_modules=target_modules,
+        optimizer=optimizer, checkpointing=checkpointing, device=device, padded=padded and batch_size > 1,
+        double_quantization=double_quantization,
+    )  # fmt: skip
+
+
+class _Config:
+    """A config as the key of a cache: its values at this moment, compared as transformers compares them."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        self.values: Any = copy.deepcopy(config)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Config) and type(self.values) is type(other.values) and self.values == other.values
+
+    def __hash__(self) -> int:
+        return hash((type(self.values), self.values.hidden_size))
+
+
+@lru_cache(maxsize=256)
+def _counted(
+    config: _Config, *, method: str, batch_size: int, length: int, dtype: str, supervised: int, rank: int,
+    target_modules: tuple[str, ...] | str | None, optimizer: str, checkpointing: bool, device: str, padded: bool,
+    double_quantization: bool,
+) -> Footprint:  # fmt: skip
+    """`estimate` of checked values. A lesson asks for the same model more than once, and a dry run takes seconds."""
+    from ftlab.memory import dry_run, meta_models
+
+    built = meta_models.build(config.values, dtype)
     head = meta_models.lm_head(built)
     parameters = _numel(built.parameters())
     if method == "qlora":
@@ -157,11 +191,11 @@ def estimate(
         dry_run.enable_checkpointing(built, device)
     if method != "full":
         without_adapters = _numel(built.parameters())  # in 4 bits, a byte with two weights counts once
-        built = meta_models.adapt(built, rank=rank, target_modules=target_modules)
+        named = list(target_modules) if isinstance(target_modules, tuple) else target_modules
+        built = meta_models.adapt(built, rank=rank, target_modules=named)
         parameters += _numel(built.parameters()) - without_adapters
     step = dry_run.count_step(
-        built, head, batch_size=batch_size, length=length, supervised=max(1, round(supervised_share * length)),
-        padded=padded and batch_size > 1, device=device,
+        built, head, batch_size=batch_size, length=length, supervised=supervised, padded=padded, device=device
     )  # fmt: skip
 
     trained = [parameter for parameter in built.parameters() if parameter.requires_grad]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ftlab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -17,6 +15,8 @@ if TYPE_CHECKING:
 
 def from_config(kind: Any, config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
     """Return the model that `kind`, an Auto class of transformers, builds from `config` with `options`."""
+    import torch
+
     with torch.device("meta"):
         return kind.from_config(config, **options)
 
@@ -27,6 +27,7 @@ def from_checkpoint(base: Checkpoint) -> PreTrainedModel:
     Raises:
         BadInput: transformers has no such class, or the config does not describe one.
     """
+    import torch
     import transformers
 
     path = base.folder / "config.json"
@@ -46,6 +47,8 @@ def from_checkpoint(base: Checkpoint) -> PreTrainedModel:
 
 def from_model(model: Any) -> Any:
     """Return a model of the class and config of `model`; its linear layers are not quantized."""
+    import torch
+
     if all(parameter.is_meta for parameter in model.parameters()):
         return copy.deepcopy(model)
     config = copy.deepcopy(model.config)

@@ -12,6 +12,7 @@ from ftlab.merging import certificate
 from ftlab.merging import merge as merging
 from tests.merging import merge_cases
 from tests.merging.merge_cases import DTYPES, NAMES, load, save_adapter, save_base, tensors
+from tests.nightly import combinations
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,9 +49,9 @@ def certify(base, adapter, merged, out):
     return certificate.certificate(apart(base, adapter), merged, load(out), tokenizer, PROMPTS)
 
 
-@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"use_dora": True}], ids=["lora", "rslora", "dora"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "dtype", "options"), combinations(NAMES, DTYPES, [{}, {"use_rslora": True}, {"use_dora": True}]), ids=str
+)
 def test_a_right_merge_is_certified(name, dtype, options, bases, tmp_path):
     base = bases[name, dtype]
     adapter = save_adapter(tmp_path / "adapter", base, **options)
@@ -90,9 +91,7 @@ WRONG = {"scaled by 2": scaled_twice, "one layer left out": one_layer_left_out, 
 SQUARE = {"gpt2": ["attn.c_proj"], "phi": ["q_proj"], "llama": ["q_proj"]}  # so that it can be transposed
 
 
-@pytest.mark.parametrize("wrong", WRONG)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "dtype", "wrong"), combinations(NAMES, DTYPES, list(WRONG)), ids=str)
 def test_a_wrong_merge_is_refused_and_removed(name, dtype, wrong, bases, tmp_path, monkeypatch):
     base = bases[name, dtype]
     adapter = save_adapter(tmp_path / "adapter", base, target_modules=SQUARE[name], size=0.5)

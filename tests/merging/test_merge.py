@@ -19,6 +19,7 @@ from ftlab.merging import merge as merging
 from ftlab.models import loading, shards
 from tests.merging import merge_cases
 from tests.merging.merge_cases import DTYPES, NAMES, by_peft, save_adapter, save_base, tensors, ulps
+from tests.nightly import NIGHTLY, combinations
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,9 +67,7 @@ def adapter(base, tmp_path):
     return save_adapter(tmp_path / "adapter", base)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "variant", "dtype"), combinations(NAMES, list(VARIANTS), DTYPES), ids=str)
 def test_a_merge_from_file_to_file_is_pefts_merge(name, variant, dtype, tmp_path):
     base = save_base(tmp_path / "base", name, dtype)
     adapter = save_adapter(tmp_path / "adapter", base, **VARIANTS[variant])
@@ -107,13 +106,14 @@ def test_trained_biases_and_saved_modules_take_the_place_of_the_base_s(name, opt
     assert len(assert_as_peft(base, adapter, tmp_path / "out", most=0).replaced) == replaced
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("variant", VARIANTS)
+BEYOND_LAYERS = {"gpt2": ["wpe", "c_attn"], "phi": ["embed_tokens", "lm_head"], "llama": ["embed_tokens", "lm_head"]}
+
+
 @pytest.mark.parametrize(
-    ("name", "targets"),
-    [("gpt2", ["wpe", "c_attn"]), ("phi", ["embed_tokens", "lm_head"]), ("llama", ["embed_tokens", "lm_head"])],
+    ("name", "variant", "dtype"), combinations(list(BEYOND_LAYERS), list(VARIANTS), DTYPES), ids=str
 )
-def test_embeddings_and_output_layers_are_merged_where_they_are_not_tied(name, targets, variant, dtype, tmp_path):
+def test_embeddings_and_output_layers_are_merged_where_they_are_not_tied(name, variant, dtype, tmp_path):
+    targets = BEYOND_LAYERS[name]
     base = save_base(tmp_path / "base", name, dtype)
     adapter = save_adapter(tmp_path / "adapter", base, target_modules=targets, **VARIANTS[variant])
     merging.merge(base, adapter, tmp_path / "out")
@@ -141,19 +141,14 @@ def test_a_tensor_worked_through_in_small_blocks_comes_out_the_same(name, varian
     assert_as_peft(base, save_adapter(tmp_path / "adapter", base, **VARIANTS[variant]), tmp_path / "out")
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
-@pytest.mark.parametrize(
-    ("kind", "outs", "ins"),
-    [
-        ("Linear", 1536, 576),
-        ("Linear", 900, 576),
-        ("Conv1D", 2304, 768),
-        ("Conv1D", 768, 3072),
-        ("Embedding", 576, 2000),
-    ],
-)
-def test_real_sizes_go_through_in_blocks_and_are_pefts(kind, outs, ins, dora, dtype):
+SIZES = [  # kind, outs, ins
+    ("Linear", 1536, 576), ("Linear", 900, 576), ("Conv1D", 2304, 768), ("Conv1D", 768, 3072), ("Embedding", 576, 2000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "dora", "dtype"), combinations(SIZES, [False, True], DTYPES), ids=str)
+def test_real_sizes_go_through_in_blocks_and_are_pefts(size, dora, dtype):
+    kind, outs, ins = size
     from peft import LoraConfig
     from peft.tuners.lora.layer import Embedding, Linear
     from transformers.pytorch_utils import Conv1D
@@ -668,6 +663,7 @@ for number in range(1000):
 """
 
 
+@pytest.mark.skipif(not NIGHTLY, reason="by day tests/faults kills merges at a few moments: make test-nightly")
 def test_a_kill_at_any_moment_leaves_no_folder_that_loads(tmp_path):
     base = save_base(tmp_path / "base", shard_size="60KB")
     adapter = save_adapter(tmp_path / "adapter", base, target_modules=["c_attn"])

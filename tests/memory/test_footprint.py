@@ -12,7 +12,7 @@ from transformers import AutoConfig, BertConfig, BertForSequenceClassification, 
 from ftlab.adapters.targets import PRESETS
 from ftlab.data import hub
 from ftlab.errors import BadInput
-from ftlab.memory import footprint, meta_models
+from ftlab.memory import dry_run, footprint, meta_models
 from ftlab.models import loading
 
 MEASURE = """
@@ -352,6 +352,26 @@ def test_estimating_changes_no_config():
     before = config.to_dict()
     small("qlora", config)
     assert config.to_dict() == before
+
+
+def test_a_step_is_counted_once_and_again_for_whatever_changes_it(monkeypatch):
+    counted = []
+    count_step = dry_run.count_step
+    monkeypatch.setattr(
+        dry_run, "count_step", lambda *given, **named: counted.append(named) or count_step(*given, **named)
+    )
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 97}
+    config = LlamaConfig(num_hidden_layers=1, **sizes)
+    first = footprint.estimate(config, batch_size=2, length=9)
+    assert footprint.estimate(LlamaConfig(num_hidden_layers=1, **sizes), batch_size=2, length=9) == first
+    assert len(counted) == 1
+    config.num_hidden_layers = 2  # the same object, changed
+    deeper = footprint.estimate(config, batch_size=2, length=9)
+    assert deeper.parameters > first.parameters
+    assert footprint.estimate(config, batch_size=2, length=9, padded=False) != deeper
+    eager = LlamaConfig(num_hidden_layers=2, **sizes, attn_implementation="eager")
+    footprint.estimate(eager, batch_size=2, length=9)
+    assert len(counted) == 4
 
 
 def test_flops_are_about_six_for_each_token_and_parameter_and_four_with_lora():

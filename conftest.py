@@ -21,6 +21,7 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 TOGETHER = {"06_merge_and_inference": "05_lora_phi2"}  # a lesson that takes what an earlier one leaves
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the mark in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give all cells of a notebook to one worker (`--dist loadgroup`), and 06 to that of 05, whose adapter it takes."""
     for item in items:

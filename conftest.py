@@ -15,20 +15,6 @@ os.environ["FTLAB_HEADLESS"] = "1"
 os.environ["FTLAB_RUN_FOLDER"] = str(_RUNS / "tests")
 
 
-# Several notebooks at once (`pytest -n 2`) share the cores.
-if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-TOGETHER = {"06_merge_and_inference": "05_lora_phi2"}  # a lesson that takes what an earlier one leaves
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the mark in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give all cells of a notebook to one worker (`--dist loadgroup`), and 06 to that of 05, whose adapter it takes."""
-    for item in items:
-        if item.path.suffix == ".ipynb":
-            item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.stem, item.path.stem)))
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Name a notebook's folder before nbval starts its kernel, which it does with the first cell."""

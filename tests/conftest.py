@@ -31,6 +31,14 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def spare_the_garbage_collector() -> Iterator[None]:
+    """What a module has imported and cached stays anyway; hours of Trainer's collections would look at it again."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what lies in tests/serving, for `make test-serve`, and skip on Windows what that system cannot do."""
     for item in items:

@@ -25,7 +25,7 @@ from ftlab.errors import BadInput
 from ftlab.freezing import plans
 from ftlab.models import loading, tiny
 from ftlab.serving import extra
-from tests import cells, pages
+from tests import cells, nightly, pages
 from tests import hub as stand_in
 
 pytestmark = pytest.mark.slow
@@ -313,9 +313,22 @@ def called(run: dict) -> str:
     return f"{run['lesson']} {run.get('profile', '')} {given}".strip()
 
 
-def cases(hub: bool) -> list:
-    chosen = [run for run in RUNS if run.get("hub", False) == hub]
+def chosen_runs(hub: bool) -> list[dict]:
+    """Those of this run: by day without those of the night."""
+    return [run for run in RUNS if run.get("hub", False) == hub and (nightly.NIGHTLY or not run.get("night"))]
+
+
+def cases() -> list:
+    chosen = chosen_runs(hub=False)
     return [pytest.param(run, id=called(run), marks=[pytest.mark.assets] * bool(run.get("assets"))) for run in chosen]
+
+
+def test_by_day_every_parameter_of_every_lesson_is_set_that_the_night_sets():
+    by_day, all_of_them = (
+        {(run["lesson"], name) for run in runs for name in run.get("parameters", {})}
+        for runs in ([run for run in RUNS if not run.get("night")], RUNS)
+    )
+    assert by_day == all_of_them
 
 
 @pytest.fixture(scope="session")
@@ -327,7 +340,7 @@ def form(tmp_path_factory) -> str:
 
 
 # --- the runs -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("run", cases(hub=False))
+@pytest.mark.parametrize("run", cases())
 def test_it_runs_in_smoke(run, brought, request, tmp_path, one_thread):
     if "<form>" in run.get("parameters", {}).values():
         brought = {**brought, "<form>": request.getfixturevalue("form")}
@@ -362,7 +375,7 @@ def test_every_run_from_a_hub_is_run():
 @pytest.mark.parametrize("some", TOGETHER, ids=" ".join)
 def test_it_runs_from_a_hub(some, brought, hub, tmp_path):
     """In a process of its own: whether there is a hub is asked once, when its library is imported."""
-    chosen = [run for run in RUNS if run.get("hub") and run["lesson"] in some]
+    chosen = [run for run in chosen_runs(hub=True) if run["lesson"] in some]
     folders = [folder_of(run) or str(number) for number, run in enumerate(chosen)]
     asked = [
         [run["lesson"], run.get("profile", "smoke"), filled(run, brought), folder]
@@ -379,6 +392,8 @@ def test_it_runs_from_a_hub(some, brought, hub, tmp_path):
     for run, line in zip(chosen, told, strict=True):
         if folder_of(run):
             took_what_the_hub_has(LESSONS[run["lesson"]], tmp_path / "runs" / IN_GPU, line["said"])
+    pinned = {loading.HUB_MODELS[profiles.table()[LESSONS[number].slug]["gpu"]["model"]].revision for number in some}
+    assert all(any(revision in request for request in hub.requests) for revision in pinned)
 
 
 IN_GPU = "gpu"
@@ -390,12 +405,12 @@ def folder_of(run: dict) -> str:
 
 
 def took_what_the_hub_has(lesson: notebooks.LessonFile, out: Path, said: str) -> None:
-    """The record names the model of the profile at its pinned revision, and the rows of the hub's data set."""
+    """The record names the model of the profile, with the weights that the hub has of it."""
     budget = profiles.table()[lesson.slug]["gpu"]
     record = json.loads((out / lesson.name / "record.json").read_text(encoding="utf-8"))
     pinned = loading.HUB_MODELS[budget["model"]].revision
-    if lesson.number != "01":  # an audit takes the tokenizer alone
-        assert (record["model"]["name"], record["model"]["revision"]) == (budget["model"], pinned)
+    weights = loading.weights_sha256(tiny.folder(stand_in.STAND_FOR[budget["model"]]))
+    assert (record["model"]["name"], record["model"]["weights_sha256"]) == (budget["model"], weights)
     if lesson.number == "01":
         assert "leakage between splits: give" not in said  # it was checked
     if lesson.number == "05":

@@ -12,6 +12,7 @@ from ftlab.course.fits import trainable_here
 from ftlab.data import hub
 from ftlab.errors import BadInput
 from ftlab.memory import footprint, meta_models
+from tests.nightly import combinations
 
 
 @pytest.fixture
@@ -115,10 +116,12 @@ def test_a_7b_model_on_gpus(no_network):
     assert table["published"][fits.A_7B, "lora"] == "8 to 16 GB (tutorial A)"
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora"])
-@pytest.mark.parametrize(("device", "dtype"), [("cpu", "float32"), ("cuda", "bfloat16")])
-@pytest.mark.parametrize("model", ["gpt2", "smollm2", "microsoft/phi-2", fits.A_7B])
-def test_a_deep_model_counted_by_layers_is_the_same_as_counted_whole(model, device, dtype, method):
+@pytest.mark.parametrize(
+    ("model", "device", "method"),
+    combinations(["gpt2", "smollm2", "microsoft/phi-2", fits.A_7B], ["cpu", "cuda"], ["lora", "qlora"]),
+)
+def test_a_deep_model_counted_by_layers_is_the_same_as_counted_whole(model, device, method):
+    dtype = {"cpu": "float32", "cuda": "bfloat16"}[device]
     config = meta_models.config_of(model)
     config.num_hidden_layers = fits.DEEP
     large = model in ("microsoft/phi-2", fits.A_7B)

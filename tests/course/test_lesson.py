@@ -139,7 +139,7 @@ BEGUN = """
 import sys
 from ftlab.course import begin
 
-lesson = begin("02_text_classification", profile="smoke")
+lesson = begin("01_data_audit", profile="smoke")
 print("begun", flush=True)
 if sys.stdin.readline() == "finish\\n":
     lesson.finish("x")
@@ -161,20 +161,20 @@ def other_kernel(folder):
 def test_a_second_kernel_of_a_lesson_is_refused_until_the_first_one_is_gone(folder, other_kernel, monkeypatch):
     monkeypatch.setattr(lesson_module, "PATIENCE", 0.1)
     with pytest.raises(
-        BadInput, match=rf"another kernel \(process {other_kernel.pid}\) has begun lesson 02.* shut that"
+        BadInput, match=rf"another kernel \(process {other_kernel.pid}\) has begun lesson 01.* shut that"
     ):
-        begin("02_text_classification", profile="smoke")
+        begin("01_data_audit", profile="smoke")
     begin("03_freezing_comparison", profile="smoke")
     other_kernel.kill()
     other_kernel.wait()
-    begin("02_text_classification", profile="smoke")
-    begin("02_text_classification", profile="smoke")  # and again, as one does in a notebook
+    begin("01_data_audit", profile="smoke")
+    begin("01_data_audit", profile="smoke")  # and again, as one does in a notebook
 
 
 def test_a_finished_lesson_lets_another_kernel_run(folder, other_kernel):
     print("finish", file=other_kernel.stdin, flush=True)
     assert other_kernel.stdout.readline() == "finished\n"
-    begin("02_text_classification", profile="smoke").finish("x")
+    begin("01_data_audit", profile="smoke").finish("x")
     assert sorted(path.name for path in folder.parent.iterdir()) == ["run"]
 
 

@@ -19,6 +19,7 @@ from ftlab.exercises import checker, handed_in, manifest, rewording
 from ftlab.exercises.outcomes import Result, Status
 from ftlab.memory import footprint
 from ftlab.models import loading
+from tests import nightly
 from tests.command_line import ftlab
 from tests.exercises import hand_ins
 from tests.exercises.hand_ins import copied, edit
@@ -178,7 +179,9 @@ def test_whatever_stands_in_a_json_file_gets_an_answer_and_never_a_traceback(hon
             {**json.loads(text), "train_tokens": [ids[:3] for ids in json.loads(text)["train_tokens"][:2]]}
         )
     failures, refused = [], set()
-    for what, value in every_change(text):
+    for number, (what, value) in enumerate(every_change(text)):
+        if not (nightly.NIGHTLY or what.startswith("without") or number % 5 == 0):  # by day some of the replacements
+            continue
         if lines and not isinstance(value, list):
             continue
         file.write_text(

@@ -44,6 +44,6 @@ def test_a_prompt_that_begins_with_another_prompt_alone_goes_on_with_none():
 @pytest.mark.parametrize("said", ["a", "a: ", "a:\n", "# ", "*", "<|", "[", "\n"])
 def test_a_hostile_prompt_takes_no_longer_than_it_is_long(said):
     prompts = [said * (number * 30_000 // len(said)) for number in range(1, 11)]
-    start = time.perf_counter()
+    start = time.process_time()
     goes_on_with(prompts, ["a"] * 10)
-    assert time.perf_counter() - start < 4
+    assert time.process_time() - start < 4

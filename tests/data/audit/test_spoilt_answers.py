@@ -268,13 +268,13 @@ def test_a_fence_that_was_never_opened_is_broken_and_not_cut_off():
 )
 def test_a_hostile_answer_takes_no_longer_than_it_is_long(said):
     answer = said * (300_000 // len(said))
-    start = time.perf_counter()
+    start = time.process_time()
     loop(answer)
     chat_markers.in_answer(answer)
     chat_markers.in_prompt(answer)
     empty_like([*LONG, answer])
     broken([*['{"a": 1}'] * 30, answer])
-    assert time.perf_counter() - start < 4
+    assert time.process_time() - start < 4
 
 
 def test_the_findings_name_the_rows_and_what_was_found():

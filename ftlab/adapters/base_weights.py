@@ -215,7 +215,7 @@ def _differ_from_load(inner: Any, folder: Path, unknown: Mapping[str, _Own], ini
     if not unknown:
         return []
     dtype = inner.dtype if inner.dtype.is_floating_point else None
-    with warnings.catch_warnings():
+    with transformers_internals.LOADING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         again, report = type(inner).from_pretrained(folder, dtype=dtype, use_safetensors=True, **REPORTED)
     drawn = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}

@@ -6,6 +6,7 @@ import contextlib
 import io
 from pathlib import Path
 
+from ftlab.internals import transformers as transformers_internals
 from ftlab.progress import quiet
 
 
@@ -26,7 +27,8 @@ def convert(folder: Path, gguf_file: str) -> None:
 
     with contextlib.redirect_stderr(io.StringIO()):  # no setting turns off the progress bar of transformers here
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
-        loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32)
+        with transformers_internals.LOADING:
+            loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype=torch.float32)
     config = loaded.config
     del config.quantization_config
     config.pad_token_id = tokenizer.unk_token_id

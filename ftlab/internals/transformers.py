@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+# To be held while a model is loaded or built. `from_pretrained` replaces `PreTrainedModel.tie_weights` by an empty
+# function and puts it back; of two threads that do so at once, one puts the empty function back, and from then on no
+# model of the process has tied weights.
+LOADING = threading.RLock()
 CONFIG_PATH = "_name_or_path"  # the key of `config.to_dict()` under which the folder or name of the model is kept
 
 

@@ -20,6 +20,7 @@ from ftlab.adapters import lora
 from ftlab.adapters.config import BASE, WEIGHTS
 from ftlab.data import chat
 from ftlab.errors import BadInput, CheckFailed
+from ftlab.internals import transformers as transformers_internals
 from ftlab.merging import merge as merging
 from ftlab.merging.merge import Merged
 from ftlab.models import loading, loading_report
@@ -206,9 +207,10 @@ def merge_with_certificate(base: Path, adapter: Path, out: Path, prompts: Sequen
         in_memory = unmerged.compare("merged", model.merge_and_unload())
         del model
         config = AutoConfig.from_pretrained(folder / merging.UNFINISHED)
-        again, report = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, use_safetensors=True, **options, **loading_report.REPORTED
-        )
+        with transformers_internals.LOADING:
+            again, report = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, use_safetensors=True, **options, **loading_report.REPORTED
+            )
         loading_report.require_whole(again, report, "the merged model")
         reloaded = unmerged.compare("merged, loaded again", again)
         del again

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ftlab import files
 from ftlab.data import assets, hub
 from ftlab.errors import BadInput
+from ftlab.internals import transformers as transformers_internals
 from ftlab.models import model_files, tiny
 from ftlab.models.loading_report import REPORTED, require_whole, start_fresh_head
 from ftlab.models.padding import PAD_TOKEN as PAD_TOKEN
@@ -327,7 +328,8 @@ def _from_pretrained(kind: Any, model: str, **options: Any) -> tuple[PreTrainedM
     path = folder(model)
     config(model)  # a faulty config is reported as such, and not as a fault of the weights
     try:
-        return kind.from_pretrained(path, use_safetensors=True, trust_remote_code=False, **REPORTED, **options)
+        with transformers_internals.LOADING:
+            return kind.from_pretrained(path, use_safetensors=True, trust_remote_code=False, **REPORTED, **options)
     except torch.OutOfMemoryError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError, ImportError) as problem:

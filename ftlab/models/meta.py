@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from ftlab.errors import BadInput
+from ftlab.internals import transformers as transformers_internals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -17,7 +18,7 @@ def from_config(kind: Any, config: PreTrainedConfig, **options: Any) -> PreTrain
     """Return the model that `kind`, an Auto class of transformers, builds from `config` with `options`."""
     import torch
 
-    with torch.device("meta"):
+    with transformers_internals.LOADING, torch.device("meta"):
         return kind.from_config(config, **options)
 
 
@@ -39,7 +40,7 @@ def from_checkpoint(base: Checkpoint) -> PreTrainedModel:
             "its own code and PEFT's `merge_and_unload`"
         )
     try:
-        with torch.device("meta"):
+        with transformers_internals.LOADING, torch.device("meta"):
             return kind(transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=False))
     except Exception as problem:  # each architecture raises errors of its own for a wrong config
         raise BadInput(f"{path} does not describe a {architecture} ({problem!r}); save the model again") from problem
@@ -54,5 +55,5 @@ def from_model(model: Any) -> Any:
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # packed 4-bit weights do not have the shape of their layer
-    with torch.device("meta"):
+    with transformers_internals.LOADING, torch.device("meta"):
         return type(model)(config)

@@ -2,9 +2,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from ftlab.errors import BadInput
 from ftlab.models import devices, loading, tiny
@@ -194,3 +196,22 @@ def test_weights_come_back_after_an_error_too():
 @pytest.mark.parametrize("model", tiny.BUILDERS)
 def test_the_depth_read_from_a_file_is_the_one_that_transformers_gives(model):
     assert loading.depth(model) == loading.config(model).num_hidden_layers
+
+
+def test_models_loaded_in_several_threads_at_once_leave_tied_weights_tied():
+    """transformers takes `tie_weights` off its class while it loads, and two loads at once would leave it off."""
+    before, found = PreTrainedModel.tie_weights, []
+    ready = threading.Barrier(6)
+
+    def work() -> None:
+        ready.wait()
+        found.append(loading.causal_lm("tiny-llama"))
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert PreTrainedModel.tie_weights is before
+    assert len(found) == 6
+    assert all(model.lm_head.weight is model.get_input_embeddings().weight for model in found)

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ftlab.internals.transformers import LOADING
-
 # Long lists of the tokenizer that a model's weights and config do not depend on.
 UNREAD = ("tokenizer.ggml.merges", "tokenizer.ggml.scores", "tokenizer.ggml.token_type")
 
@@ -83,10 +81,7 @@ def load(kind: Any, path: Path, reader: Any, **options: Any) -> Any:
         options: of `from_pretrained`.
     """
     # The folder is an empty one, so that no config.json or adapter beside the file is taken for its own.
-    with (
-        tempfile.TemporaryDirectory() as empty, LOADING, _reading_once(reader),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):  # fmt: skip
+    with tempfile.TemporaryDirectory() as empty, _reading_once(reader), contextlib.redirect_stderr(io.StringIO()):
         return kind.from_pretrained(empty, gguf_file=str(path), **options)
 
 

@@ -287,7 +287,8 @@ def _by_transformers(
     for option in options:
         try:
             path = content.facts.path
-            model = loader_internals.load(AutoModelForCausalLM, path, content.reader, dtype=torch.float32, **option)
+            with transformers_internals.LOADING:
+                model = loader_internals.load(AutoModelForCausalLM, path, content.reader, dtype=torch.float32, **option)
             break
         except Exception as problem:  # the loader knows fewer models than the converter
             reason = one_line(problem)

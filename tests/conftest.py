@@ -33,7 +33,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def spare_the_garbage_collector() -> Iterator[None]:
-    """What a module has imported and cached stays anyway; hours of Trainer's collections would look at it again."""
+    """Trainer collects garbage at each training; spare it what the modules of tests before have imported and cached."""
     yield
     gc.collect()
     gc.freeze()

@@ -385,6 +385,7 @@ def test_it_runs_from_a_hub(some, brought, hub, tmp_path):
     environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"no_proxy": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.cells", str(tmp_path / "runs"), json.dumps(asked)]
+    hub.requests.clear()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=HERE.parent)
     assert done.returncode == 0, done.stderr[-3000:]
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"lesson"')]
@@ -397,6 +398,7 @@ def test_it_runs_from_a_hub(some, brought, hub, tmp_path):
 
 
 IN_GPU = "gpu"
+TEST_ROWS = len(sources.read("mini_reviews")) - 140  # that the stand-in keeps for testing
 
 
 def folder_of(run: dict) -> str:
@@ -411,6 +413,12 @@ def took_what_the_hub_has(lesson: notebooks.LessonFile, out: Path, said: str) ->
     pinned = loading.HUB_MODELS[budget["model"]].revision
     weights = loading.weights_sha256(tiny.folder(stand_in.STAND_FOR[budget["model"]]))
     assert (record["model"]["name"], record["model"]["weights_sha256"]) == (budget["model"], weights)
+    metrics = json.loads((out / lesson.name / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    if lesson.number == "02":
+        assert 0 <= metrics["accuracy_value"] <= 1
+        assert record["data"]["test"]["rows"] == TEST_ROWS
+    if lesson.number == "04":
+        assert "tuned_exact match" in metrics
     if lesson.number == "01":
         assert "leakage between splits: give" not in said  # it was checked
     if lesson.number == "05":

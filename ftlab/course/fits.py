@@ -122,7 +122,7 @@ def _lines(model: str, free: float, device: str, batch_size: int, length: int) -
     config = meta_models.config_of(model)
     lines = []
     for method in footprint.METHODS:
-        found = _predicted(model, config.to_json_string(), method, device, batch_size, length)
+        found = _predicted(model, config, method, device, batch_size, length)
         in_16_bits = device == "cuda" and method != "full"
         lines.append(
             {
@@ -143,12 +143,12 @@ def _fits(needed: float, free: float) -> str:
     return "no" if needed > free else "tight" if needed > TIGHT * free else "yes"
 
 
-@lru_cache(maxsize=256)
-def _predicted(model: str, config_text: str, method: str, device: str, batch_size: int, length: int) -> Footprint:
-    """The footprint of a training. It is counted again if the text of a folder's config has changed."""
-    from ftlab.memory import footprint, meta_models
+def _predicted(
+    model: str, config: PreTrainedConfig, method: str, device: str, batch_size: int, length: int
+) -> Footprint:
+    """The footprint of a training."""
+    from ftlab.memory import footprint
 
-    config = meta_models.config_of(model)
     count = by_layers if method != "full" and model in MODELS else footprint.estimate
     return count(
         config,
@@ -156,14 +156,14 @@ def _predicted(model: str, config_text: str, method: str, device: str, batch_siz
         batch_size=batch_size,
         length=length,
         dtype="bfloat16" if device == "cuda" and method != "full" else "float32",
-        checkpointing=_parameters(model, config_text) > CHECKPOINTED,
+        checkpointing=_parameters(model, config.to_json_string()) > CHECKPOINTED,
         device=device,
     )
 
 
 @lru_cache(maxsize=256)
 def _parameters(model: str, config_text: str) -> int:
-    """The number of parameters, without adapters."""
+    """The number of parameters, without adapters. It is counted again if the text of a folder's config has changed."""
     from ftlab.memory import meta_models
 
     built = meta_models.build(meta_models.config_of(model), "float32")

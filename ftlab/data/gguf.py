@@ -32,7 +32,8 @@ def convert(folder: Path, gguf_file: str) -> None:
     config = loaded.config
     del config.quantization_config
     config.pad_token_id = tokenizer.unk_token_id
-    model = type(loaded)(config)
+    with transformers_internals.LOADING:
+        model = type(loaded)(config)
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
     model.generation_config.pad_token_id = tokenizer.unk_token_id

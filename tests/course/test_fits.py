@@ -11,7 +11,7 @@ from ftlab.course import fits
 from ftlab.course.fits import trainable_here
 from ftlab.data import hub
 from ftlab.errors import BadInput
-from ftlab.memory import footprint, meta_models
+from ftlab.memory import dry_run, footprint, meta_models
 from tests.nightly import combinations
 
 
@@ -75,7 +75,7 @@ def test_more_memory_never_makes_a_training_not_fit(small):
 def test_a_prediction_is_counted_once_and_again_for_another_config(small, monkeypatch):
     first = trainable_here(small, memory_gb=8, gpu_gb=0, length=32)
     with monkeypatch.context() as patched:
-        patched.setattr(footprint, "estimate", None)
+        patched.setattr(dry_run, "count_step", None)
         again = trainable_here(small, memory_gb=0, gpu_gb=0, length=32)
     assert (again["fits"] == "no").all()
     assert again.drop(columns="fits").equals(first.drop(columns="fits"))

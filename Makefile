@@ -34,7 +34,7 @@ lab: $(READY)
 test: $(READY)
 	@$(BIN)/ftlab fetch
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
-	@$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout 600 \
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 2 --nbval --nbval-current-env --nbval-cell-timeout 600 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 # The rooms whose tests take least, and the rules of the stored notebooks.

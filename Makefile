@@ -38,8 +38,8 @@ test: $(READY)
 		--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 # The rooms whose tests take least, and the rules of the stored notebooks.
-QUICK := $(addprefix tests/,adapters docs evaluation freezing internals test_files.py test_notebooks.py \
-	test_packaging.py test_wording.py)
+QUICK := $(addprefix tests/,docs evaluation freezing/test_plans.py internals test_files.py test_notebooks.py \
+	test_packaging.py test_wording.py) --ignore tests/evaluation/test_sandbox.py
 test-quick: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal -m "not slow and not assets" $(QUICK)
 

@@ -140,6 +140,7 @@ def test_no_answer_that_is_sure_enough_is_a_result_of_lesson_06(tmp_path, one_th
     assert len(record["test_split_opened"]) == 3
 
 
+@pytest.mark.slow
 def test_notebooks_under_nbval_have_folders_like_those_of_a_run_and_leave_nothing(repository, tmp_path):
     """Each its own, named after it, where the next one finds it; and what a kernel leaves behind goes, too."""
     written = {

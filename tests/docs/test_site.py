@@ -15,6 +15,8 @@ from tests import pages
 for needed in ("sphinx", "myst_nb", "sphinx_book_theme"):
     pytest.importorskip(needed, reason="the site is built by `make site`, which installs the extra `site`")
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # What a browser loads without being asked: scripts, styles, fonts, pictures, frames. A link to follow is none of these.
 LOADED = re.compile(

@@ -11,8 +11,9 @@ First a format of Python, then a benchmark of benchmarks/results, then a JMESPat
     ...
     <!-- end -->
 
-`TABLES` says which there are, and `docs/results.png` is drawn by docs/picture.py. A comment that begins like one of
-these and has another form is an error. A test compares, so a page never quotes what is no longer measured.
+`TABLES` says which there are, and `docs/results.png` is drawn by docs/picture.py. Those of sizing are not measured, but
+computed by ftlab.memory.sizing. A comment that begins like one of these and has another form is an error. A test
+compares, so a page never quotes what is no longer measured.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jmespath
 
 from ftlab.course import bench
 from ftlab.errors import BadInput
+from ftlab.memory import sizing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 if str(REPOSITORY / "docs") not in sys.path:  # so that it may be run and imported from anywhere
@@ -43,6 +48,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "benchmarks": benchmark_page.summary,
     "every benchmark": benchmark_page.sections,
     "claims": claim_tables.all_claims,
+    "sizing memory": lambda: as_markdown(sizing.memory_table()),
+    "sizing hours": lambda: as_markdown(sizing.hours_table()),
+    "sizing bottlenecks": lambda: as_markdown(sizing.bottleneck_table()),
 }
 FIGURE = re.compile(r"(<!-- figure (\S+) (\w+): (.+?) -->).*?(<!-- end -->)")
 TABLE = re.compile(rf"(<!-- ({'|'.join(TABLES)}): from \S+ -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -52,6 +60,12 @@ MEANT = re.compile(rf"<!--\s*(?:figure|{'|'.join(TABLES)})\b", re.IGNORECASE)  #
 def result(benchmark: str) -> Any:
     """Return the stored result of `benchmark`."""
     return bench.stored(benchmark)["result"]
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return a table of text in Markdown, without its index."""
+    head, *lines = [f"| {' | '.join(cells)} |" for cells in (list(table.columns), *table.to_numpy().tolist())]
+    return "\n".join([head, "|" + "---|" * len(table.columns), *lines])
 
 
 def with_figures(text: str) -> str:

@@ -1,9 +1,9 @@
-"""Private names of transformers: attention, initial weights, tied weights, quantized layers, Trainer's inputs."""
+"""Private names of transformers: attention, initial weights, tied weights, quantized layers, Trainer's batches."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 # To be held while a model is loaded or built. `from_pretrained` replaces `PreTrainedModel.tie_weights` by an empty
@@ -77,6 +77,71 @@ def prepared_inputs(trainer: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     Trainer's own `prediction_step` calls this. Whoever overrides that public method has no public name for it.
     """
     return trainer._prepare_inputs(inputs)
+
+
+def in_one_order(kind: type[Any]) -> type[Any]:
+    """Return `kind`, a class of Trainer, whose steps have the rows that they have in one process.
+
+    In several processes of one training, Trainer groups rows of like length by the batch of one process, each process
+    draws its own order, from random numbers of which each has used its own share, and accelerate fills up the last
+    batch with rows that were there before. Here the main process draws the order by the batch of all of them, and the
+    others take it over. Of the last step's rows, the processes get equal shares, up to one row.
+
+    Trainer has no public name for "the sampler of the training rows", and leaves one alone (it shards no further) only
+    if it is a BatchRebalanceSampler.
+
+    Args:
+        kind: Trainer, or a subclass that does not choose a sampler itself.
+    """
+    from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
+
+    class Shares(BatchRebalanceSampler):
+        """The batches of this process: its shares of the rows of each step."""
+
+        def __init__(self, order: Any, of: Any) -> None:
+            self.order, self.epoch = order, 0
+            self.rank, self.shares = of.process_index, of.world_size * of.gradient_accumulation_steps
+            self.accumulation = of.gradient_accumulation_steps
+            self.rows_of_step = of.train_batch_size * self.shares
+
+        def __iter__(self) -> Any:
+            from accelerate.utils import broadcast_object_list
+
+            order = [list(self.order) if self.rank == 0 else None]
+            rows = broadcast_object_list(order)[0]
+            for step in steps_of(rows, self.rows_of_step, self.shares):
+                for piece in range(self.accumulation):
+                    yield step[(self.rank * self.accumulation + piece) :: self.shares]
+
+        def __len__(self) -> int:
+            return len(steps_of(range(len(self.order)), self.rows_of_step, self.shares)) * self.accumulation
+
+    class InOneOrder(kind):
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            if self.args.world_size == 1:
+                return super()._get_train_sampler(train_dataset)
+            rows = self.train_dataset if train_dataset is None else train_dataset
+            whole = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            return Shares(LengthGroupedSampler(whole, lengths=[len(ids) for ids in rows["input_ids"]]), self.args)
+
+    InOneOrder.__name__ = kind.__name__
+    return InOneOrder
+
+
+def steps_of(rows: Sequence[Any], size: int, shares: int) -> list[Sequence[Any]]:
+    """Return `rows` cut into the rows of each step, in order: `size` of them, and what is left at the end.
+
+    A rest that is smaller than `shares`, the number of parts of a step, belongs to the step before: no part is empty.
+
+    >>> steps_of([1, 2, 3, 4, 5, 6, 7], size=4, shares=2)
+    [[1, 2, 3, 4], [5, 6, 7]]
+    >>> steps_of([1, 2, 3, 4, 5], size=4, shares=2)
+    [[1, 2, 3, 4, 5]]
+    """
+    ends = [*range(size, len(rows), size), len(rows)]
+    if len(ends) > 1 and ends[-1] - ends[-2] < shares:
+        del ends[-2]
+    return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def decayed_parameters(model: Any) -> set[str]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftlab.errors import BadInput
+from ftlab.training import processes
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
     from ftlab.freezing.features import Features
     from ftlab.freezing.plans import Plan
@@ -69,7 +70,7 @@ def fine_tune(
         TrainingFailed: the logits are NaN or infinite.
     """
     import torch
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
+    from transformers import DataCollatorWithPadding, set_seed
 
     from ftlab.freezing import plans
     from ftlab.models import loading
@@ -90,28 +91,25 @@ def fine_tune(
     rows = tokenized(train, tokenizer, max_length) if features is None else features.rows
     longest = max(map(len, rows["input_ids"])) if features is None else None  # features are small
     with nullcontext() if features is None else features.in_place(encoder):
-        trainer = Trainer(
+        trainer = trainer_class()(
             model=encoder,
-            args=TrainingArguments(
-                output_dir=str(folder),
-                num_train_epochs=max(epochs, least_steps * batch_size / len(train)),
+            args=settings(
+                folder,
+                epochs=max(epochs, least_steps * batch_size / len(train)),
+                batch_size=batch_size,
                 learning_rate=learning_rate,
-                lr_scheduler_type="cosine",
-                warmup_steps=0.1,
                 weight_decay=weight_decay,
-                train_sampling_strategy="group_by_length",
+                seed=seed,
+                longest=longest,
+                precision=precision,
                 save_strategy="no",
                 logging_strategy="no",
-                seed=seed,
-                report_to="none",
-                disable_tqdm=True,
                 remove_unused_columns=features is None,
-                **machine.arguments(batch_size=batch_size, longest=longest, precision=precision),
             ),
             train_dataset=rows,
             processing_class=tokenizer,
             data_collator=DataCollatorWithPadding(tokenizer) if features is None else features.collate,
-            compute_loss_func=class_weights and weighted_cross_entropy(class_weights),
+            compute_loss_func=loss_of_rows(class_weights, len(train.features["label"].names)),
             callbacks=[layerwise.GradualUnfreezing()] if policy == "gradual" else None,
             optimizers=(optimizer, None),
         )
@@ -119,6 +117,68 @@ def fine_tune(
         with machine.prepared(trainer, max_length=max_length if trains_attention else None, guard_memory=guard_memory):
             trainer.train()
     return trainer
+
+
+def settings(
+    folder: Path,
+    *,
+    epochs: float,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+    longest: int | None,
+    precision: Mapping[str, bool] | None = None,
+    **more: Any,
+) -> TrainingArguments:
+    """Return the training arguments of lesson 02, without when to score and when to save.
+
+    Args:
+        folder: for Trainer's files.
+        epochs: passes over the rows.
+        batch_size: rows in an optimizer step, of all processes together.
+        learning_rate: at its peak, after the warm-up.
+        weight_decay: of AdamW.
+        seed: of the order of the rows and dropout.
+        longest: tokens of the longest row, as for `machine.arguments`.
+        precision: as for `machine.arguments`.
+        more: other arguments; they win.
+    """
+    from transformers import TrainingArguments
+
+    from ftlab.training import machine
+
+    usual: dict[str, Any] = {
+        "output_dir": str(folder), "num_train_epochs": epochs, "learning_rate": learning_rate,
+        "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "weight_decay": weight_decay,
+        "train_sampling_strategy": "group_by_length", "seed": seed, "report_to": "none", "disable_tqdm": True,
+        **machine.arguments(batch_size=batch_size, longest=longest, precision=precision),
+    }  # fmt: skip
+    return TrainingArguments(**usual | more)
+
+
+def trainer_class() -> type[Trainer]:
+    """Return Trainer; in several processes one whose steps have the rows that they have in one process."""
+    from transformers import Trainer
+
+    from ftlab.internals import transformers as transformers_internals
+
+    return Trainer if processes.count() == 1 else transformers_internals.in_one_order(Trainer)
+
+
+def loss_of_rows(weights: Sequence[float] | None, classes: int) -> Callable[..., torch.Tensor] | None:
+    """Return the `compute_loss_func` of a training, or None for the model's own loss, the mean over the rows.
+
+    In several processes the mean over the rows of one process is not enough: in the last step they have unequal shares,
+    and the mean of their means is another number than the mean over all rows.
+
+    Args:
+        weights: one for each class (`class_weights`), or None.
+        classes: their number.
+    """
+    if weights is None and processes.count() > 1:
+        weights = [1.0] * classes
+    return weights and weighted_cross_entropy(weights)
 
 
 def _require_features_of(features: Features, plan: Plan, train: Dataset) -> None:

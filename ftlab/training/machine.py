@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlab.memory.guard import enough_memory
 from ftlab.models import devices
-from ftlab.training import cpu_speed
+from ftlab.training import cpu_speed, processes
 from ftlab.training.callbacks import LiveProgress, StopWhenNotFinite
 
 if TYPE_CHECKING:
@@ -29,14 +29,18 @@ def arguments(*, batch_size: int, longest: int | None, precision: Mapping[str, b
         precision: `devices.mixed_precision()` unless given.
 
     Returns:
-        The `precision` (fp16, bf16 and use_cpu), per_device_train_batch_size, and gradient_accumulation_steps
+        For this process, its share of the batch: the `precision` (fp16, bf16 and use_cpu), per_device_train_batch_size, and gradient_accumulation_steps
         (`cpu_speed.pieces`: on a CPU a batch of long rows is faster in pieces). More than one piece needs a model with
         `accepts_loss_kwargs = False` (see `invariants.accumulation`).
+
+    Raises:
+        BadInput: several processes cannot share the batch equally.
     """
     precision = devices.mixed_precision() if precision is None else precision
-    accumulation = 1 if longest is None else cpu_speed.pieces(batch_size, length=longest, precision=precision)
+    own = processes.batch_of_each(batch_size)
+    accumulation = 1 if longest is None else cpu_speed.pieces(own, length=longest, precision=precision)
     return {
-        "per_device_train_batch_size": batch_size // accumulation,
+        "per_device_train_batch_size": own // accumulation,
         "gradient_accumulation_steps": accumulation,
         **precision,
     }
@@ -78,7 +82,7 @@ def prepared(
     model: Any = trainer.model
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     precision = {"bf16": trainer.args.bf16, "fp16": trainer.args.fp16, "use_cpu": trainer.args.use_cpu}
-    watchers = [StopWhenNotFinite(), *([LiveProgress(progress_in, what)] if progress_in else [])]
+    watchers = [StopWhenNotFinite(), *([LiveProgress(progress_in, what)] if progress_in and processes.is_main() else [])]
     if trainer.args.disable_tqdm:
         trainer.remove_callback(PrinterCallback)  # it prints each entry of the log, which the notebook plots
     with ExitStack() as around:

@@ -15,7 +15,7 @@ from ftlab.data.prompts import IGNORED
 from ftlab.errors import BadInput
 from ftlab.internals import transformers as transformers_internals
 from ftlab.models import devices
-from ftlab.training import machine
+from ftlab.training import machine, processes
 from ftlab.training.instruction import supervised_only
 
 if TYPE_CHECKING:
@@ -128,20 +128,54 @@ def fine_tune(
     Returns:
         The Trainer after training. Its model has the last weights, and is not wrapped in mixed precision.
     """
-    precision: dict[str, Any] = dict(devices.mixed_precision())
-    require_amp(model, precision["fp16"])
-    set_seed(seed)
-    trainer = SupervisedSFTTrainer(
-        model,
-        SFTConfig(
-            output_dir=str(folder), num_train_epochs=epochs, max_length=max_length,
-            per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation,
-            learning_rate=learning_rate, lr_scheduler_type="cosine", warmup_steps=0.1, activation_checkpointing=False,
-            save_strategy="no", report_to="none", disable_tqdm=True, seed=seed, **precision,
-        ),
-        train_dataset=rows.select_columns(["input_ids", "labels"]),
-        processing_class=tokenizer,
+    require_amp(model, devices.mixed_precision()["fp16"])
+    arguments = settings(
+        folder, max_length=max_length, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        accumulation=accumulation, seed=seed, save_strategy="no",
     )  # fmt: skip
+    set_seed(seed)
+    trainer = trainer_class()(
+        model, arguments, train_dataset=rows.select_columns(["input_ids", "labels"]), processing_class=tokenizer
+    )
     with machine.prepared(trainer, max_length=max_length, quick_dropout=False):
         trainer.train()
     return trainer
+
+
+def settings(
+    folder: Path,
+    *,
+    max_length: int,
+    epochs: float,
+    batch_size: int,
+    learning_rate: float,
+    accumulation: int = 1,
+    seed: int = 0,
+    **more: Any,
+) -> SFTConfig:
+    """Return the training arguments of lesson 05, without when to score and when to save.
+
+    Args:
+        folder: for Trainer's files.
+        max_length: tokens of the longest row.
+        epochs: passes over the rows.
+        batch_size: rows at a time, of all processes together.
+        learning_rate: at its peak, after the warm-up.
+        accumulation: batches in an optimizer step.
+        seed: of the order of the rows and of dropout.
+        more: other arguments; they win.
+    """
+    usual: dict[str, Any] = {
+        "output_dir": str(folder), "num_train_epochs": epochs, "max_length": max_length,
+        "per_device_train_batch_size": processes.batch_of_each(batch_size), "gradient_accumulation_steps": accumulation,
+        "learning_rate": learning_rate, "lr_scheduler_type": "cosine", "warmup_steps": 0.1,
+        "activation_checkpointing": False, "report_to": "none", "disable_tqdm": True, "seed": seed,
+        **devices.mixed_precision(),
+    }  # fmt: skip
+    return SFTConfig(**usual | more)
+
+
+def trainer_class() -> type[SupervisedSFTTrainer]:
+    """Return SupervisedSFTTrainer; in several processes one whose steps have the rows that they have in one."""
+    one = processes.count() == 1
+    return SupervisedSFTTrainer if one else transformers_internals.in_one_order(SupervisedSFTTrainer)

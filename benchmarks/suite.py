@@ -35,7 +35,9 @@ FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 }  # fmt: skip
 DROPPED = (ast.Assign, ast.AugAssign, ast.Raise, ast.Expr, ast.Return, ast.Continue, ast.Break)
 AT_ONCE = 2
-PATIENCE = 900  # seconds for the tests of one mistake; the slowest that were ever needed took a third of it
+PATIENCE, SLOWER = 900, 3  # seconds for the tests of one mistake, or so many times what they take without it
+FAILURES = ("FAILED", "ERROR")  # how a line of pytest's summary begins
+MAY_FAIL = 5  # test functions, without any mistake
 RETURNED = {0: "survived", 1: "noticed", 2: "noticed"}  # pytest's exit codes; 2: a module of tests cannot be imported
 SETTINGS = """
 [run]
@@ -73,7 +75,7 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as base:
         copies = [_copy(Path(base) / str(number)) for number in range(AT_ONCE)]
         began = time.monotonic()
-        covered, tests_of, seconds = cover(copies[0], Path(base) / "coverage")
+        covered, tests_of, seconds, failed = cover(copies[0], Path(base) / "coverage")
         took = time.monotonic() - began
         drawn = draw(copies[0] / "ftlab", MUTANTS, SEED)
         free: SimpleQueue[Path] = SimpleQueue()
@@ -92,6 +94,7 @@ def measure() -> dict[str, Any]:
     noticed = sum(one["outcome"] != "survived" for one in mutants)
     return {
         "tests": len(seconds),
+        "failed_without_a_mistake": failed,
         "suite_seconds_with_coverage": round(took),
         "coverage": covered,
         "mutants": mutants,
@@ -104,18 +107,23 @@ def measure() -> dict[str, Any]:
 
 
 # --- which tests run which line -------------------------------------------------------------------------------------
-def cover(copy: Path, folder: Path) -> tuple[dict[str, Any], dict[tuple[str, int], set[str]], dict[str, float]]:
+def cover(
+    copy: Path, folder: Path
+) -> tuple[dict[str, Any], dict[tuple[str, int], set[str]], dict[str, float], list[str]]:
     """Run the unit tests in `copy` with coverage.
+
+    Coverage makes Python slow, and a test that holds a time may fail for it. Such a test is no witness of a mistake.
 
     Args:
         copy: a copy of the repository.
         folder: for the files of coverage.
 
     Returns:
-        The shares that were run; the test functions that run each (file, line); and the seconds of each function.
+        The shares that were run; the test functions that run each (file, line); the seconds of each function; and
+        those that fail without any mistake, which are in neither.
 
     Raises:
-        RuntimeError: a test fails without any mistake.
+        RuntimeError: more than a few fail.
     """
     import coverage
 
@@ -124,13 +132,16 @@ def cover(copy: Path, folder: Path) -> tuple[dict[str, Any], dict[tuple[str, int
     settings.write_text(SETTINGS.format(folder=folder), encoding="utf-8")
     options = ["--cov=ftlab", "--cov-branch", "--cov-context=test", f"--cov-config={settings}", "--cov-report="]
     done = _pytest(copy, ["-n", "2", "--dist", "worksteal", f"--junitxml={times}", *options], patience=None)
-    if done.returncode:
+    failed = sorted({_function(line.split()[1]) for line in done.stdout.splitlines() if line.startswith(FAILURES)})
+    if done.returncode not in RETURNED or len(failed) > MAY_FAIL:
         raise RuntimeError(f"the tests fail as they are:\n{done.stdout[-3000:]}")
     measured = coverage.Coverage(data_file=str(folder / ".coverage"), config_file=str(settings))
     with contextlib.suppress(coverage.exceptions.NoDataError):  # pytest-cov has combined all
         measured.combine()
     measured.load()
-    return shares(measured, folder / "report.json"), by_line(measured, copy), durations(times)
+    tests_of = {line: tests.difference(failed) for line, tests in by_line(measured, copy).items()}
+    seconds = {test: spent for test, spent in durations(times).items() if test not in failed}
+    return shares(measured, folder / "report.json"), tests_of, seconds, failed
 
 
 def shares(measured: Any, report: Path) -> dict[str, Any]:
@@ -257,13 +268,14 @@ def outcome(
     source = target.read_bytes()
     target.write_bytes(mutant.applied(source))
     try:
-        done = _pytest(copy, ["-x", *ordered], patience=PATIENCE)
+        patience = max(PATIENCE, SLOWER * sum(seconds.get(test, 0) for test in tests))
+        done = _pytest(copy, ["-x", *ordered], patience=patience)
         # The mistake is in what tests import: these very tests were found before it.
         broken = any(words in done.stdout for words in ("while loading conftest", "found no collectors"))
         if done.returncode not in RETURNED and not broken:
             raise RuntimeError(f"pytest ends with {done.returncode}:\n{done.stdout[-3000:]}")
         said = RETURNED.get(done.returncode, "noticed")
-        by = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+        by = next((line for line in done.stdout.splitlines() if line.startswith(FAILURES)), "")
     except subprocess.TimeoutExpired:
         said, by = "does not end", ""
     finally:

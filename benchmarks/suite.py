@@ -296,8 +296,10 @@ def _copy(target: Path) -> Path:
         if (REPOSITORY / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, target / name)
-    for command in (["git", "init", "--quiet"], ["git", "add", "--all"]):  # tests ask git for the files
-        subprocess.run(command, cwd=target, check=True)
+    someone = ["-c", "user.name=ftlab", "-c", "user.email=ftlab"]
+    commit = [*someone, "commit", "--quiet", "--message", "as it is"]
+    for command in (["init", "--quiet"], ["add", "--all"], commit):  # tests ask git for the files, and clone them
+        subprocess.run(["git", *command], cwd=target, check=True)
     return target
 
 

@@ -136,6 +136,7 @@ def test_a_half_is_the_least_part():
     assert PART < 0.5
 
 
+@pytest.mark.clock
 def test_nested_beginnings_of_one_long_text_are_compared_quickly():
     words = [f"w{number * number % 4999}" for number in range(3000)]
     texts = [" ".join(words[:length]) for length in range(40, 3000, 10)]

@@ -42,6 +42,7 @@ def test_a_prompt_that_begins_with_another_prompt_alone_goes_on_with_none():
 
 
 @pytest.mark.parametrize("said", ["a", "a: ", "a:\n", "# ", "*", "<|", "[", "\n"])
+@pytest.mark.clock
 def test_a_hostile_prompt_takes_no_longer_than_it_is_long(said):
     prompts = [said * (number * 30_000 // len(said)) for number in range(1, 11)]
     start = time.process_time()

@@ -93,6 +93,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.clock
 def test_a_hostile_text_takes_time_in_proportion_to_its_length(text):
     start = time.process_time()
     template(text)

@@ -129,26 +129,22 @@ def _run(task: str) -> dict[str, Any]:
 
 def _tune(model: Any, tokenizer: Any, rows: Any, budget: Any) -> float:
     """Train `model` as lesson 04 does, and return the seconds that it took."""
-    from transformers import DataCollatorForSeq2Seq, TrainingArguments, set_seed
+    from transformers import DataCollatorForSeq2Seq, set_seed
 
     from ftlab.data import prompts
-    from ftlab.models import devices
-    from ftlab.training import machine
-    from ftlab.training.instruction import SupervisedTrainer
+    from ftlab.training import instruction, machine
 
     encoded, _ = prompts.encode(rows, tokenizer, max_length=budget.max_length)
     set_seed(SEED)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = SupervisedTrainer(
+        trainer = instruction.SupervisedTrainer(
             model=model,
-            args=TrainingArguments(
-                output_dir=folder, num_train_epochs=budget.epochs, per_device_train_batch_size=budget.batch_size,
-                learning_rate=budget.learning_rate, lr_scheduler_type="cosine", warmup_steps=0.1,
-                train_sampling_strategy="group_by_length", save_strategy="no", report_to="none", disable_tqdm=True,
-                seed=SEED, **devices.mixed_precision(),
+            args=instruction.settings(
+                Path(folder), epochs=budget.epochs, batch_size=budget.batch_size, learning_rate=budget.learning_rate,
+                seed=SEED,
             ),
             data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=prompts.IGNORED),
-            train_dataset=encoded.select_columns(["input_ids", "attention_mask", "labels"]),
+            train_dataset=encoded.select_columns(instruction.COLUMNS),
         )  # fmt: skip
         began = time.perf_counter()
         with machine.prepared(trainer, max_length=budget.max_length):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ftlab import __version__
-from ftlab.commands import audit, bench, check, doctor, export, fetch, generate, merge, predict, run, serve
+from ftlab.commands import audit, bench, check, doctor, export, fetch, generate, merge, predict, run, serve, train
 from ftlab.errors import CourseError
 from ftlab.progress import quiet
 from ftlab.wording import printable
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ftlab", description="A course on fine-tuning language models.")
     parser.add_argument("--version", action="version", version=f"ftlab {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for command in (doctor, fetch, audit, predict, generate, merge, export, serve, run, check, bench):
+    for command in (doctor, fetch, audit, predict, generate, merge, export, serve, run, train, check, bench):
         command.add(commands)
     return parser
 

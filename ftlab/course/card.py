@@ -32,6 +32,7 @@ def write_card(
     temperature: float,
     cut: float,
     precision: str,
+    audited: str = "",
 ) -> None:
     """Write README.md (the card) and metrics.json into the folder of a saved classifier.
 
@@ -43,6 +44,7 @@ def write_card(
         temperature: the one that was folded into the head.
         cut: share of the test rows that are longer than max_length.
         precision: of the training, in words.
+        audited: how many of the training rows the audit read, in words; all of them by default.
     """
     from huggingface_hub import EvalResult, ModelCardData
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -103,6 +105,8 @@ def write_card(
         seed=budget.seed,
         weights=loading.weights_sha256(loading.folder(budget.model)),
         precision=precision,
+        apart=STREAM_APART if audited else APART,
+        audited=f"{audited} of the training rows" if audited else "the training rows",
         versions=records.versions(),
         rows=len(table),
         scores=scores,
@@ -116,6 +120,8 @@ def write_card(
         temporary.write_text(card, encoding="utf-8")
 
 
+APART = "No text and no near-copy of one stands in two splits."
+STREAM_APART = "Copies of a text stand in one split; the rows were streamed, and nobody looked for near-copies."
 SETTINGS = (
     "dataset", "model", "rows", "validation_rows", "test_rows", "max_length", "epochs", "batch_size", "learning_rate",
     "weight_decay", "patience",

@@ -28,7 +28,7 @@ from ftlab.course import auto_budget, ledger, profiles, records
 from ftlab.data import sources
 from ftlab.errors import BadInput, ClaimFailed
 from ftlab.intervals import Interval
-from ftlab.models import devices, loading
+from ftlab.models import devices, loading, processes
 from ftlab.progress import CLAIMS, quiet
 from ftlab.training import checkpoints
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ftlab.data.splits import Splits
+    from ftlab.data.streamed import Streamed
 
 # The settings of a budget that a training depends on, beside its rows: a checkpoint of others does not go on.
 TRAINING = (
@@ -61,6 +62,7 @@ class Lesson:
         self._claims: list[dict[str, Any]] = []
         self._openings: list[str] = []
         self._data: dict[str, Any] = {}
+        self._tested: Dataset | None = None
 
     @property
     def held_to_its_claims(self) -> bool:
@@ -196,7 +198,7 @@ class Lesson:
         ]
         return pd.DataFrame(lines, columns=["claim", "bound", "measured", "holds", "from"]).set_index("claim")
 
-    def checkpoint(self, name: str = "", **depends_on: Any) -> str | None:
+    def checkpoint(self, name: str = "", *, resume: bool | None = None, **depends_on: Any) -> str | None:
         """Return the checkpoint for `trainer.train(resume_from_checkpoint=...)`, or None to start at the first step.
 
         A checkpoint is used only for the training that wrote it: the same model, rows (those recorded by `used`), seed,
@@ -204,6 +206,7 @@ class Lesson:
 
         Args:
             name: a subfolder of `checkpoints`, for a lesson that trains more than once.
+            resume: whether to go on from one; None for what the budget says.
             depends_on: what else the training depends on, as JSON can hold it.
 
         Raises:
@@ -218,21 +221,35 @@ class Lesson:
             **{name: budget.settings[name] for name in TRAINING if name in budget.settings},
             **depends_on,
         }
-        return checkpoints.checkpoint(self.checkpoints / name, identity, resume=budget.resume)
+        resume = budget.resume if resume is None else resume
+        return checkpoints.checkpoint(self.checkpoints / name, identity, resume=resume)
 
-    def open_test(self, splits: Splits, why: str) -> Dataset:
+    def open_test(self, splits: Splits | Streamed, why: str) -> Dataset:
         """Return the sealed test split of `splits`; the record says that it was opened, and `why`."""
-        test = splits.open_test(why)
+        self._tested = splits.open_test(why)
         self._openings.append(why)
-        return test
+        return self._tested
+
+    @property
+    def tested(self) -> Dataset:
+        """The test split, once it was opened. Raises BadInput before."""
+        if self._tested is None:
+            raise BadInput("the test split was not opened yet; open it with lesson.open_test, once, to judge")
+        return self._tested
 
     def used(self, **datasets: Dataset) -> None:
         """Record the exact rows of each of `datasets` (a hash for each split) and where they came from."""
         for name, dataset in datasets.items():
             origin = sources.provenance(dataset)._asdict()
-            if (note := origin["note"]) and note not in [noted["origin"]["note"] for noted in self._data.values()]:
+            if processes.is_main() and (note := origin["note"]) and note not in [noted["origin"]["note"] for noted in self._data.values()]:
                 print(note)
             self._data[name] = {"rows": len(dataset), "sha256": sources.fingerprint(dataset), "origin": origin}
+
+    def used_stream(self, rows: int, file: Path) -> None:
+        """Record that the training rows, `rows` of them, were streamed from `file`; the hash is that of the file."""
+        digest = files.sha256(file)
+        origin = sources.Provenance(file.name, str(file), "your own", digest)._asdict()
+        self._data["train"] = {"rows": rows, "sha256": digest, "origin": origin}
 
     def finish(self, headline: str) -> None:
         """Write metrics.json and record.json, remove the checkpoints of training, and release the lesson's lock.
@@ -299,18 +316,40 @@ def begin(name: str, parameters: Mapping[str, Any] | None = None, **overrides: A
     Raises:
         BadInput: a parameter cannot be used.
     """
-    _, _, slug = name.partition("_")
+    slug = slug_of(name)
     given = {**_parameters(slug, parameters or {}), **overrides}
-    profile = given.pop("profile", "cpu")
+    budget = prepare(slug, given.pop("profile", "cpu"), given)
+    folder = Path(os.environ.get(RUN_FOLDER) or _beside_the_notebooks() / "runs" / "notebook" / name).absolute()
+    return start(name, auto_budget.fitted(budget), folder)
+
+
+def slug_of(name: str) -> str:
+    """Return the name of a lesson without its number: text_classification of 02_text_classification."""
+    return name.partition("_")[2]
+
+
+def prepare(slug: str, profile: str, given: Mapping[str, Any]) -> profiles.Budget:
+    """Return the budget of a lesson, silence the libraries, and go offline unless the budget needs the hub.
+
+    Raises BadInput if a parameter of `given` cannot be used. `slug` is as for `profiles.resolve`.
+    """
     budget = profiles.resolve(slug, profile, {"seed": 0, **given})
     quiet()
     go_offline_unless(budget.needs_hub)
-    budget = auto_budget.fitted(budget)
-    folder = Path(os.environ.get(RUN_FOLDER) or _beside_the_notebooks() / "runs" / "notebook" / name).absolute()
-    _take(folder, name)
+    return budget
+
+
+def start(name: str, budget: profiles.Budget, folder: Path) -> Lesson:
+    """Start a lesson with a `budget` of `prepare` that fits (`auto_budget.fitted`), into `folder`.
+
+    Of several processes of one training, the main one takes the folder, and the others write nothing into it. Raises
+    BadInput if another process has begun the lesson `name` there.
+    """
+    if processes.is_main():
+        _take(folder, name)
     if "learning_rate" in budget.settings:
         import_once()
-    if profile == "smoke":
+    if budget.profile == "smoke":
         compute_on_one_thread()
     random.seed(budget.seed)
     np.random.seed(budget.seed)

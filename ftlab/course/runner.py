@@ -109,7 +109,7 @@ def run(
         if isinstance(value, str) and value not in known and Path(value).expanduser().exists():
             given[name] = str(Path(value).expanduser().absolute())
     results: list[Result] = []
-    with _folder_of_its_own(out, profile) as folder, display(watch) as live:
+    with folder_of_its_own(out, profile) as folder, display(watch) as live:
         ledger.require_place(folder)
         for lesson, budget in zip(chosen, budgets, strict=True):
             parsed = {name: value for name, value in budget.overrides.items() if name not in MAY_BE_PATHS}
@@ -128,7 +128,7 @@ def run(
 
 
 @contextmanager
-def _folder_of_its_own(out: Path | None, profile: str) -> Iterator[Path]:
+def folder_of_its_own(out: Path | None, profile: str) -> Iterator[Path]:
     """Yield the folder of a run, locked until the block ends; delete it if it stays empty."""
     wanted = (out or Path("runs")).absolute()
     with files.explained(wanted, BadInput):

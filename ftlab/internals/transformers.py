@@ -87,8 +87,8 @@ def in_one_order(kind: type[Any]) -> type[Any]:
     batch with rows that were there before. Here the main process draws the order by the batch of all of them, and the
     others take it over. Of the last step's rows, the processes get equal shares, up to one row.
 
-    Trainer has no public name for "the sampler of the training rows", and leaves one alone (it shards no further) only
-    if it is a BatchRebalanceSampler.
+    This is for rows that are grouped by length (`train_sampling_strategy`). Trainer has no public name for "the sampler
+    of the training rows", and leaves one alone (it shards no further) only if it is a BatchRebalanceSampler.
 
     Args:
         kind: Trainer, or a subclass that does not choose a sampler itself.
@@ -98,34 +98,58 @@ def in_one_order(kind: type[Any]) -> type[Any]:
     class Shares(BatchRebalanceSampler):
         """The batches of this process: its shares of the rows of each step."""
 
-        def __init__(self, order: Any, of: Any) -> None:
-            self.order, self.epoch = order, 0
-            self.rank, self.shares = of.process_index, of.world_size * of.gradient_accumulation_steps
-            self.accumulation = of.gradient_accumulation_steps
+        batch_size = None  # it varies; accelerate asks
+
+        def __init__(self, lengths: Sequence[int], of: Any) -> None:
+            self.rank, self.pieces = of.process_index, of.gradient_accumulation_steps
+            self.shares = of.world_size * self.pieces
             self.rows_of_step = of.train_batch_size * self.shares
+            self.epoch, self.order = 0, LengthGroupedSampler(self.rows_of_step, lengths=list(lengths))
 
         def __iter__(self) -> Any:
             from accelerate.utils import broadcast_object_list
 
-            order = [list(self.order) if self.rank == 0 else None]
-            rows = broadcast_object_list(order)[0]
-            for step in steps_of(rows, self.rows_of_step, self.shares):
-                for piece in range(self.accumulation):
-                    yield step[(self.rank * self.accumulation + piece) :: self.shares]
+            drawn = [list(self.order) if self.rank == 0 else None]
+            for step in steps_of(broadcast_object_list(drawn)[0], self.rows_of_step, self.shares):
+                for piece in range(self.pieces):
+                    yield step[self.rank * self.pieces + piece :: self.shares]
 
         def __len__(self) -> int:
-            return len(steps_of(range(len(self.order)), self.rows_of_step, self.shares)) * self.accumulation
+            return len(steps_of(range(len(self.order)), self.rows_of_step, self.shares)) * self.pieces
 
     class InOneOrder(kind):
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             if self.args.world_size == 1:
                 return super()._get_train_sampler(train_dataset)
             rows = self.train_dataset if train_dataset is None else train_dataset
-            whole = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-            return Shares(LengthGroupedSampler(whole, lengths=[len(ids) for ids in rows["input_ids"]]), self.args)
+            return Shares([len(ids) for ids in rows["input_ids"]], self.args)
 
     InOneOrder.__name__ = kind.__name__
     return InOneOrder
+
+
+def evaluation_order(trainer: Any, rows: Any, batch_size: int) -> list[int]:
+    """Return the places of `rows` in the order in which one process of `trainer` evaluates them, `batch_size` at a time.
+
+    It is that of Trainer's own sampler of the evaluation rows, which has no public name.
+    """
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    if trainer.args.train_sampling_strategy != "group_by_length":
+        return list(range(len(rows)))
+    seed = trainer.args.seed if trainer.args.data_seed is None else trainer.args.data_seed
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    return list(LengthGroupedSampler(batch_size, lengths=lengths, generator=torch.Generator().manual_seed(seed)))
+
+
+def evaluation_batches(trainer: Any, rows: Any, places: Sequence[Sequence[int]]) -> Iterable[Any]:
+    """Return the batches of `rows` at `places`, collated as `trainer` does, without the columns that it leaves out."""
+    from torch.utils.data import DataLoader
+
+    return DataLoader(
+        trainer._remove_unused_columns(rows), batch_sampler=places, collate_fn=trainer.data_collator
+    )
 
 
 def steps_of(rows: Sequence[Any], size: int, shares: int) -> list[Sequence[Any]]:

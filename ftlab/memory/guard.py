@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ftlab.errors import BadInput
 from ftlab.memory import footprint
+from ftlab.models import processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,6 +40,8 @@ def enough_memory(model: PreTrainedModel, *, batch_size: int, length: int, accum
     rows = batch_size // accumulation
     needed = footprint.training_memory(model, batch_size=rows, length=length)
     free = footprint.free_memory(model.device)
+    if model.device.type != "cuda":
+        free //= processes.count_here()  # all of them train in the memory of this machine
     smaller = f"batch_size {batch_size // 2}, or a smaller" if rows > 1 and accumulation == 1 else "a smaller"
     advice = f"use {smaller} max_length (the longest row has {length} tokens)"
     if needed > free:

@@ -6,14 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ftlab.models import processes
+
 if TYPE_CHECKING:
     import torch
 
 
 def best_device() -> str:
-    """Return the device on which a model runs fastest on this machine: "cuda", "mps" or "cpu"."""
+    """Return the device on which a model runs fastest on this machine: "cuda", "mps" or "cpu".
+
+    It is "cpu" if accelerate was told to use no other. Of several GPUs, "cuda" is that of this process.
+    """
     import torch
 
+    if processes.keep_to_cpu():
+        return "cpu"
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
@@ -39,10 +46,11 @@ def mixed_precision() -> dict[str, bool]:
     """
     import torch
 
-    if torch.cuda.is_available():
+    device = best_device()
+    if device == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return {"fp16": not bf16, "bf16": bf16}
-    if torch.backends.mps.is_available() or not cpu_has_bf16():
+    if device == "mps" or not cpu_has_bf16():
         return {"fp16": False, "bf16": False}
     return {"fp16": False, "bf16": True, "use_cpu": True}
 

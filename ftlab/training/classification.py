@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ftlab.errors import BadInput
-from ftlab.training import processes
+from ftlab.models import processes
 
 if TYPE_CHECKING:
     import torch
@@ -70,11 +70,11 @@ def fine_tune(
         TrainingFailed: the logits are NaN or infinite.
     """
     import torch
-    from transformers import DataCollatorWithPadding, set_seed
+    from transformers import DataCollatorWithPadding, Trainer, set_seed
 
     from ftlab.freezing import plans
     from ftlab.models import loading
-    from ftlab.training import layerwise, machine
+    from ftlab.training import distributed, layerwise, machine
 
     batch_size = min(batch_size, len(train))
     set_seed(seed)
@@ -91,7 +91,7 @@ def fine_tune(
     rows = tokenized(train, tokenizer, max_length) if features is None else features.rows
     longest = max(map(len, rows["input_ids"])) if features is None else None  # features are small
     with nullcontext() if features is None else features.in_place(encoder):
-        trainer = trainer_class()(
+        trainer = distributed.trainer_class(Trainer)(
             model=encoder,
             args=settings(
                 folder,
@@ -157,15 +157,6 @@ def settings(
     return TrainingArguments(**usual | more)
 
 
-def trainer_class() -> type[Trainer]:
-    """Return Trainer; in several processes one whose steps have the rows that they have in one process."""
-    from transformers import Trainer
-
-    from ftlab.internals import transformers as transformers_internals
-
-    return Trainer if processes.count() == 1 else transformers_internals.in_one_order(Trainer)
-
-
 def loss_of_rows(weights: Sequence[float] | None, classes: int) -> Callable[..., torch.Tensor] | None:
     """Return the `compute_loss_func` of a training, or None for the model's own loss, the mean over the rows.
 
@@ -200,6 +191,40 @@ def tokenized(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     return rows.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=max_length), batched=True)
 
 
+def of_texts(
+    pad: Callable[[Any], Any], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Callable[[list[dict[str, Any]]], Any]:
+    """Return a collator of rows with a text and a label, as they come from a stream; others go to `pad` as they are.
+
+    The tokenizer then runs on the rows of this process alone. The rows are cut at `max_length`.
+    """
+
+    def collate(rows: list[dict[str, Any]]) -> Any:
+        if "text" not in rows[0]:
+            return pad(rows)
+        encoded = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)
+        return pad(
+            [
+                {**{name: column[place] for name, column in encoded.items()}, "label": row["label"]}
+                for place, row in enumerate(rows)
+            ]
+        )
+
+    return collate
+
+
+def scores(prediction: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+    """Return accuracy and macro F1 of a Trainer's (logits, labels), for `compute_metrics`."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    logits, labels = prediction
+    predicted = np.argmax(logits, axis=-1)
+    return {
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "f1": float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
+    }
+
+
 def require_batches(rows: int, batch_size: int) -> None:
     """Raise BadInput if `batch_size` is larger than `rows`, the number of training rows: an epoch has no full batch."""
     if batch_size > rows:
@@ -224,14 +249,22 @@ def class_weights(labels: Sequence[int], classes: int) -> list[float]:
     Raises:
         BadInput: a class has no row.
     """
-    from sklearn.utils.class_weight import compute_class_weight
+    return balanced(np.bincount(labels, minlength=classes).tolist())
 
-    if missing := sorted(set(range(classes)) - set(labels)):
+
+def balanced(counts: Sequence[int]) -> list[float]:
+    """Return the weights of `class_weights` from `counts`, the number of training rows of each class.
+
+    >>> balanced([6, 2])
+    [0.6666666666666666, 2.0]
+    """
+    classes = len(counts)
+    if missing := [number for number, rows in enumerate(counts) if not rows]:
         raise BadInput(
             f"the training rows hold none of class {missing[0]}, and a class without rows has no weight; expected at "
             f"least one row of each of the {classes} classes: add some, or train without class weights"
         )
-    return compute_class_weight("balanced", classes=np.arange(classes), y=np.asarray(labels)).tolist()
+    return [sum(counts) / (classes * rows) for rows in counts]
 
 
 def weighted_cross_entropy(weights: Sequence[float]) -> Callable[..., torch.Tensor]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from ftlab.data.prompts import IGNORED
 from ftlab.errors import BadInput
+from ftlab.models import devices, processes
 
 if TYPE_CHECKING:
     import torch
+
+COLUMNS = ["input_ids", "attention_mask", "labels"]  # of the rows that it trains on
 
 
 def supervised_only(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -70,3 +74,26 @@ class SupervisedTrainer(Trainer):
             num_items_in_batch: labels of the whole optimizer step, by which the loss is divided.
         """
         return super().compute_loss(model, supervised_only(inputs), return_outputs, num_items_in_batch)
+
+
+def settings(
+    folder: Path, *, epochs: float, batch_size: int, learning_rate: float, seed: int, **more: Any
+) -> TrainingArguments:
+    """Return the training arguments of lesson 04.
+
+    Args:
+        folder: for Trainer's files.
+        epochs: passes over the rows.
+        batch_size: rows in an optimizer step, of all processes together.
+        learning_rate: at its peak, after the warm-up.
+        seed: of the order of the rows and dropout.
+        more: other arguments; they win.
+    """
+    usual: dict[str, Any] = {
+        "output_dir": str(folder), "num_train_epochs": epochs, "learning_rate": learning_rate,
+        "per_device_train_batch_size": processes.batch_of_each(batch_size), "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1, "train_sampling_strategy": "group_by_length", "save_strategy": "no",
+        "prediction_loss_only": True, "seed": seed, "report_to": "none", "disable_tqdm": True,
+        **devices.mixed_precision(),
+    }  # fmt: skip
+    return TrainingArguments(**usual | more)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab.memory.guard import enough_memory
-from ftlab.models import devices
-from ftlab.training import cpu_speed, processes
+from ftlab.models import devices, processes
+from ftlab.training import cpu_speed
 from ftlab.training.callbacks import LiveProgress, StopWhenNotFinite
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def arguments(*, batch_size: int, longest: int | None, precision: Mapping[str, b
         precision: `devices.mixed_precision()` unless given.
 
     Returns:
-        For this process, its share of the batch: the `precision` (fp16, bf16 and use_cpu), per_device_train_batch_size, and gradient_accumulation_steps
-        (`cpu_speed.pieces`: on a CPU a batch of long rows is faster in pieces). More than one piece needs a model with
-        `accepts_loss_kwargs = False` (see `invariants.accumulation`).
+        The `precision` (fp16, bf16 and use_cpu); for this process's share of the batch per_device_train_batch_size and
+        gradient_accumulation_steps (`cpu_speed.pieces`: on a CPU a batch of long rows is faster in pieces). More than
+        one piece needs a model with `accepts_loss_kwargs = False` (see `invariants.accumulation`).
 
     Raises:
         BadInput: several processes cannot share the batch equally.
@@ -96,7 +96,7 @@ def prepared(
                 enough_memory(
                     model,
                     batch_size=trainer.args.per_device_train_batch_size * accumulation,
-                    length=max(map(len, rows["input_ids"])),
+                    length=max(map(len, rows["input_ids"])) if hasattr(rows, "column_names") else max_length or 1,
                     accumulation=accumulation,
                 )
             )

@@ -14,8 +14,9 @@ from ftlab.adapters.quantized import require_amp
 from ftlab.data.prompts import IGNORED
 from ftlab.errors import BadInput
 from ftlab.internals import transformers as transformers_internals
-from ftlab.models import devices
-from ftlab.training import machine, processes
+from ftlab.models import devices, processes
+from ftlab.training import machine
+from ftlab.training.distributed import trainer_class
 from ftlab.training.instruction import supervised_only
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+
+COLUMNS = ["input_ids", "labels"]  # of the rows that it trains on
 
 
 def require_whole(rows: Dataset, max_length: int | None) -> None:
@@ -134,8 +138,8 @@ def fine_tune(
         accumulation=accumulation, seed=seed, save_strategy="no",
     )  # fmt: skip
     set_seed(seed)
-    trainer = trainer_class()(
-        model, arguments, train_dataset=rows.select_columns(["input_ids", "labels"]), processing_class=tokenizer
+    trainer = trainer_class(SupervisedSFTTrainer)(
+        model, arguments, train_dataset=rows.select_columns(COLUMNS), processing_class=tokenizer
     )
     with machine.prepared(trainer, max_length=max_length, quick_dropout=False):
         trainer.train()
@@ -173,9 +177,3 @@ def settings(
         **devices.mixed_precision(),
     }  # fmt: skip
     return SFTConfig(**usual | more)
-
-
-def trainer_class() -> type[SupervisedSFTTrainer]:
-    """Return SupervisedSFTTrainer; in several processes one whose steps have the rows that they have in one."""
-    one = processes.count() == 1
-    return SupervisedSFTTrainer if one else transformers_internals.in_one_order(SupervisedSFTTrainer)

@@ -14,19 +14,58 @@ from ftlab.errors import BadInput, CourseError
 
 Value = TypeVar("Value")
 
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")  # a launcher sets all; a cluster's own job has a few
+ON_CPU = "ACCELERATE_USE_CPU"  # set by accelerate launch and notebook_launcher
+FSDP, DEEPSPEED = "FSDP", "DEEPSPEED"
+LOADED_BY_ONE = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+TRUE = ("1", "true", "yes", "on", "y", "t")  # as accelerate reads it
+CPU_CONFIGURATION = "configs/accelerate/two_cpu_processes.yaml"
+
 
 class Agreed(BadInput):
     """A problem of one process or more that each of them knows, so that one of them can tell it."""
 
 
+def launched() -> bool:
+    """Return whether a launcher started this process, alone or with others."""
+    return all(name in os.environ for name in LAUNCHED)
+
+
 def count() -> int:
     """Return how many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
 def index() -> int:
     """Return the number of this process, from 0."""
-    return int(os.environ.get("RANK", "0"))
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def count_here() -> int:
+    """Return how many of the processes run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched() else 1
+
+
+def is_first_here() -> bool:
+    """Return whether this is the first process of this machine, which downloads for the others."""
+    return not launched() or int(os.environ["LOCAL_RANK"]) == 0
+
+
+def strategy() -> str:
+    """Return what shards the model over the processes: FSDP, DEEPSPEED, or "": each process has all of it."""
+    for name in (FSDP, DEEPSPEED):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in TRUE:
+            return name
+    return ""
+
+
+def load_in_each_process() -> None:
+    """Let each process read the weights of a model itself, where FSDP is configured to read them in one alone.
+
+    A model with a new head needs it. Read by one process, its parameters have no memory in the others, and accelerate
+    confuses those of the head in the optimizer. Call it before the model is loaded.
+    """
+    os.environ[LOADED_BY_ONE] = "false"
 
 
 def is_main() -> bool:
@@ -34,27 +73,31 @@ def is_main() -> bool:
     return index() == 0
 
 
+def keep_to_cpu() -> bool:
+    """Return whether a launcher has told the processes to compute on CPUs."""
+    return os.environ.get(ON_CPU, "").lower() in TRUE
+
+
 def join() -> None:
     """Meet the other processes: over NCCL if each has a GPU, or over gloo if they are to compute on CPUs.
 
     Raises:
-        BadInput: the configuration and the machine do not fit: GPUs are asked for that it does not have. accelerate
+        Agreed: the configuration and the machine do not fit: GPUs are asked for that it does not have. accelerate
             itself goes on without a word, and each process then trains for itself.
     """
-    if "LOCAL_RANK" not in os.environ:
+    if not launched():
         return
     import torch
     from accelerate import PartialState
 
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on")
-    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if not on_cpu and here > gpus:
+    gpus = torch.cuda.device_count()
+    if count() > 1 and not keep_to_cpu() and count_here() > gpus:
         raise Agreed(
-            f"the configuration starts {here} processes on the GPUs of this machine, and it has {gpus or 'none'}; "
-            f"start as many as it has (--num_processes), or train on CPUs: set ACCELERATE_USE_CPU=true and take "
-            "configs/accelerate/two_cpu_processes.yaml"
+            f"the launcher started {count_here()} processes on this machine, one for each GPU, and it has "
+            f"{gpus or 'none'}; start as many as it has (--num_processes), or train on CPUs: "
+            f"{ON_CPU}=true accelerate launch --multi_gpu --config_file {CPU_CONFIGURATION}"
         )
-    PartialState(cpu=on_cpu)
+    PartialState(cpu=keep_to_cpu())
 
 
 @contextmanager
@@ -70,7 +113,7 @@ def together() -> Iterator[None]:
     try:
         yield
     except CourseError as met:
-        if count() == 1:
+        if count() == 1 or isinstance(met, Agreed):
             raise
         problem = met
     if count() == 1:
@@ -88,6 +131,7 @@ def gathered(value: Value) -> list[Value]:
         return [value]
     from accelerate.utils import gather_object
 
+    join()
     return gather_object([value])
 
 
@@ -102,6 +146,16 @@ def from_main(make: Callable[[], Value]) -> Value:
 
         broadcast_object_list(made)
     return made[0]
+
+
+def require_same(what: str, value: str) -> None:
+    """Raise Agreed if the `value` of a process is not that of the main one; `what` is what it belongs to."""
+    values = gathered(value)
+    if others := [number for number, other in enumerate(values) if other != values[0]]:
+        raise Agreed(
+            f"process {others[0]} of {count()} has other {what} than process 0; every machine needs the same files, of "
+            "the same version"
+        )
 
 
 def share(rows: Sequence[Any]) -> range:

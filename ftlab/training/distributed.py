@@ -1,0 +1,103 @@
+"""Trainer in several processes: its steps and its scores are those of one process.
+
+Trainer and accelerate come near it. They group rows of like length within the batch of one process, fill up last batches
+with rows that were there before, and average means over unequal numbers of rows or tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from ftlab.data.prompts import IGNORED
+from ftlab.internals import accelerate as accelerate_internals
+from ftlab.internals import transformers as transformers_internals
+from ftlab.models import processes
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+
+
+def trainer_class(kind: type[Trainer]) -> type[Trainer]:
+    """Return `kind`; in several processes a subclass whose steps and scores are those of one process.
+
+    Args:
+        kind: Trainer, SupervisedTrainer or SupervisedSFTTrainer.
+    """
+    if processes.count() == 1:
+        return kind
+
+    class Distributed(transformers_internals.in_one_order(kind)):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            if processes.keep_to_cpu() and processes.strategy() == processes.FSDP:
+                accelerate_internals.shard_on_cpus()  # here, since TrainingArguments begins anew
+            super().__init__(*arguments, **more)
+            self.add_callback(SameBest())
+
+        def evaluate(
+            self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+        ) -> dict[str, float]:
+            return evaluate(self, eval_dataset, metric_key_prefix)
+
+    Distributed.__name__ = kind.__name__
+    return Distributed
+
+
+class SameBest(TrainerCallback):
+    """Let the processes agree on the best checkpoint.
+
+    Each of them notes it if its folder is there, and in a sharded checkpoint another process may create that a moment
+    later. At the end some would then load the best weights into their shards, and others not.
+    """
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+        """Note the checkpoint of the best step in `state`, if there is one; `control` and `more` are not used."""
+        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        state.best_model_checkpoint = processes.from_main(lambda: str(best) if best.is_dir() else None)
+
+
+def evaluate(trainer: Any, rows: Dataset | None = None, prefix: str = "eval") -> dict[str, float]:
+    """Return the loss of `rows`, and what compute_metrics makes of them, as one process finds them.
+
+    Each process computes its share of each batch; no row counts twice. A loss over tokens is the mean over those of
+    the whole batch.
+
+    Args:
+        trainer: of a class that `trainer_class` made.
+        rows: tokenized, with labels; None for the trainer's own.
+        prefix: of the names of the results, which go into the trainer's log, too.
+    """
+    import numpy as np
+    import torch
+
+    rows = trainer.eval_dataset if rows is None else rows
+    world, size = processes.count(), max(trainer.args.eval_batch_size, processes.count())
+    order = transformers_internals.evaluation_order(trainer, rows, size)
+    shares = [step[processes.index() :: world] for step in transformers_internals.steps_of(order, size, world)]
+    batches = transformers_internals.evaluation_batches(trainer, rows, shares)
+    model, losses, answers = trainer.model_wrapped, [], []
+    model.eval()
+    with torch.no_grad():
+        for batch in batches:
+            loss, logits, labels = trainer.prediction_step(model, dict(batch), trainer.compute_metrics is None)
+            weight = _items(batch["labels"])
+            losses.append((len(batch["labels"]), weight, weight * float(loss)))
+            if trainer.compute_metrics is not None:
+                answers.append((logits.float().cpu().numpy(), labels.cpu().numpy()))
+    of_batch, items, sums = torch.tensor(processes.gathered(losses), dtype=torch.float64).sum(dim=0).T
+    metrics = {f"{prefix}_loss": float((of_batch * sums / items).sum() / of_batch.sum())}
+    if trainer.compute_metrics is not None:
+        logits, labels = (np.concatenate(part) for part in zip(*sum(processes.gathered(answers), []), strict=True))
+        metrics |= {f"{prefix}_{name}": value for name, value in trainer.compute_metrics((logits, labels)).items()}
+    trainer.log(metrics)
+    trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)
+    return metrics
+
+
+def _items(labels: torch.Tensor) -> int:
+    """Return over how many labels a loss is the mean: rows with one label each, or the tokens that are predicted."""
+    return len(labels) if labels.dim() == 1 else int((labels[:, 1:] != IGNORED).sum())

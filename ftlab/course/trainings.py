@@ -68,7 +68,7 @@ class Options:
 
     def identity(self) -> dict[str, Any]:
         """Return those that a checkpoint depends on."""
-        return {"max_steps": self.max_steps, "stream": self.stream, "distributed": processes.strategy()}
+        return {"max_steps": self.max_steps, "stream": self.stream, "sharding": processes.strategy() or "none"}
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,11 @@ def _require(what: str, parameters: Mapping[str, Any], options: Options, out: Pa
         )
     if options.resume and out is None:
         raise BadInput("--resume goes on in the folder of a training that was cut off; name that folder with --out")
+    if options.resume and processes.strategy() == processes.DEEPSPEED:
+        raise BadInput(
+            "--resume does not read the checkpoints of DeepSpeed; train anew, or with FSDP "
+            "(configs/accelerate/eight_gpus_fsdp2.yaml), whose checkpoints it reads"
+        )
     if not options.stream:
         return
     if what != "classify":
@@ -479,7 +484,7 @@ def lora(lesson: Lesson, options: Options) -> str:
     # Trainer can go on at the end of an epoch, or within the first: only there it draws the same order again.
     halves = {"eval_strategy": "steps", "eval_steps": 0.5, "save_strategy": "steps", "save_steps": 0.5}
     epochs = {"eval_strategy": "epoch", "save_strategy": "epoch"}
-    when = halves if budget.epochs <= 1 or budget.epochs % 2 == 0 else epochs
+    when = halves if not options.max_steps and (budget.epochs <= 1 or budget.epochs % 2 == 0) else epochs
     with processes.together():
         rows = _pairs(lesson)
         arguments = sft.settings(

@@ -5,8 +5,23 @@ What has to be imported with the module is in `torch_dispatch`.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 # What torch.compile and FSDP put before the names of tensors in a state dict. Neither name is documented.
 COMPILED, FSDP = "_orig_mod.", "_fsdp_wrapped_module."
+
+# What the table of contents of a sharded checkpoint is made of, by module.
+_OF_METADATA = {
+    "torch.distributed.checkpoint.metadata": (
+        "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
+        "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
+    ),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
+    "torch.serialization": ("_get_layout",),
+    "torch": ("Size", "float64", "float32", "bfloat16", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"),
+    **dict.fromkeys(("pathlib", "pathlib._local"), ("Path", "PosixPath", "WindowsPath")),
+}  # fmt: skip
 
 
 def in_backward_pass() -> bool:
@@ -18,3 +33,28 @@ def in_backward_pass() -> bool:
     import torch
 
     return torch._C._current_graph_task_id() != -1
+
+
+def names_beyond_metadata(path: Path) -> list[str]:
+    """Return what the table of contents of a sharded checkpoint names beyond its own kind; nothing of that is imported.
+
+    `torch.distributed.checkpoint` opens the file with pickle, and has no public check.
+    """
+    import pickle
+
+    unknown: list[str] = []
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if name in _OF_METADATA.get(module, ()):
+                return super().find_class(module, name)
+            unknown.append(f"{module}.{name}")
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+    with path.open("rb") as file:
+        try:
+            Reader(file).load()
+        except pickle.UnpicklingError:
+            if not unknown:
+                raise
+    return unknown

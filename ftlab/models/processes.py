@@ -116,13 +116,18 @@ def together() -> Iterator[None]:
         if count() == 1 or isinstance(met, Agreed):
             raise
         problem = met
+    _agree(problem, named=True)
+
+
+def _agree(problem: CourseError | None, *, named: bool) -> None:
+    """Raise Agreed in each process if one of them has a `problem`; if `named`, the sentence says which."""
     if count() == 1:
         return
     told = gathered(problem and str(problem))
     if found := [number for number, sentence in enumerate(told) if sentence]:
         first = told[found[0]]
-        where = "" if all(sentence == first for sentence in told) else f"process {found[0]} of {count()}: "
-        raise Agreed(f"{where}{first}") from problem
+        alone = named and any(sentence != first for sentence in told)
+        raise Agreed(f"process {found[0]} of {count()}: {first}" if alone else first) from problem
 
 
 def gathered(value: Value) -> list[Value]:
@@ -137,14 +142,19 @@ def gathered(value: Value) -> list[Value]:
 
 def from_main(make: Callable[[], Value]) -> Value:
     """Return what `make` returns in the main process, in each of them. An error of it is raised in each, too."""
+    if count() == 1:
+        return make()
     made: list[Any] = [None]
-    with together():
-        if is_main():
+    problem = None
+    if is_main():
+        try:
             made[0] = make()
-    if count() > 1:
-        from accelerate.utils import broadcast_object_list
+        except CourseError as met:
+            problem = met
+    _agree(problem, named=False)
+    from accelerate.utils import broadcast_object_list
 
-        broadcast_object_list(made)
+    broadcast_object_list(made)
     return made[0]
 
 

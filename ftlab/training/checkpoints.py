@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import fields
@@ -13,13 +14,20 @@ from typing import Any
 
 from ftlab import files
 from ftlab.errors import BadInput
+from ftlab.internals import torch as torch_internals
 from ftlab.internals import transformers as transformers_internals
+from ftlab.models import processes
 from ftlab.wording import one_line, some
 
+WITHIN = 1e-6  # epochs: closer to a whole number is the end of one
 AWAY = "take the checkpoint away, or train without resume, which removes it and starts anew"
 IDENTITY = "identity.json"
-TORCH_PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
-PICKLED_WEIGHTS = ("pytorch_model.bin", "adapter_model.bin")  # Trainer writes safetensors
+SCHEDULER, RNG = "scheduler.pt", "rng_state.pth"
+RNG_OF_MAIN = "rng_state_0.pth"  # in several processes each has a file
+# Of FSDP: each process writes its shards into two folders, and at last one of them a table of contents.
+SHARDED_WEIGHTS, SHARDED_OPTIMIZER, CONTENTS = "pytorch_model_fsdp_0", "optimizer_0", ".metadata"
+OPTIMIZERS = ("optimizer.pt", f"{SHARDED_OPTIMIZER}/{CONTENTS}")
+PICKLED_WEIGHTS = ("pytorch_model.bin", "adapter_model.bin", "pytorch_model_fsdp.bin")  # Trainer writes safetensors
 PLAIN = ("numpy.", "_codecs.encode")  # of NumPy's state of random numbers, as transformers admits it
 
 
@@ -27,8 +35,9 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
     """Return the checkpoint for `trainer.train(resume_from_checkpoint=...)`, or None to start at the first step.
 
     The final weights equal those of an uninterrupted training, bit for bit on the same machine, on two conditions.
-    Trainer saves at the end of epochs; within an epoch it would draw another order of the rows. And it restores the
-    states of its callbacks (restore_callback_states_from_checkpoint); otherwise patience starts anew.
+    Trainer saves at the end of epochs, or within the first; within a later one it would draw another order of the rows.
+    And it restores the states of its callbacks (restore_callback_states_from_checkpoint); otherwise patience starts
+    anew. In another number of processes they equal it up to rounding, and up to dropout.
 
     Args:
         folder: Trainer's output_dir. Without `resume` it is removed with everything in it.
@@ -38,8 +47,8 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
 
     Raises:
         BadInput: the checkpoints have another identity (resuming would mix two trainings), their identity cannot be
-            read, a file in the last one names code to run, another version of transformers wrote it, or older ones
-            cannot be removed.
+            read, a file in the last one names code to run, another version of transformers wrote it, it lies within a
+            later epoch, or older ones cannot be removed.
     """
     identity = json.loads(json.dumps(identity))
     found = _numbered(folder)
@@ -50,6 +59,8 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
         if found:
             _require_this_version(found[-1])
             _require_no_code(found[-1])
+            _require_its_order(found[-1])
+            _fit_processes(found[-1])
         return str(found[-1]) if found else None
     files.remove(folder)
     if _numbered(folder):
@@ -112,9 +123,14 @@ def _is_resumable(path: Path) -> bool:
         told_to_stop = transformers_internals.was_told_to_stop(state)
     except (OSError, ValueError, SafetensorError, LookupError, TypeError, AttributeError, RecursionError):
         return False
-    if not found or steps[0] != int(path.name.partition("-")[2]) or not isinstance(steps[1], int):
+    if steps[0] != int(path.name.partition("-")[2]) or not isinstance(steps[1], int):
         return False
-    if not all(zipfile.is_zipfile(path / part) for part in TORCH_PARTS):  # torch.save's table of contents comes last
+    shards = [path / folder / CONTENTS for folder in (SHARDED_WEIGHTS, SHARDED_OPTIMIZER)]
+    if not (found and (path / OPTIMIZERS[0]).exists()) and not all(shard.is_file() for shard in shards):
+        return False
+    if not (path / SCHEDULER).exists() or not any((path / name).exists() for name in (RNG, RNG_OF_MAIN)):
+        return False
+    if not all(map(zipfile.is_zipfile, _torch_parts(path))):  # torch.save's table of contents comes last
         return False
     return not (told_to_stop and steps[0] < steps[1])
 
@@ -131,13 +147,51 @@ def _require_no_code(path: Path) -> None:
     for name in PICKLED_WEIGHTS:
         if (path / name).exists():
             raise BadInput(f"{path} holds the pickle {name}, which no training of the course writes; {AWAY}")
-    for part in TORCH_PARTS:
+    for part in _torch_parts(path):
         try:
-            named = torch.serialization.get_unsafe_globals_in_checkpoint(path / part)
+            named = torch.serialization.get_unsafe_globals_in_checkpoint(part)
         except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as problem:
-            raise BadInput(f"{path / part} is no part of a checkpoint ({one_line(problem)}); {AWAY}") from problem
+            raise BadInput(f"{part} is no part of a checkpoint ({one_line(problem)}); {AWAY}") from problem
         if code := [name for name in named if not name.startswith(PLAIN)]:
-            raise BadInput(f"{path / part} would run code when it is opened ({some(code)}); {AWAY}")
+            raise BadInput(f"{part} would run code when it is opened ({some(code)}); {AWAY}")
+    for contents in path.glob(f"*/{CONTENTS}"):
+        try:
+            unknown = torch_internals.names_beyond_metadata(contents)
+        except (EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as problem:
+            raise BadInput(f"{contents} is no part of a checkpoint ({one_line(problem)}); {AWAY}") from problem
+        if unknown:
+            raise BadInput(f"{contents} would run code when it is opened ({some(unknown)}); {AWAY}")
+
+
+def _torch_parts(path: Path) -> list[Path]:
+    """Return the files in the checkpoint `path` that torch.save wrote."""
+    return sorted(part for part in (path / OPTIMIZERS[0], path / SCHEDULER, *path.glob("rng_state*.pth")) if part.exists())
+
+
+def _require_its_order(path: Path) -> None:
+    """Raise BadInput if the checkpoint `path` lies within a later epoch, whose order of rows is not drawn again.
+
+    Trainer draws it from random numbers that the epochs before have used, and keeps only those of the checkpoint.
+    """
+    state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+    epoch = float(state.get("epoch") or 0)
+    if epoch > 1 and abs(epoch - round(epoch)) > WITHIN and state["global_step"] < state["max_steps"]:
+        raise BadInput(
+            f"{path} was written within epoch {int(epoch) + 1}, whose order of rows cannot be drawn again; {AWAY}"
+        )
+
+
+def _fit_processes(path: Path) -> None:
+    """Give each process a state of random numbers in the checkpoint `path`, if it was written by another number of them.
+
+    New ones get that of the main process, which alone draws the order of the rows.
+    """
+    count = processes.count()
+    main = next(path / name for name in (RNG_OF_MAIN, RNG) if (path / name).exists())
+    for name in [RNG] if count == 1 else [f"rng_state_{number}.pth" for number in range(count)]:
+        if not (path / name).exists():
+            with files.atomic(path / name) as partial:
+                shutil.copyfile(main, partial)
 
 
 def _require_this_version(path: Path) -> None:

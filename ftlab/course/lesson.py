@@ -292,6 +292,7 @@ class Lesson:
             "peak_memory_mb": records.peak_memory_mb(),
             "hardware": records.hardware(),
             "versions": records.versions(),
+            **({"processes": processes.count()} if processes.launched() else {}),
         }
 
     @property
@@ -413,6 +414,11 @@ def _take(folder: Path, name: str) -> None:
                 )
             _taken[lock] = taken
         folder.mkdir(exist_ok=True)
+
+
+def give_back(folder: Path, name: str) -> None:
+    """Release the lock of lesson `name`, which was begun in `folder` and does not finish."""
+    _give_back(lock_of(folder.parent, name))
 
 
 @atexit.register

@@ -150,6 +150,8 @@ def folder_of_its_own(out: Path | None, profile: str) -> Iterator[Path]:
         files.release_lock(lock)
         with suppress(OSError):  # it holds something
             folder.rmdir()
+            if not out:
+                wanted.rmdir()
 
 
 def _fresh_folder(runs: Path, profile: str) -> Path:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from ftlab import files
 from ftlab.course import auto_budget, profiles, runner
-from ftlab.course.lesson import checkpoints_folder, prepare, slug_of, start
+from ftlab.course.lesson import checkpoints_folder, give_back, prepare, slug_of, start
 from ftlab.data import alpaca_chat, assets, prompts, sources, splits, streamed, tasks
 from ftlab.errors import BadInput
 from ftlab.models import devices, generation, loading, processes
@@ -112,6 +112,7 @@ def train(what: str, profile: str, parameters: Mapping[str, Any], options: Optio
             return until_done.enter_context(files.atomic(results / name, folder=True, error=BadInput))
 
         folder = processes.from_main(taken)
+        until_done.callback(give_back, folder, name)
         with processes.together():
             lesson = start(name, budget, folder)
         headline = TRAININGS[what](lesson, options)

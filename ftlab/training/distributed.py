@@ -81,13 +81,14 @@ def evaluate(trainer: Any, rows: Dataset | None = None, prefix: str = "eval") ->
     batches = transformers_internals.evaluation_batches(trainer, rows, shares)
     model, losses, answers = trainer.model_wrapped, [], []
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), trainer.compute_loss_context_manager():
         for batch in batches:
-            loss, logits, labels = trainer.prediction_step(model, dict(batch), trainer.compute_metrics is None)
-            weight = _items(batch["labels"])
-            losses.append((len(batch["labels"]), weight, weight * float(loss)))
+            inputs = transformers_internals.prepared_inputs(trainer, dict(batch))
+            labels = inputs["labels"]
+            loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True)  # the mean over its own items
+            losses.append((len(labels), _items(labels), _items(labels) * float(loss)))
             if trainer.compute_metrics is not None:
-                answers.append((logits.float().cpu().numpy(), labels.cpu().numpy()))
+                answers.append((outputs["logits"].float().cpu().numpy(), labels.cpu().numpy()))
     of_batch, items, sums = torch.tensor(processes.gathered(losses), dtype=torch.float64).sum(dim=0).T
     metrics = {f"{prefix}_loss": float((of_batch * sums / items).sum() / of_batch.sum())}
     if trainer.compute_metrics is not None:

@@ -1,0 +1,145 @@
+"""One process with a batch of 16 and two with 8 each make the same training: losses, gradients, weights, answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from ftlab.merging.certificate import merge_with_certificate
+from ftlab.models import loading
+from tests.distributed.ranks import FSDP, Ranks
+
+LESSONS = {"classify": "02_text_classification", "instruct": "04_gpt2_instruction_tuning", "lora": "05_lora_phi2"}
+SAVED = {"classify": "model/model", "instruct": "model/model", "lora": "adapter/adapter_model"}
+TABLE = {"classify": "predictions.csv", "instruct": "answers.csv", "lora": "answers.csv"}
+CPU = {"ACCELERATE_USE_CPU": "true"}
+# Of rounding alone. In a step of Adam a weight whose gradient is nearly 0 magnifies it.
+SAME = 1e-5
+WEIGHTS = 1e-4
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("distributed")
+
+
+@pytest.fixture(scope="module")
+def ranks(place):
+    with Ranks(place) as warm:
+        yield warm
+
+
+@pytest.fixture(scope="module")
+def without_dropout(place) -> Path:
+    """The tiny DistilBERT without dropout, which each process would draw for itself."""
+    folder = place / "tiny-distilbert"
+    shutil.copytree(loading.folder("tiny-distilbert"), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {name: 0.0 for name in config if "dropout" in name}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def commands(without_dropout):
+    def of(out: Path, *, whats=LESSONS, resume: bool = False) -> list[list[str]]:
+        """The three trainings. The last step of the classifier has 3 rows: two processes share them unequally."""
+        options = {"classify": ["-p", "model", str(without_dropout), "-p", "rows", "67", "-p", "epochs", "4", "-p", "patience", "9"]}
+        more = ["--resume"] if resume else []
+        return [
+            ["train", what, "--profile", "smoke", "--json", "--out", str(out), *options.get(what, []), *more]
+            for what in whats
+        ]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def one(ranks, commands, place) -> Path:
+    (ended,) = ranks.run(*commands(place / "one"), processes=1, environment=CPU)
+    assert ended.code == 0, ended.err
+    return place / "one"
+
+
+@pytest.fixture(scope="module", params=["DDP", "FSDP"])
+def two(request, ranks, commands, place) -> Path:
+    out = place / request.param
+    ended = ranks.run(*commands(out), environment=CPU | (FSDP if request.param == "FSDP" else {}))
+    assert [each.code for each in ended] == [0, 0], ended[0].err + ended[1].err
+    assert not ended[1].out and not ended[1].problems  # the main process alone prints
+    assert [json.loads(line)["processes"] for line in ended[0].out.splitlines() if line.startswith("{")] == [2, 2, 2]
+    return out
+
+
+def history(out: Path, what: str, name: str) -> list[float]:
+    log = json.loads((out / LESSONS[what] / "history.json").read_text(encoding="utf-8"))
+    return [entry[name] for entry in log if name in entry]
+
+
+def weights(out: Path, what: str) -> dict[str, np.ndarray]:
+    return load_file(out / LESSONS[what] / f"{SAVED[what]}.safetensors")
+
+
+def require_equal(one: Path, other: Path, what: str, names=("loss", "grad_norm", "eval_loss")) -> None:
+    for name in names:
+        np.testing.assert_allclose(history(one, what, name), history(other, what, name), rtol=SAME, err_msg=name)
+    ours, theirs = weights(one, what), weights(other, what)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        np.testing.assert_allclose(tensor, theirs[name], atol=WEIGHTS, err_msg=name)
+
+
+@pytest.mark.parametrize("what", LESSONS)
+def test_two_processes_train_as_one_does(one, two, what):
+    assert history(one, what, "loss")
+    require_equal(one, two, what)
+
+
+@pytest.mark.parametrize("what", LESSONS)
+def test_each_row_is_judged_once(one, two, what):
+    alone, shared = (pd.read_csv(out / LESSONS[what] / TABLE[what]) for out in (one, two))
+    assert shared["id"].is_unique
+    assert list(shared["id"]) == list(alone["id"])
+    metrics = [json.loads((out / LESSONS[what] / "metrics.json").read_text(encoding="utf-8"))["metrics"] for out in (one, two)]
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-3)
+
+
+def test_the_folder_is_that_of_the_lesson(two):
+    for what, lesson in LESSONS.items():
+        folder = two / lesson
+        saved = folder / SAVED[what].split("/")[0]
+        assert saved.is_dir() and (folder / "record.json").is_file()
+        assert not list(two.glob("*.checkpoints"))
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        assert record["test_split_opened"] and record["processes"] == 2
+    assert "## Results" in (two / LESSONS["classify"] / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_adapter_of_a_sharded_training_merges_with_a_certificate(two, tmp_path):
+    base = loading.folder("tiny-llama")
+    merge_with_certificate(base, two / LESSONS["lora"] / "adapter", tmp_path / "merged", ["Write a list."])  # or raises
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+def test_a_training_whose_process_is_killed_goes_on_with_two_or_with_one(one, ranks, commands, place):
+    """One of two is killed after the first epoch; the launcher ends the other, and both ways on lead to the same end."""
+    whats = ["classify"]
+    out = place / "killed"
+    killed = ranks.run(
+        *commands(out, whats=whats), environment=CPU,
+        kill_when=str(out / "*.checkpoints" / "checkpoint-*" / "rng_state_1.pth"),
+    )  # fmt: skip
+    assert killed[1].code == -9 and killed[0].code != 0
+    assert not (out / LESSONS["classify"]).exists()
+    shutil.copytree(out, place / "killed-2")
+    for resumed, processes in ((out, 2), (place / "killed-2", 1)):
+        ended = ranks.run(*commands(resumed, whats=whats, resume=True), processes=processes, environment=CPU)
+        assert not any(each.code for each in ended), ended[0].err
+        # The loss in the log is the mean since the last entry, or since the training went on.
+        require_equal(one, resumed, "classify", names=("grad_norm", "eval_loss"))

@@ -245,11 +245,17 @@ class Lesson:
                 print(note)
             self._data[name] = {"rows": len(dataset), "sha256": sources.fingerprint(dataset), "origin": origin}
 
-    def used_stream(self, rows: int, file: Path) -> None:
-        """Record that the training rows, `rows` of them, were streamed from `file`; the hash is that of the file."""
-        digest = files.sha256(file)
-        origin = sources.Provenance(file.name, str(file), "your own", digest)._asdict()
-        self._data["train"] = {"rows": rows, "sha256": digest, "origin": origin}
+    def used_stream(self, file: Path, *, rows: int | None = None) -> None:
+        """Record that the training rows are streamed from `file`, and, once they are counted, how many they are.
+
+        The hash is that of the file. Raises BadInput if it cannot be read.
+        """
+        if rows is None:
+            with files.explained(file, BadInput):
+                digest = files.sha256(file)
+            origin = sources.Provenance(file.name, str(file), "your own", digest)._asdict()
+            self._data["train"] = {"sha256": digest, "origin": origin}
+        self._data["train"]["rows"] = rows
 
     def finish(self, headline: str) -> None:
         """Write metrics.json and record.json, remove the checkpoints of training, and release the lesson's lock.

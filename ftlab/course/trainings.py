@@ -288,10 +288,15 @@ def _streamed(lesson: Lesson, tokenizer: PreTrainedTokenizerBase) -> _Texts:
 
     budget = lesson.budget
     columns = {name: value for name, value in budget.columns().items() if value}
-    found = streamed.survey(
-        budget.dataset, **columns, validation_rows=budget.validation_rows, test_rows=budget.test_rows or STREAM_TEST,
-        seed=budget.seed,
+    file = files.named_path(budget.dataset, "the path of a file")[0]
+    lesson.used_stream(file)
+    found = processes.from_main(  # one process reads all of the file, which takes minutes
+        lambda: streamed.survey(
+            budget.dataset, **columns, validation_rows=budget.validation_rows, seed=budget.seed,
+            test_rows=budget.test_rows or STREAM_TEST,
+        )
     )  # fmt: skip
+    lesson.used_stream(file, rows=found.rows)
     _require_rows(found.rows, budget.batch_size)
     features = found.validation.select_columns(["id", "text", "label"]).features
     first = list(itertools.islice(found.train_rows(budget.seed, epoch=0), HELD))
@@ -300,7 +305,6 @@ def _streamed(lesson: Lesson, tokenizer: PreTrainedTokenizerBase) -> _Texts:
     validation = classification.tokenized(found.validation, tokenizer, budget.max_length)
     inputs = [name for name in (*MODEL_INPUTS, "label") if name in validation.column_names]
     lesson.used(validation=found.validation)
-    lesson.used_stream(found.rows, Path(budget.dataset))
     return _Texts(
         found.endless(budget.seed), validation.select_columns(inputs), found, found.labels,
         [found.counts[name] for name in found.labels], read, budget.max_length,

@@ -15,9 +15,11 @@ from ftlab.merging.certificate import merge_with_certificate
 from ftlab.models import loading
 from tests.distributed.ranks import FSDP, Ranks
 
-LESSONS = {"classify": "02_text_classification", "instruct": "04_gpt2_instruction_tuning", "lora": "05_lora_phi2"}
-SAVED = {"classify": "model/model", "instruct": "model/model", "lora": "adapter/adapter_model"}
-TABLE = {"classify": "predictions.csv", "instruct": "answers.csv", "lora": "answers.csv"}
+LESSONS = {
+    "stream": "stream/02_text_classification", "classify": "02_text_classification", "instruct": "04_gpt2_instruction_tuning", "lora": "05_lora_phi2",
+}
+SAVED = {"stream": "model/model", "classify": "model/model", "instruct": "model/model", "lora": "adapter/adapter_model"}
+TABLE = {"stream": "predictions.csv", "classify": "predictions.csv", "instruct": "answers.csv", "lora": "answers.csv"}
 CPU = {"ACCELERATE_USE_CPU": "true"}
 # Of rounding alone. In a step of Adam a weight whose gradient is nearly 0 magnifies it.
 SAME = 1e-5
@@ -47,13 +49,28 @@ def without_dropout(place) -> Path:
 
 
 @pytest.fixture(scope="module")
-def commands(without_dropout):
+def many_reviews(place) -> Path:
+    """A file of 640 rows, which is streamed."""
+    table = pd.DataFrame({"text": [f"review {number} of many {'good' if number % 3 else 'bad'} ones" for number in range(640)]})
+    table["label"] = ["bad" if number % 3 == 0 else "good" for number in range(640)]
+    table.to_csv(place / "many.csv", index=False)
+    return place / "many.csv"
+
+
+@pytest.fixture(scope="module")
+def commands(without_dropout, many_reviews):
     def of(out: Path, *, whats=LESSONS, resume: bool = False) -> list[list[str]]:
-        """The three trainings. The last step of the classifier has 3 rows: two processes share them unequally."""
-        options = {"classify": ["-p", "model", str(without_dropout), "-p", "rows", "67", "-p", "epochs", "4", "-p", "patience", "9"]}
-        more = ["--resume"] if resume else []
+        """The trainings. The last step of the classifier has 3 rows: two processes share them unequally."""
+        of_classifier = ["classify", "-p", "model", without_dropout]
+        each = {
+            "stream": [*of_classifier, "--stream", "--data", many_reviews, "--max-steps", "30"],
+            "classify": [*of_classifier, *("-p rows 67 -p epochs 4 -p patience 9".split())],
+            "instruct": ["instruct"],
+            "lora": ["lora"],
+        }
+        common = ["--profile", "smoke", "--json", *(["--resume"] if resume else [])]
         return [
-            ["train", what, "--profile", "smoke", "--json", "--out", str(out), *options.get(what, []), *more]
+            ["train", *each[what], *common, "--out", (out / LESSONS[what]).parent]
             for what in whats
         ]
 
@@ -73,7 +90,7 @@ def two(request, ranks, commands, place) -> Path:
     ended = ranks.run(*commands(out), environment=CPU | (FSDP if request.param == "FSDP" else {}))
     assert [each.code for each in ended] == [0, 0], ended[0].err + ended[1].err
     assert not ended[1].out and not ended[1].problems  # the main process alone prints
-    assert [json.loads(line)["processes"] for line in ended[0].out.splitlines() if line.startswith("{")] == [2, 2, 2]
+    assert [json.loads(line)["processes"] for line in ended[0].out.splitlines() if line.startswith("{")] == [2] * len(LESSONS)
     return out
 
 
@@ -115,7 +132,7 @@ def test_the_folder_is_that_of_the_lesson(two):
         folder = two / lesson
         saved = folder / SAVED[what].split("/")[0]
         assert saved.is_dir() and (folder / "record.json").is_file()
-        assert not list(two.glob("*.checkpoints"))
+        assert not list(two.glob("**/*.checkpoints"))
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         assert record["test_split_opened"] and record["processes"] == 2
     assert "## Results" in (two / LESSONS["classify"] / "model" / "README.md").read_text(encoding="utf-8")
@@ -128,9 +145,8 @@ def test_the_adapter_of_a_sharded_training_merges_with_a_certificate(two, tmp_pa
 
 
 def test_a_training_whose_process_is_killed_goes_on_with_two_or_with_one(one, ranks, commands, place):
-    """One of two is killed after the first epoch; the launcher ends the other, and both ways on lead to the same end."""
-    whats = ["classify"]
-    out = place / "killed"
+    """One of two is killed after the first epoch, and the other is ended; both ways on lead to the same end."""
+    whats, out = ["classify"], place / "killed"
     killed = ranks.run(
         *commands(out, whats=whats), environment=CPU,
         kill_when=str(out / "*.checkpoints" / "checkpoint-*" / "rng_state_1.pth"),

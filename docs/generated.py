@@ -39,6 +39,7 @@ if str(REPOSITORY / "docs") not in sys.path:  # so that it may be run and import
 
 import benchmark_page  # noqa: E402
 import claim_tables  # noqa: E402
+import distributed_table  # noqa: E402
 import lesson_tables  # noqa: E402
 import picture  # noqa: E402
 
@@ -48,6 +49,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "benchmarks": benchmark_page.summary,
     "every benchmark": benchmark_page.sections,
     "claims": claim_tables.all_claims,
+    "equality of processes": lambda: as_markdown(distributed_table.equality()),
     "sizing memory": lambda: as_markdown(sizing.memory_table()),
     "sizing hours": lambda: as_markdown(sizing.hours_table()),
     "sizing bottlenecks": lambda: as_markdown(sizing.bottleneck_table()),

@@ -25,7 +25,7 @@ class Bar(tqdm):
     def __init__(self, *iterables: Any, **options: Any) -> None:
         self._output: Any = None
         widget: dict[str, Any] = {"display": False} if _IS_WIDGET else {}
-        super().__init__(*iterables, **{**options, **widget, "leave": False, "disable": not _watched()})
+        super().__init__(*iterables, **{**options, **widget, "leave": False, "disable": not _watched() or not _is_first()})
         if widget and not self.disable:
             from IPython.display import display
 
@@ -51,7 +51,7 @@ def bar(what: str, **options: Any) -> tqdm:
 
     `options` are those of tqdm, such as `iterable` and `total`.
     """
-    if not _watched() and not _in_notebook():
+    if not _watched() and not _in_notebook() and _is_first():
         print(f"ftlab: {what} ...", file=sys.stderr, flush=True)
     return Bar(desc=what, **options)
 
@@ -62,6 +62,11 @@ def _in_notebook() -> bool:
 
 def _watched() -> bool:
     return HEADLESS not in os.environ if _in_notebook() else sys.stderr.isatty()
+
+
+def _is_first() -> bool:
+    """Return whether this is the first of several processes of one training, or the only one: the others are silent."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def quiet() -> None:
@@ -79,6 +84,7 @@ def quiet() -> None:
         HF_DATASETS_DISABLE_PROGRESS_BARS="1",
         BITSANDBYTES_NOWELCOME="1",
     )
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns that it looks for parameters without a gradient
     for name in ("transformers", "datasets", "huggingface_hub", "torch", "papermill", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # Each of these speaks to the libraries' developers and not to a learner.

@@ -12,7 +12,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from ftlab.course import notebooks, runner
+from ftlab.course import notebooks, runner, trainings
 from ftlab.data import sources
 from ftlab.exercises import manifest
 from tests import cells, notebook_rules, pages
@@ -76,6 +76,22 @@ def smoke_run(tmp_path_factory):
         return folder / result.lesson, result
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("what", "saved"),
+    [("classify", "model/model"), ("instruct", "model/model"), ("lora", "adapter/adapter_model")],
+)
+def test_the_command_trains_what_the_lesson_trains(what, saved, smoke_run, tmp_path, environment_as_it_was):
+    lesson, _ = smoke_run(trainings.LESSONS[what][:2])
+    done = trainings.train(what, "smoke", {}, trainings.Options(), tmp_path / "out")
+    weights = [(folder / f"{saved}.safetensors").read_bytes() for folder in (lesson, done.folder)]
+    assert weights[0] == weights[1]
+    assert {path.name for path in lesson.iterdir() if path.is_dir()} >= {path.name for path in done.folder.iterdir() if path.is_dir()}
+    ours, theirs = (json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (done.folder, lesson))
+    assert ours["budget"] == theirs["budget"] and ours["lesson"] == theirs["lesson"]
+    same = ours["metrics"].keys() & theirs["metrics"].keys()
+    assert same and {name: ours["metrics"][name] for name in same} == {name: theirs["metrics"][name] for name in same}
 
 
 # By day two lessons on kernels of their own, as nbval runs all of them; and the others in this process.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -112,6 +113,8 @@ def train(what: str, profile: str, parameters: Mapping[str, Any], options: Optio
             return until_done.enter_context(files.atomic(results / name, folder=True, error=BadInput))
 
         folder = processes.from_main(taken)
+        # TensorBoard's files would else lie among the checkpoints, which are removed.
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / f"{name}.tensorboard"))
         until_done.callback(give_back, folder, name)
         with processes.together():
             lesson = start(name, budget, folder)

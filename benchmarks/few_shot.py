@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from ftlab.course.bench import alone

@@ -1,8 +1,8 @@
 """One process against two: the same losses, gradients, weights and answers, and what two cost on one machine.
 
-Each of the three trainings runs as `ftlab train` in one process, in two by DDP and in two by FSDP2, all on the CPU over
-gloo, started by `accelerate launch`. Dropout is off, since each process would draw its own. A training is also killed in
-one of its two processes, and resumed.
+Each of the three trainings runs as `ftlab train` in one process, in two by DDP and in two by FSDP2, all on the CPU
+over gloo, started by `accelerate launch`. Dropout is off, since each process would draw its own. A training is also
+killed in one of its two processes, and resumed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def _options(place: Path) -> dict[str, list[str]]:
     encoder = place / "minilm"
     shutil.copytree(loading.folder("minilm"), encoder)
     config = json.loads((encoder / "config.json").read_text(encoding="utf-8"))
-    files.write_json(encoder / "config.json", {name: 0.0 if "dropout" in name else value for name, value in config.items()})
+    files.write_json(
+        encoder / "config.json", {name: 0.0 if "dropout" in name else value for name, value in config.items()}
+    )
     found = {}
     for what, parameters in TRAININGS.items():
         given = parameters | ({"model": str(encoder)} if what == "classify" else {})

@@ -25,7 +25,10 @@ SETTINGS = {"validation_rows": 500, "test_rows": 1000, "batch_size": BATCH_SIZE,
 def measure() -> dict[str, Any]:
     """Return rows, seconds and peak memory of a training on 5 GB and on a hundredth of it, and the bars."""
     with tempfile.TemporaryDirectory() as folder:
-        found = {name: _trained(Path(folder), gigabytes) for name, gigabytes in (("small", GIGABYTES / 100), ("large", GIGABYTES))}
+        found = {
+            name: _trained(Path(folder), gigabytes)
+            for name, gigabytes in (("small", GIGABYTES / 100), ("large", GIGABYTES))
+        }
     from ftlab.course.trainings import HELD
 
     growth = found["large"]["peak_mb"] / found["small"]["peak_mb"]

@@ -25,7 +25,9 @@ class Bar(tqdm):
     def __init__(self, *iterables: Any, **options: Any) -> None:
         self._output: Any = None
         widget: dict[str, Any] = {"display": False} if _IS_WIDGET else {}
-        super().__init__(*iterables, **{**options, **widget, "leave": False, "disable": not _watched() or not _is_first()})
+        super().__init__(
+            *iterables, **{**options, **widget, "leave": False, "disable": not _watched() or not _is_first()}
+        )
         if widget and not self.disable:
             from IPython.display import display
 

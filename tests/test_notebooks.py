@@ -87,11 +87,17 @@ def test_the_command_trains_what_the_lesson_trains(what, saved, smoke_run, tmp_p
     done = trainings.train(what, "smoke", {}, trainings.Options(), tmp_path / "out")
     weights = [(folder / f"{saved}.safetensors").read_bytes() for folder in (lesson, done.folder)]
     assert weights[0] == weights[1]
-    assert {path.name for path in lesson.iterdir() if path.is_dir()} >= {path.name for path in done.folder.iterdir() if path.is_dir()}
-    ours, theirs = (json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (done.folder, lesson))
-    assert ours["budget"] == theirs["budget"] and ours["lesson"] == theirs["lesson"]
+    assert {path.name for path in lesson.iterdir() if path.is_dir()} >= {
+        path.name for path in done.folder.iterdir() if path.is_dir()
+    }
+    ours, theirs = (
+        json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (done.folder, lesson)
+    )
+    assert ours["budget"] == theirs["budget"]
+    assert ours["lesson"] == theirs["lesson"]
     same = ours["metrics"].keys() & theirs["metrics"].keys()
-    assert same and {name: ours["metrics"][name] for name in same} == {name: theirs["metrics"][name] for name in same}
+    assert same
+    assert {name: ours["metrics"][name] for name in same} == {name: theirs["metrics"][name] for name in same}
 
 
 # By day two lessons on kernels of their own, as nbval runs all of them; and the others in this process.

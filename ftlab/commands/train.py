@@ -12,7 +12,11 @@ from ftlab.commands.run import read_parameters
 from ftlab.errors import BadInput, CourseError
 from ftlab.wording import printable
 
-WHAT = {"classify": "lesson 02: a classifier", "instruct": "lesson 04: instructions, in full", "lora": "lesson 05: LoRA"}
+WHAT = {
+    "classify": "lesson 02: a classifier",
+    "instruct": "lesson 04: instructions, in full",
+    "lora": "lesson 05: LoRA",
+}
 REPORTS = ("none", "trackio", "tensorboard", "wandb", "mlflow")
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by the launcher, which prints the reason in this file at its end
 
@@ -30,7 +34,9 @@ def add(commands: Any) -> None:
     parser.add_argument("-y", "--yaml", action="append", default=[], help="set parameters by YAML: 'rows: 400'")
     parser.add_argument("-f", "--file", action="append", default=[], type=Path, help="set parameters from a YAML file")
     parser.add_argument("--out", type=Path, help="folder of the results (default: runs/<time>-<profile>)")
-    parser.add_argument("--stream", action="store_true", help="classify: a file larger than memory, read while it trains")
+    parser.add_argument(
+        "--stream", action="store_true", help="classify: a file larger than memory, read while it trains"
+    )
     parser.add_argument("--max-steps", type=_steps, default=0, metavar="N", help="optimizer steps, whatever the epochs")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --out")
     parser.add_argument("--report-to", choices=REPORTS, default="none", help="where Trainer reports, too")

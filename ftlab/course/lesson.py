@@ -241,7 +241,11 @@ class Lesson:
         """Record the exact rows of each of `datasets` (a hash for each split) and where they came from."""
         for name, dataset in datasets.items():
             origin = sources.provenance(dataset)._asdict()
-            if processes.is_main() and (note := origin["note"]) and note not in [noted["origin"]["note"] for noted in self._data.values()]:
+            if (
+                processes.is_main()
+                and (note := origin["note"])
+                and note not in [noted["origin"]["note"] for noted in self._data.values()]
+            ):
                 print(note)
             self._data[name] = {"rows": len(dataset), "sha256": sources.fingerprint(dataset), "origin": origin}
 

@@ -1,8 +1,8 @@
 """The trainings of lessons 02, 04 and 05, from parameters to a folder, in one process or several.
 
-The lessons show the same trainings cell by cell, with the same settings (`classification.settings` and its like) and the
-same Trainer; one process comes to the same weights as the lesson. Validation rows choose, test rows judge once. What is
-judged is the saved model: each process loads it, and answers its share of the rows.
+The lessons show the same trainings cell by cell, with the same settings (`classification.settings` and its like) and
+the same Trainer; one process comes to the same weights as the lesson. Validation rows choose, test rows judge once.
+What is judged is the saved model: each process loads it, and answers its share of the rows.
 """
 
 from __future__ import annotations
@@ -264,9 +264,10 @@ def _in_memory(lesson: Lesson, tokenizer: PreTrainedTokenizerBase) -> _Texts:
     from ftlab.training import classification
 
     budget = lesson.budget
+    columns: dict[str, Any] = budget.columns()
     source = sources.load(
         budget.dataset, test_dataset=budget.test_dataset, from_hub=budget.from_hub, seed=budget.seed,
-        most=budget.source_rows, **budget.columns(),
+        most=budget.source_rows, **columns,
     )  # fmt: skip
     found = splits.split(
         source, rows=budget.rows or None, validation_rows=budget.validation_rows, test_rows=budget.test_rows or None,
@@ -290,7 +291,7 @@ def _streamed(lesson: Lesson, tokenizer: PreTrainedTokenizerBase) -> _Texts:
     from ftlab.training import classification
 
     budget = lesson.budget
-    columns = {name: value for name, value in budget.columns().items() if value}
+    columns: dict[str, Any] = {name: value for name, value in budget.columns().items() if value}
     file = files.named_path(budget.dataset, "the path of a file")[0]
     lesson.used_stream(file)
     found = processes.from_main(  # one process reads all of the file, which takes minutes
@@ -374,7 +375,9 @@ def _judge_labels(
     }
     scores = comparison.scores(tuned, seed=budget.seed)
     gain = comparison.compare(tuned, answers[f"TF-IDF{some}"], seed=budget.seed)
-    lesson.measure(**{f"{name}_{end}": getattr(scores[name], end) for name in SCORES for end in ("value", "low", "high")})
+    lesson.measure(
+        **{f"{name}_{end}": getattr(scores[name], end) for name in SCORES for end in ("value", "low", "high")}
+    )
     lesson.measure(gain=gain.difference, mcnemar_p=gain.p_value, temperature=temperature)
     lengths = [len(ids) for ids in tokenizer(list(test["text"]))["input_ids"]]
     calibration.fold_into_head(model, temperature)
@@ -555,9 +558,7 @@ def _base_of_adapter(lesson: Lesson) -> Any:
     dtype = devices.frozen_dtype()
     if not lesson.budget.quantize:
         return loading.causal_lm(lesson.budget.model, dtype=dtype).to(torch.device(devices.best_device()))
-    base = loading.causal_lm(
-        lesson.budget.model, dtype=dtype, quantization_config=quantized.four_bit_config()
-    )
+    base = loading.causal_lm(lesson.budget.model, dtype=dtype, quantization_config=quantized.four_bit_config())
     quantized.keep_trainable(base)
     return base
 
@@ -581,9 +582,7 @@ def _answered(model: Any, rows: _Pairs, test: Dataset, lesson: Lesson) -> _Answe
     model.to(devices.best_device())
 
     def said(own: Dataset) -> pd.DataFrame:
-        return answers.answer(
-            model, rows.tokenizer, own, max_new_tokens=budget.max_new_tokens, template=rows.template
-        )
+        return answers.answer(model, rows.tokenizer, own, max_new_tokens=budget.max_new_tokens, template=rows.template)
 
     def lost(own: Dataset) -> pd.DataFrame:
         encoded, _ = prompts.encode(own, rows.tokenizer, max_length=budget.max_length, template=rows.template)
@@ -633,9 +632,7 @@ def _checkpoint(lesson: Lesson, options: Options, name: str = "", **depends_on: 
     """Return the checkpoint to go on from, in each process, which has read the same rows."""
     processes.require_same("rows", json.dumps({split: noted["sha256"] for split, noted in lesson.data.items()}))
     return processes.from_main(
-        lambda: lesson.checkpoint(
-            name, resume=options.resume, **options.identity(), **depends_on
-        )
+        lambda: lesson.checkpoint(name, resume=options.resume, **options.identity(), **depends_on)
     )
 
 

@@ -129,9 +129,14 @@ def in_one_order(kind: type[Any]) -> type[Any]:
 
 
 def evaluation_order(trainer: Any, rows: Any, batch_size: int) -> list[int]:
-    """Return the places of `rows` in the order in which one process of `trainer` evaluates them, `batch_size` at a time.
+    """Return the places of `rows` in the order in which one process of `trainer` evaluates them.
 
     It is that of Trainer's own sampler of the evaluation rows, which has no public name.
+
+    Args:
+        trainer: a Trainer.
+        rows: with input_ids.
+        batch_size: rows at a time.
     """
     import torch
     from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -147,9 +152,7 @@ def evaluation_batches(trainer: Any, rows: Any, places: Sequence[Sequence[int]])
     """Return the batches of `rows` at `places`, collated as `trainer` does, without the columns that it leaves out."""
     from torch.utils.data import DataLoader
 
-    return DataLoader(
-        trainer._remove_unused_columns(rows), batch_sampler=places, collate_fn=trainer.data_collator
-    )
+    return DataLoader(trainer._remove_unused_columns(rows), batch_sampler=places, collate_fn=trainer.data_collator)
 
 
 def steps_of(rows: Sequence[Any], size: int, shares: int) -> list[Sequence[Any]]:

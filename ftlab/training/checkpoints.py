@@ -165,7 +165,9 @@ def _require_no_code(path: Path) -> None:
 
 def _torch_parts(path: Path) -> list[Path]:
     """Return the files in the checkpoint `path` that torch.save wrote."""
-    return sorted(part for part in (path / OPTIMIZERS[0], path / SCHEDULER, *path.glob("rng_state*.pth")) if part.exists())
+    return sorted(
+        part for part in (path / OPTIMIZERS[0], path / SCHEDULER, *path.glob("rng_state*.pth")) if part.exists()
+    )
 
 
 def _require_its_order(path: Path) -> None:
@@ -182,7 +184,7 @@ def _require_its_order(path: Path) -> None:
 
 
 def _fit_processes(path: Path) -> None:
-    """Give each process a state of random numbers in the checkpoint `path`, if it was written by another number of them.
+    """Give each process a state of random numbers in the checkpoint `path`, which fewer of them may have written.
 
     New ones get that of the main process, which alone draws the order of the rows.
     """

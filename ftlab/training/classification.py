@@ -169,7 +169,7 @@ def loss_of_rows(weights: Sequence[float] | None, classes: int) -> Callable[...,
     """
     if weights is None and processes.count() > 1:
         weights = [1.0] * classes
-    return weights and weighted_cross_entropy(weights)
+    return weighted_cross_entropy(weights) if weights else None
 
 
 def _require_features_of(features: Features, plan: Plan, train: Dataset) -> None:

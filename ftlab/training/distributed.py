@@ -1,11 +1,13 @@
 """Trainer in several processes: its steps and its scores are those of one process.
 
-Trainer and accelerate come near it. They group rows of like length within the batch of one process, fill up last batches
-with rows that were there before, and average means over unequal numbers of rows or tokens.
+Trainer and accelerate come near it. They group rows of like length within the batch of one process, fill up last
+batches with rows that were there before, and average means over unequal numbers of rows or tokens.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +94,10 @@ def evaluate(trainer: Any, rows: Dataset | None = None, prefix: str = "eval") ->
     of_batch, items, sums = torch.tensor(processes.gathered(losses), dtype=torch.float64).sum(dim=0).T
     metrics = {f"{prefix}_loss": float((of_batch * sums / items).sum() / of_batch.sum())}
     if trainer.compute_metrics is not None:
-        logits, labels = (np.concatenate(part) for part in zip(*sum(processes.gathered(answers), []), strict=True))
+        logits, labels = (
+            np.concatenate(part)
+            for part in zip(*functools.reduce(operator.iadd, processes.gathered(answers), []), strict=True)
+        )
         metrics |= {f"{prefix}_{name}": value for name, value in trainer.compute_metrics((logits, labels)).items()}
     trainer.log(metrics)
     trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)

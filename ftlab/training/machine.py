@@ -82,7 +82,10 @@ def prepared(
     model: Any = trainer.model
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     precision = {"bf16": trainer.args.bf16, "fp16": trainer.args.fp16, "use_cpu": trainer.args.use_cpu}
-    watchers = [StopWhenNotFinite(), *([LiveProgress(progress_in, what)] if progress_in and processes.is_main() else [])]
+    watchers = [
+        StopWhenNotFinite(),
+        *([LiveProgress(progress_in, what)] if progress_in and processes.is_main() else []),
+    ]
     if trainer.args.disable_tqdm:
         trainer.remove_callback(PrinterCallback)  # it prints each entry of the log, which the notebook plots
     with ExitStack() as around:

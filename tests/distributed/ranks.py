@@ -39,7 +39,11 @@ class Rank:
     @property
     def problems(self) -> list[str]:
         """The sentences for the user."""
-        return [line.removeprefix("ftlab: ") for line in self.err.splitlines() if line.startswith("ftlab: ") and not line.endswith("...")]
+        return [
+            line.removeprefix("ftlab: ")
+            for line in self.err.splitlines()
+            if line.startswith("ftlab: ") and not line.endswith("...")
+        ]
 
 
 class Ranks:
@@ -51,7 +55,7 @@ class Ranks:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.distributed.ranks"], cwd=REPOSITORY, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TORCH_CPP_LOG_LEVEL": "ERROR"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         )  # fmt: skip
 
     def __enter__(self) -> Ranks:
@@ -83,7 +87,8 @@ class Ranks:
             "environment": environment or {}, "said": str(self._folder / f"said-{self._number}"),
             "folders": [str(folder) for folder in folders or [self._folder] * processes], "kill_when": kill_when,
         }  # fmt: skip
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         print(json.dumps(task), file=self._process.stdin, flush=True)
         return [Rank(**one) for one in json.loads(self._process.stdout.readline())]
 

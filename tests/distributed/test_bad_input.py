@@ -50,7 +50,7 @@ def test_gpus_that_are_not_there_are_refused(as_one_of, monkeypatch):
 def test_a_batch_that_cannot_be_shared_is_refused(as_one_of):
     as_one_of(3)
     assert processes.batch_of_each(9) == 3
-    with pytest.raises(BadInput, match="batch_size is 16, and 3 processes cannot share it.* for example 15"):
+    with pytest.raises(BadInput, match=r"batch_size is 16, and 3 processes cannot share it.* for example 15"):
         processes.batch_of_each(16)
     with pytest.raises(BadInput, match="for example 3"):
         processes.batch_of_each(2)
@@ -103,7 +103,8 @@ def test_a_report_without_its_package_is_refused(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trainings, "find_spec", lambda name: None)
     code, _, (line,) = ftlab(capsys, "train", "lora", "--report-to", "wandb", *SMOKE)
-    assert (code, line) == (2, "ftlab: --report-to wandb needs the package wandb, which is not installed; install it (pip install wandb), or leave the option out")
+    assert code == 2
+    assert "needs the package wandb, which is not installed; install it (pip install wandb), or leave the" in line
 
 
 def test_the_checkpoint_of_another_model_is_refused(capsys, tmp_path):
@@ -111,7 +112,8 @@ def test_the_checkpoint_of_another_model_is_refused(capsys, tmp_path):
     folder.mkdir(parents=True)
     (folder / checkpoints.IDENTITY).write_text(json.dumps({"model": "another one"}), encoding="utf-8")
     code, _, lines = ftlab(capsys, "train", "classify", "--resume", "--out", tmp_path / "out", *SMOKE)
-    assert code == 2 and len(lines) == 1
+    assert code == 2
+    assert len(lines) == 1
     assert "were made with model another one, and this training has model tiny-distilbert" in lines[0]
 
 
@@ -133,10 +135,25 @@ def test_a_process_without_the_data_says_so_for_all(tmp_path, reviews_csv):
     for folder in (here, there):
         folder.mkdir()
     (here / "rows.csv").write_bytes(reviews_csv.read_bytes())
-    command = ["train", "classify", *SMOKE, "--data", "rows.csv", "-p", "text_column", "body", "-p", "label_column", "verdict"]
+    command = [
+        "train",
+        "classify",
+        *SMOKE,
+        "--data",
+        "rows.csv",
+        "-p",
+        "text_column",
+        "body",
+        "-p",
+        "label_column",
+        "verdict",
+    ]
     with Ranks(tmp_path) as warm:
         main, other = warm.run(command, environment=CPU, folders=[here, there])
     assert (main.code, other.code) == (2, 2)
-    assert not other.problems and len(main.problems) == 1
-    assert main.problems[0].startswith("process 1 of 2: ") and "rows.csv" in main.problems[0]
-    assert not list(there.iterdir()) and [path.name for path in here.iterdir()] == ["rows.csv"]
+    assert not other.problems
+    assert len(main.problems) == 1
+    assert main.problems[0].startswith("process 1 of 2: ")
+    assert "rows.csv" in main.problems[0]
+    assert not list(there.iterdir())
+    assert [path.name for path in here.iterdir()] == ["rows.csv"]

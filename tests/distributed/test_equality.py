@@ -16,7 +16,10 @@ from ftlab.models import loading
 from tests.distributed.ranks import FSDP, Ranks
 
 LESSONS = {
-    "stream": "stream/02_text_classification", "classify": "02_text_classification", "instruct": "04_gpt2_instruction_tuning", "lora": "05_lora_phi2",
+    "stream": "stream/02_text_classification",
+    "classify": "02_text_classification",
+    "instruct": "04_gpt2_instruction_tuning",
+    "lora": "05_lora_phi2",
 }
 SAVED = {"stream": "model/model", "classify": "model/model", "instruct": "model/model", "lora": "adapter/adapter_model"}
 TABLE = {"stream": "predictions.csv", "classify": "predictions.csv", "instruct": "answers.csv", "lora": "answers.csv"}
@@ -51,7 +54,9 @@ def without_dropout(place) -> Path:
 @pytest.fixture(scope="module")
 def many_reviews(place) -> Path:
     """A file of 640 rows, which is streamed."""
-    table = pd.DataFrame({"text": [f"review {number} of many {'good' if number % 3 else 'bad'} ones" for number in range(640)]})
+    table = pd.DataFrame(
+        {"text": [f"review {number} of many {'good' if number % 3 else 'bad'} ones" for number in range(640)]}
+    )
     table["label"] = ["bad" if number % 3 == 0 else "good" for number in range(640)]
     table.to_csv(place / "many.csv", index=False)
     return place / "many.csv"
@@ -64,15 +69,12 @@ def commands(without_dropout, many_reviews):
         of_classifier = ["classify", "-p", "model", without_dropout]
         each = {
             "stream": [*of_classifier, "--stream", "--data", many_reviews, "--max-steps", "30"],
-            "classify": [*of_classifier, *("-p rows 67 -p epochs 4 -p patience 9".split())],
+            "classify": [*of_classifier, *(["-p", "rows", "67", "-p", "epochs", "4", "-p", "patience", "9"])],
             "instruct": ["instruct"],
             "lora": ["lora"],
         }
         common = ["--profile", "smoke", "--json", *(["--resume"] if resume else [])]
-        return [
-            ["train", *each[what], *common, "--out", (out / LESSONS[what]).parent]
-            for what in whats
-        ]
+        return [["train", *each[what], *common, "--out", (out / LESSONS[what]).parent] for what in whats]
 
     return of
 
@@ -89,8 +91,11 @@ def two(request, ranks, commands, place) -> Path:
     out = place / request.param
     ended = ranks.run(*commands(out), environment=CPU | (FSDP if request.param == "FSDP" else {}))
     assert [each.code for each in ended] == [0, 0], ended[0].err + ended[1].err
-    assert not ended[1].out and not ended[1].problems  # the main process alone prints
-    assert [json.loads(line)["processes"] for line in ended[0].out.splitlines() if line.startswith("{")] == [2] * len(LESSONS)
+    assert not ended[1].out
+    assert not ended[1].problems
+    assert [json.loads(line)["processes"] for line in ended[0].out.splitlines() if line.startswith("{")] == [2] * len(
+        LESSONS
+    )
     return out
 
 
@@ -123,7 +128,9 @@ def test_each_row_is_judged_once(one, two, what):
     alone, shared = (pd.read_csv(out / LESSONS[what] / TABLE[what]) for out in (one, two))
     assert shared["id"].is_unique
     assert list(shared["id"]) == list(alone["id"])
-    metrics = [json.loads((out / LESSONS[what] / "metrics.json").read_text(encoding="utf-8"))["metrics"] for out in (one, two)]
+    metrics = [
+        json.loads((out / LESSONS[what] / "metrics.json").read_text(encoding="utf-8"))["metrics"] for out in (one, two)
+    ]
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-3)
 
 
@@ -131,10 +138,12 @@ def test_the_folder_is_that_of_the_lesson(two):
     for what, lesson in LESSONS.items():
         folder = two / lesson
         saved = folder / SAVED[what].split("/")[0]
-        assert saved.is_dir() and (folder / "record.json").is_file()
+        assert saved.is_dir()
+        assert (folder / "record.json").is_file()
         assert not list(two.glob("**/*.checkpoints"))
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        assert record["test_split_opened"] and record["processes"] == 2
+        assert record["test_split_opened"]
+        assert record["processes"] == 2
     assert "## Results" in (two / LESSONS["classify"] / "model" / "README.md").read_text(encoding="utf-8")
 
 
@@ -151,7 +160,8 @@ def test_a_training_whose_process_is_killed_goes_on_with_two_or_with_one(one, ra
         *commands(out, whats=whats), environment=CPU,
         kill_when=str(out / "*.checkpoints" / "checkpoint-*" / "rng_state_1.pth"),
     )  # fmt: skip
-    assert killed[1].code == -9 and killed[0].code != 0
+    assert killed[1].code == -9
+    assert killed[0].code != 0
     assert not (out / LESSONS["classify"]).exists()
     shutil.copytree(out, place / "killed-2")
     for resumed, processes in ((out, 2), (place / "killed-2", 1)):

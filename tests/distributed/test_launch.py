@@ -39,8 +39,11 @@ def test_the_page_shows_these_commands():
 def test_the_launcher_ends_with_the_sentence(tmp_path):
     done = launched(LAUNCH, "-p", "batch_size", "15", "--out", str(tmp_path / "out"))
     sentence = "batch_size is 15, and 2 processes cannot share it equally; expected a multiple of 2, for example 14"
-    assert done.returncode == 1 and not done.stdout
-    assert [line for line in done.stderr.splitlines() if line.startswith("ftlab: ") and not line.endswith("...")] == [f"ftlab: {sentence}"]
+    assert done.returncode == 1
+    assert not done.stdout
+    assert [line for line in done.stderr.splitlines() if line.startswith("ftlab: ") and not line.endswith("...")] == [
+        f"ftlab: {sentence}"
+    ]
     assert f"traceback : {sentence}" in done.stderr  # the reason in the launcher's own report
     assert not any((tmp_path / "out").glob("*"))
 
@@ -51,4 +54,5 @@ def test_the_launcher_starts_two_that_train_together(command, tmp_path):
     done = launched(command, "--json", "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["processes"] == 2 and Path(found["folder"]).is_dir()
+    assert found["processes"] == 2
+    assert Path(found["folder"]).is_dir()

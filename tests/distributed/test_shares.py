@@ -17,7 +17,8 @@ def test_steps_hold_each_row_once_and_fill_each_part(rows, size, shares):
     steps = internals.steps_of(range(rows), size, shares)
     assert [row for step in steps for row in step] == list(range(rows))
     assert all(len(step) >= min(shares, rows) for step in steps)
-    assert all(len(step) == size for step in steps[:-1]) and len(steps[-1]) < size + shares
+    assert all(len(step) == size for step in steps[:-1])
+    assert len(steps[-1]) < size + shares
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -44,9 +45,11 @@ def test_the_processes_take_each_row_once_in_the_order_of_the_first(rows, accumu
         )
         sampler = trainer._get_train_sampler({"input_ids": [[0] * (number % 7 + 1) for number in range(rows)]})
         batches = list(sampler)
-        assert len(batches) == len(sampler) and all(batches)
+        assert len(batches) == len(sampler)
+        assert all(batches)
         taken.append(batches)
-    assert len(drawn) == 1 and len(taken[0]) == len(taken[1])
+    assert len(drawn) == 1
+    assert len(taken[0]) == len(taken[1])
     assert sorted(row for batches in taken for batch in batches for row in batch) == list(range(rows))
     first_step = [row for batches in taken for batch in batches[:accumulation] for row in batch]
     assert sorted(first_step) == sorted(drawn[0][: 8 * accumulation])

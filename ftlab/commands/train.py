@@ -52,8 +52,8 @@ def run(options: argparse.Namespace) -> int:
         return _run(options)
     except CourseError as problem:
         _tell_the_launcher(problem)
-        if isinstance(problem, processes.Agreed) and not processes.is_main():
-            return problem.exit_code  # the main process prints it
+        if not processes.is_main():
+            return problem.exit_code  # the main process prints it, or the launcher
         raise
 
 

@@ -252,11 +252,10 @@ class Lesson:
     def used_stream(self, file: Path, *, rows: int | None = None) -> None:
         """Record that the training rows are streamed from `file`, and, once they are counted, how many they are.
 
-        The hash is that of the file. Raises BadInput if it cannot be read.
+        The hash is that of the file.
         """
         if rows is None:
-            with files.explained(file, BadInput):
-                digest = files.sha256(file)
+            digest = files.sha256(file)
             origin = sources.Provenance(file.name, str(file), "your own", digest)._asdict()
             self._data["train"] = {"sha256": digest, "origin": origin}
         self._data["train"]["rows"] = rows
@@ -346,6 +345,7 @@ def prepare(slug: str, profile: str, given: Mapping[str, Any]) -> profiles.Budge
     """
     budget = profiles.resolve(slug, profile, {"seed": 0, **given})
     quiet()
+    devices.use_one_gpu()
     go_offline_unless(budget.needs_hub)
     return budget
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,7 @@ import pandas as pd
 from ftlab import files
 from ftlab.course import auto_budget, profiles, runner
 from ftlab.course.lesson import checkpoints_folder, give_back, prepare, slug_of, start
-from ftlab.data import alpaca_chat, assets, prompts, sources, splits, streamed, tasks
+from ftlab.data import alpaca_chat, assets, prompts, sources, splits, streamed, streams, tables, tasks
 from ftlab.errors import BadInput
 from ftlab.models import devices, generation, loading, processes
 
@@ -110,11 +110,16 @@ def train(what: str, profile: str, parameters: Mapping[str, Any], options: Optio
 
         def taken() -> Path:
             results = until_done.enter_context(runner.folder_of_its_own(out, profile))
+
+            def clear(problem: object, *_: object) -> None:
+                if problem is None:  # with the folder in its place, and before another training may take it
+                    files.remove(checkpoints_folder(results, name))
+
+            until_done.push(clear)
             return until_done.enter_context(files.atomic(results / name, folder=True, error=BadInput))
 
         folder = processes.from_main(taken)
-        # TensorBoard's files would else lie among the checkpoints, which are removed.
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / f"{name}.tensorboard"))
+        until_done.enter_context(_environment(folder.parent / f"{name}.tensorboard"))
         until_done.callback(give_back, folder, name)
         with processes.together():
             lesson = start(name, budget, folder)
@@ -125,9 +130,28 @@ def train(what: str, profile: str, parameters: Mapping[str, Any], options: Optio
             return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
         metrics = processes.from_main(finished)
-    if processes.is_main():
-        files.remove(checkpoints_folder(folder.parent, name))
     return Trained(folder.parent / name, headline, metrics)
+
+
+@contextmanager
+def _environment(tensorboard: Path) -> Iterator[None]:
+    """Return a context with the settings that the libraries read from the environment.
+
+    TensorBoard's files would else lie among the checkpoints, which are removed. And the precision is that of the
+    machine, whatever the launcher's configuration says: TrainingArguments would take that one without noting it.
+    """
+    wanted = devices.mixed_precision()
+    precision = next((name for name in ("bf16", "fp16") if wanted[name]), "no")
+    before = dict(os.environ)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(tensorboard))
+    os.environ["ACCELERATE_MIXED_PRECISION"] = precision
+    try:
+        yield
+    finally:
+        for variable in ("TENSORBOARD_LOGGING_DIR", "ACCELERATE_MIXED_PRECISION"):
+            os.environ.pop(variable, None)
+            if variable in before:
+                os.environ[variable] = before[variable]
 
 
 def _require(what: str, parameters: Mapping[str, Any], options: Options, out: Path | None) -> None:
@@ -139,6 +163,13 @@ def _require(what: str, parameters: Mapping[str, Any], options: Options, out: Pa
         )
     if options.resume and out is None:
         raise BadInput("--resume goes on in the folder of a training that was cut off; name that folder with --out")
+    if processes.strategy() == processes.FSDP and (
+        os.environ.get("FSDP_VERSION") != "2" or os.environ.get("FSDP_STATE_DICT_TYPE") != "SHARDED_STATE_DICT"
+    ):
+        raise BadInput(
+            "the launcher's configuration asks for another FSDP than this command knows; expected fsdp_version: 2 and "
+            "fsdp_state_dict_type: SHARDED_STATE_DICT, as in configs/accelerate/eight_gpus_fsdp2.yaml"
+        )
     if options.resume and processes.strategy() == processes.DEEPSPEED:
         raise BadInput(
             "--resume does not read the checkpoints of DeepSpeed; train anew, or with FSDP "
@@ -152,6 +183,11 @@ def _require(what: str, parameters: Mapping[str, Any], options: Options, out: Pa
             "take a few GB), so leave --stream out"
         )
     dataset = parameters.get("dataset")
+    if dataset == streams.STDIN:
+        raise BadInput(
+            "stdin can be read only once, and each epoch of a training reads the rows again; write them to a file and "
+            "give its path"
+        )
     if not dataset or dataset in sources.SOURCES or sources.comes_from_hub(str(dataset)):
         raise BadInput(
             f"--stream reads a file of yours, whose rows it can count for the schedule, and the rows are {dataset!r}; "
@@ -202,7 +238,7 @@ def classify(lesson: Lesson, options: Options) -> str:
     from transformers import DataCollatorWithPadding, EarlyStoppingCallback, Trainer, set_seed
 
     from ftlab.data.audit import audit
-    from ftlab.training import classification, distributed, machine
+    from ftlab.training import classification, distributed
 
     budget = lesson.budget
     with processes.together():
@@ -240,12 +276,10 @@ def classify(lesson: Lesson, options: Options) -> str:
             callbacks=[] if options.stream else [EarlyStoppingCallback(early_stopping_patience=budget.patience)],
         )
     checkpoint = _checkpoint(lesson, options, labels=rows.labels, class_weights=weights)
-    set_seed(budget.seed + processes.index())  # of dropout; the order of the rows is the main process's
-    with machine.prepared(
-        trainer, max_length=budget.max_length, progress_in=lesson.folder, guard_memory=not processes.strategy()
-    ):
-        trainer.train(resume_from_checkpoint=checkpoint)
+    set_seed(budget.seed)
+    _train(trainer, lesson, checkpoint, guard_memory=not processes.strategy())
     saved = saved_whole(trainer, lesson)
+    del trainer  # with it goes the memory of the optimizer
 
     test = lesson.open_test(rows.held_out, "judge the fine-tuned model and two baselines, once")
     lesson.used(test=test)
@@ -293,6 +327,7 @@ def _streamed(lesson: Lesson, tokenizer: PreTrainedTokenizerBase) -> _Texts:
     budget = lesson.budget
     columns: dict[str, Any] = {name: value for name, value in budget.columns().items() if value}
     file = files.named_path(budget.dataset, "the path of a file")[0]
+    tables.require_table(file, [columns.get("text_column", "text"), columns.get("label_column", "label")])
     lesson.used_stream(file)
     found = processes.from_main(  # one process reads all of the file, which takes minutes
         lambda: streamed.survey(
@@ -454,8 +489,9 @@ def instruct(lesson: Lesson, options: Options) -> str:
             eval_dataset=rows.validation.select_columns(instruction.COLUMNS),
         )
     checkpoint = _checkpoint(lesson, options)
-    _train(trainer, lesson, checkpoint)
+    _train(trainer, lesson, checkpoint, what="fine-tuning")
     saved = saved_whole(trainer, lesson)
+    del trainer, model
 
     test = lesson.open_test(rows.splits, "to judge the base model and the tuned one")
     lesson.used(test=test)
@@ -521,6 +557,7 @@ def lora(lesson: Lesson, options: Options) -> str:
     checkpoint = _checkpoint(lesson, options, "adapter")
     _train(trainer, lesson, checkpoint, what="adapter")
     saved = saved_whole(trainer, lesson)
+    del trainer, wrapped, base
 
     def kept() -> None:
         trained = PeftModel.from_pretrained(_base_of_adapter(lesson), str(saved))
@@ -538,14 +575,20 @@ def lora(lesson: Lesson, options: Options) -> str:
     return processes.from_main(lambda: _judge_answers(lesson, rows, {"base": before, "adapter": after}))
 
 
-def _train(trainer: Trainer, lesson: Lesson, checkpoint: str | None, what: str = "fine-tuning") -> None:
+def _train(trainer: Trainer, lesson: Lesson, checkpoint: str | None, **options: Any) -> None:
+    """Train, with the `options` of `machine.prepared`."""
     from transformers import set_seed
 
     from ftlab.training import machine
 
     if processes.index():
         set_seed(lesson.budget.seed + processes.index())  # of dropout; the order of the rows is the main process's
-    with machine.prepared(trainer, what=what, max_length=lesson.budget.max_length, progress_in=lesson.folder):
+    with ExitStack() as while_training:
+        with processes.together():  # one of them may find too little memory
+            prepared = machine.prepared(
+                trainer, max_length=lesson.budget.max_length, progress_in=lesson.folder, **options
+            )
+            while_training.enter_context(prepared)
         trainer.train(resume_from_checkpoint=checkpoint)
 
 
@@ -555,10 +598,12 @@ def _base_of_adapter(lesson: Lesson) -> Any:
 
     from ftlab.adapters import quantized
 
-    dtype = devices.frozen_dtype()
+    dtype, device = devices.frozen_dtype(), devices.best_device()
     if not lesson.budget.quantize:
-        return loading.causal_lm(lesson.budget.model, dtype=dtype).to(torch.device(devices.best_device()))
-    base = loading.causal_lm(lesson.budget.model, dtype=dtype, quantization_config=quantized.four_bit_config())
+        base = loading.causal_lm(lesson.budget.model, dtype=dtype)
+        return base if processes.strategy() else base.to(torch.device(device))  # a shard of it may be all that fits
+    four_bits = quantized.four_bit_config(device)
+    base = loading.causal_lm(lesson.budget.model, dtype=dtype, quantization_config=four_bits)
     quantized.keep_trainable(base)
     return base
 
@@ -579,7 +624,6 @@ def _answered(model: Any, rows: _Pairs, test: Dataset, lesson: Lesson) -> _Answe
     from ftlab.evaluation import answers, forgetting, losses
 
     budget = lesson.budget
-    model.to(devices.best_device())
 
     def said(own: Dataset) -> pd.DataFrame:
         return answers.answer(model, rows.tokenizer, own, max_new_tokens=budget.max_new_tokens, template=rows.template)
@@ -594,7 +638,13 @@ def _answered(model: Any, rows: _Pairs, test: Dataset, lesson: Lesson) -> _Answe
     passages = forgetting.general_passages()[: budget.passages]
     general = Dataset.from_dict({"id": [str(number) for number in range(len(passages))], "text": passages})
     with devices.in_dtype(model, devices.answer_dtype()):
-        return _Answers(shared_out(test, said), shared_out(test, lost), shared_out(general, surprised))
+        before = model.device
+        if not budget.settings.get("quantize"):
+            model.to(devices.best_device())  # in half precision, if there is
+        found = _Answers(shared_out(test, said), shared_out(test, lost), shared_out(general, surprised))
+        if not budget.settings.get("quantize"):
+            model.to(before)
+        return found
 
 
 def _judge_answers(lesson: Lesson, rows: _Pairs, found: Mapping[str, _Answers]) -> str:
@@ -658,6 +708,10 @@ def saved_whole(trainer: Trainer, lesson: Lesson) -> Path:
     processes.from_main(cleared)
     trainer.save_model(str(whole))
     trainer.accelerator.wait_for_everyone()
+    if processes.strategy() == processes.DEEPSPEED:
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()  # or each model that is loaded from here on would be sharded, too
     return whole
 
 
@@ -672,7 +726,8 @@ def shared_out(rows: Dataset, make: Callable[[Dataset], pd.DataFrame]) -> pd.Dat
         BadInput: a line is missing, or is there twice.
     """
     places = processes.share(rows)
-    lines = make(rows.select(places)).to_dict("records") if places else []
+    with processes.together():
+        lines = make(rows.select(places)).to_dict("records") if places else []
     table = pd.DataFrame(processes.joined(processes.gathered(lines)))
     if list(table["id"]) != list(rows["id"]):
         raise BadInput(f"the {processes.count()} processes answered other rows than the {len(rows):,} they were given")

@@ -35,12 +35,22 @@ def in_backward_pass() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def names_beyond_metadata(path: Path) -> list[str]:
-    """Return what the table of contents of a sharded checkpoint names beyond its own kind; nothing of that is imported.
+def names_in_shards(contents: Path) -> list[str]:
+    """Return what a sharded checkpoint names beyond tensors and its own kind; nothing of that is imported.
 
-    `torch.distributed.checkpoint` opens the file with pickle, and has no public check.
+    `torch.distributed.checkpoint` opens the table of contents, and what is no tensor in the shards, with pickle; it has
+    no public check.
+
+    Args:
+        contents: the file .metadata of the checkpoint.
+
+    Raises:
+        pickle.UnpicklingError, ValueError, OSError and others: a file is damaged, or lies outside of the folder.
     """
+    import io
     import pickle
+
+    import torch
 
     unknown: list[str] = []
 
@@ -51,10 +61,18 @@ def names_beyond_metadata(path: Path) -> list[str]:
             unknown.append(f"{module}.{name}")
             raise pickle.UnpicklingError(f"it names {module}.{name}")
 
-    with path.open("rb") as file:
+    with contents.open("rb") as file:
         try:
-            Reader(file).load()
+            metadata = Reader(file).load()
         except pickle.UnpicklingError:
             if not unknown:
                 raise
+            return unknown
+    for index, stored in metadata.storage_data.items():
+        if Path(stored.relative_path).name != str(stored.relative_path):
+            raise ValueError(f"a shard is at {stored.relative_path}")
+        if type(metadata.state_dict_metadata[index.fqn]).__name__ == "BytesStorageMetadata":
+            with (contents.parent / stored.relative_path).open("rb") as shard:
+                shard.seek(stored.offset)
+                unknown += torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(shard.read(stored.length)))
     return unknown

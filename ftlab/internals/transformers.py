@@ -85,13 +85,15 @@ def in_one_order(kind: type[Any]) -> type[Any]:
     In several processes of one training, Trainer groups rows of like length by the batch of one process, each process
     draws its own order, from random numbers of which each has used its own share, and accelerate fills up the last
     batch with rows that were there before. Here the main process draws the order by the batch of all of them, and the
-    others take it over. Of the last step's rows, the processes get equal shares, up to one row.
+    others take it over. Of the last step's rows, the processes get equal shares, up to one row; one that gets none
+    takes the last row of the data set, which is there for that.
 
     This is for rows that are grouped by length (`train_sampling_strategy`). Trainer has no public name for "the sampler
     of the training rows", and leaves one alone (it shards no further) only if it is a BatchRebalanceSampler.
 
     Args:
-        kind: Trainer, or a subclass that does not choose a sampler itself.
+        kind: Trainer, or a subclass that does not choose a sampler itself. Its training rows end with the one that
+            is nobody's.
     """
     from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 
@@ -104,25 +106,26 @@ def in_one_order(kind: type[Any]) -> type[Any]:
             self.rank, self.pieces = of.process_index, of.gradient_accumulation_steps
             self.shares = of.world_size * self.pieces
             self.rows_of_step = of.train_batch_size * self.shares
-            self.epoch, self.order = 0, LengthGroupedSampler(self.rows_of_step, lengths=list(lengths))
+            self.epoch, self.nobody = 0, len(lengths)
+            self.order = LengthGroupedSampler(self.rows_of_step, lengths=list(lengths))
 
         def __iter__(self) -> Any:
             from accelerate.utils import broadcast_object_list
 
             drawn = [list(self.order) if self.rank == 0 else None]
-            for step in steps_of(broadcast_object_list(drawn)[0], self.rows_of_step, self.shares):
+            for step in steps_of(broadcast_object_list(drawn)[0], self.rows_of_step):
                 for piece in range(self.pieces):
-                    yield step[self.rank * self.pieces + piece :: self.shares]
+                    yield step[self.rank * self.pieces + piece :: self.shares] or [self.nobody]
 
         def __len__(self) -> int:
-            return len(steps_of(range(len(self.order)), self.rows_of_step, self.shares)) * self.pieces
+            return len(steps_of(range(len(self.order)), self.rows_of_step)) * self.pieces
 
     class InOneOrder(kind):
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             if self.args.world_size == 1:
                 return super()._get_train_sampler(train_dataset)
             rows = self.train_dataset if train_dataset is None else train_dataset
-            return Shares([len(ids) for ids in rows["input_ids"]], self.args)
+            return Shares([len(ids) for ids in rows["input_ids"]][:-1], self.args)
 
     InOneOrder.__name__ = kind.__name__
     return InOneOrder
@@ -155,20 +158,13 @@ def evaluation_batches(trainer: Any, rows: Any, places: Sequence[Sequence[int]])
     return DataLoader(trainer._remove_unused_columns(rows), batch_sampler=places, collate_fn=trainer.data_collator)
 
 
-def steps_of(rows: Sequence[Any], size: int, shares: int) -> list[Sequence[Any]]:
+def steps_of(rows: Sequence[Any], size: int) -> list[Sequence[Any]]:
     """Return `rows` cut into the rows of each step, in order: `size` of them, and what is left at the end.
 
-    A rest that is smaller than `shares`, the number of parts of a step, belongs to the step before: no part is empty.
-
-    >>> steps_of([1, 2, 3, 4, 5, 6, 7], size=4, shares=2)
+    >>> steps_of([1, 2, 3, 4, 5, 6, 7], size=4)
     [[1, 2, 3, 4], [5, 6, 7]]
-    >>> steps_of([1, 2, 3, 4, 5], size=4, shares=2)
-    [[1, 2, 3, 4, 5]]
     """
-    ends = [*range(size, len(rows), size), len(rows)]
-    if len(ends) > 1 and ends[-1] - ends[-2] < shares:
-        del ends[-2]
-    return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def decayed_parameters(model: Any) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,15 @@ def best_device() -> str:
     if processes.keep_to_cpu():
         return "cpu"
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def use_one_gpu() -> None:
+    """Hide all GPUs but the first from a process that trains alone; call it before CUDA is used.
+
+    Trainer would use all of them in one process, and multiply the batch by their number without a word.
+    """
+    if not processes.launched():
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
 def frozen_dtype(device: str | None = None) -> torch.dtype:

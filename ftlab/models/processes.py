@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
 
 from ftlab.errors import BadInput, CourseError
 
@@ -20,6 +21,9 @@ FSDP, DEEPSPEED = "FSDP", "DEEPSPEED"
 LOADED_BY_ONE = "FSDP_CPU_RAM_EFFICIENT_LOADING"
 TRUE = ("1", "true", "yes", "on", "y", "t")  # as accelerate reads it
 CPU_CONFIGURATION = "configs/accelerate/two_cpu_processes.yaml"
+
+
+LONGEST_WAIT = timedelta(hours=3)  # of one process for another, which may be judging or reading a large file
 
 
 class Agreed(BadInput):
@@ -97,7 +101,7 @@ def join() -> None:
             f"{gpus or 'none'}; start as many as it has (--num_processes), or train on CPUs: "
             f"{ON_CPU}=true accelerate launch --multi_gpu --config_file {CPU_CONFIGURATION}"
         )
-    PartialState(cpu=keep_to_cpu())
+    PartialState(cpu=keep_to_cpu(), timeout=LONGEST_WAIT)
 
 
 @contextmanager
@@ -119,11 +123,17 @@ def together() -> Iterator[None]:
     _agree(problem, named=True)
 
 
+class _Said(NamedTuple):
+    """What a process says at a meeting: its problem, if it has one."""
+
+    problem: str | None
+
+
 def _agree(problem: CourseError | None, *, named: bool) -> None:
     """Raise Agreed in each process if one of them has a `problem`; if `named`, the sentence says which."""
     if count() == 1:
         return
-    told = gathered(problem and str(problem))
+    told = [said.problem for said in gathered(_Said(str(problem) if problem else None))]
     if found := [number for number, sentence in enumerate(told) if sentence]:
         first = told[found[0]]
         alone = named and any(sentence != first for sentence in told)
@@ -185,16 +195,26 @@ def joined(parts: Sequence[Sequence[Value]]) -> list[Value]:
     return whole
 
 
-def batch_of_each(batch_size: int) -> int:
-    """Return the rows of one process in a step of `batch_size` rows.
+def share_of_step(batch_size: int, accumulation: int = 1) -> tuple[int, int]:
+    """Return how one process computes its share of a step: the rows at a time, and how many times.
+
+    The rows of all processes together are those of one process: `batch_size` at a time, `accumulation` times. A process
+    takes no more of them at a time than one process would.
+
+    >>> share_of_step(16), share_of_step(4, accumulation=2)  # one process
+    ((16, 1), (4, 2))
 
     Raises:
-        BadInput: the batch cannot be divided among the processes.
+        BadInput: the rows of a step cannot be divided among the processes.
     """
-    if batch_size % count():
-        fitting = max(count(), batch_size - batch_size % count())
+    rows = batch_size * accumulation
+    if rows % count():
+        product = f"batch_size {batch_size}" + (f" x accumulation {accumulation}" if accumulation > 1 else "")
+        fitting = max(count(), rows - rows % count())
         raise BadInput(
-            f"batch_size is {batch_size}, and {count()} processes cannot share it equally; expected a multiple of "
-            f"{count()}, for example {fitting}"
+            f"a step has {rows} rows ({product}), and {count()} processes cannot share them equally; expected a "
+            f"multiple of {count()}, for example {fitting}: set batch_size, or start another number of processes"
         )
-    return batch_size // count()
+    own = rows // count()
+    times = next(times for times in range(1, own + 1) if not own % times and own // times <= batch_size)
+    return own // times, times

@@ -22,7 +22,7 @@ from ftlab.wording import one_line, some
 WITHIN = 1e-6  # epochs: closer to a whole number is the end of one
 AWAY = "take the checkpoint away, or train without resume, which removes it and starts anew"
 IDENTITY = "identity.json"
-SCHEDULER, RNG = "scheduler.pt", "rng_state.pth"
+SCHEDULER, SCALER, RNG = "scheduler.pt", "scaler.pt", "rng_state.pth"
 RNG_OF_MAIN = "rng_state_0.pth"  # in several processes each has a file
 # Of FSDP: each process writes its shards into two folders, and at last one of them a table of contents.
 SHARDED_WEIGHTS, SHARDED_OPTIMIZER, CONTENTS = "pytorch_model_fsdp_0", "optimizer_0", ".metadata"
@@ -58,7 +58,8 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
             files.remove(found.pop())
         if found:
             _require_this_version(found[-1])
-            _require_no_code(found[-1])
+            for path in found:  # the best one may be loaded at the end
+                _require_no_code(path)
             _require_its_order(found[-1])
             _fit_processes(found[-1])
         return str(found[-1]) if found else None
@@ -156,17 +157,20 @@ def _require_no_code(path: Path) -> None:
             raise BadInput(f"{part} would run code when it is opened ({some(code)}); {AWAY}")
     for contents in path.glob(f"*/{CONTENTS}"):
         try:
-            unknown = torch_internals.names_beyond_metadata(contents)
-        except (EOFError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as problem:
+            unknown = torch_internals.names_in_shards(contents)
+        except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+                pickle.UnpicklingError) as problem:  # fmt: skip
             raise BadInput(f"{contents} is no part of a checkpoint ({one_line(problem)}); {AWAY}") from problem
-        if unknown:
-            raise BadInput(f"{contents} would run code when it is opened ({some(unknown)}); {AWAY}")
+        if code := [name for name in unknown if not name.startswith(PLAIN)]:
+            raise BadInput(f"{contents.parent} would run code when it is opened ({some(code)}); {AWAY}")
 
 
 def _torch_parts(path: Path) -> list[Path]:
     """Return the files in the checkpoint `path` that torch.save wrote."""
     return sorted(
-        part for part in (path / OPTIMIZERS[0], path / SCHEDULER, *path.glob("rng_state*.pth")) if part.exists()
+        part
+        for part in (path / OPTIMIZERS[0], path / SCHEDULER, path / SCALER, *path.glob("rng_state*.pth"))
+        if part.exists()
     )
 
 

@@ -6,8 +6,6 @@ batches with rows that were there before, and average means over unequal numbers
 
 from __future__ import annotations
 
-import functools
-import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +36,9 @@ def trainer_class(kind: type[Trainer]) -> type[Trainer]:
             if processes.keep_to_cpu() and processes.strategy() == processes.FSDP:
                 accelerate_internals.shard_on_cpus()  # here, since TrainingArguments begins anew
             super().__init__(*arguments, **more)
+            rows = getattr(self, "train_dataset", None)
+            if hasattr(rows, "column_names"):  # and not a stream
+                self.train_dataset: Any = with_nobodys_row(rows)
             self.add_callback(SameBest())
 
         def evaluate(
@@ -53,13 +54,34 @@ class SameBest(TrainerCallback):
     """Let the processes agree on the best checkpoint.
 
     Each of them notes it if its folder is there, and in a sharded checkpoint another process may create that a moment
-    later. At the end some would then load the best weights into their shards, and others not.
+    later. At the end some would then load the best weights into their shards, and others not. The note in the
+    checkpoint is too old, too, so a training that goes on looks again.
     """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
+        """Note the checkpoint of the best step in `state`; `control` and `more` are not used."""
+        self.on_save(args, state, control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         """Note the checkpoint of the best step in `state`, if there is one; `control` and `more` are not used."""
         best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
         state.best_model_checkpoint = processes.from_main(lambda: str(best) if best.is_dir() else None)
+
+
+def with_nobodys_row(rows: Dataset) -> Dataset:
+    """Return tokenized `rows` with one more at the end: a copy of the first without a label, so it counts for nothing.
+
+    A process that gets no row of a step, since there are too few, computes on this one; the others wait for it.
+    """
+    from datasets import Dataset, Value, concatenate_datasets
+
+    if "label" in rows.column_names:
+        rows = rows.cast_column("label", Value("int64"))
+    row = dict(rows[0])
+    row |= {"label": IGNORED} if "label" in row else {"labels": [IGNORED] * len(row["labels"])}
+    return concatenate_datasets([rows, Dataset.from_list([row], features=rows.features)])
 
 
 def evaluate(trainer: Any, rows: Dataset | None = None, prefix: str = "eval") -> dict[str, float]:
@@ -77,33 +99,34 @@ def evaluate(trainer: Any, rows: Dataset | None = None, prefix: str = "eval") ->
     import torch
 
     rows = trainer.eval_dataset if rows is None else rows
-    world, size = processes.count(), max(trainer.args.eval_batch_size, processes.count())
+    size, nobody = trainer.args.eval_batch_size, len(rows)
     order = transformers_internals.evaluation_order(trainer, rows, size)
-    shares = [step[processes.index() :: world] for step in transformers_internals.steps_of(order, size, world)]
-    batches = transformers_internals.evaluation_batches(trainer, rows, shares)
+    steps = transformers_internals.steps_of(order, size)
+    shares = [step[processes.index() :: processes.count()] or [nobody] for step in steps]
     model, losses, answers = trainer.model_wrapped, [], []
     model.eval()
     with torch.no_grad(), trainer.compute_loss_context_manager():
-        for batch in batches:
+        for batch in transformers_internals.evaluation_batches(trainer, with_nobodys_row(rows), shares):
             inputs = transformers_internals.prepared_inputs(trainer, dict(batch))
             labels = inputs["labels"]
+            own, items = _counted(labels)
             loss, outputs = trainer.compute_loss(model, inputs, return_outputs=True)  # the mean over its own items
-            losses.append((len(labels), _items(labels), _items(labels) * float(loss)))
-            if trainer.compute_metrics is not None:
+            losses.append((own, items, items * float(loss) if items else 0.0))
+            if trainer.compute_metrics is not None and items:
                 answers.append((outputs["logits"].float().cpu().numpy(), labels.cpu().numpy()))
     of_batch, items, sums = torch.tensor(processes.gathered(losses), dtype=torch.float64).sum(dim=0).T
     metrics = {f"{prefix}_loss": float((of_batch * sums / items).sum() / of_batch.sum())}
     if trainer.compute_metrics is not None:
-        logits, labels = (
-            np.concatenate(part)
-            for part in zip(*functools.reduce(operator.iadd, processes.gathered(answers), []), strict=True)
-        )
+        parts = [part for found in processes.gathered(answers) for part in found]
+        logits, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
         metrics |= {f"{prefix}_{name}": value for name, value in trainer.compute_metrics((logits, labels)).items()}
     trainer.log(metrics)
     trainer.control = trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, metrics)
     return metrics
 
 
-def _items(labels: torch.Tensor) -> int:
-    """Return over how many labels a loss is the mean: rows with one label each, or the tokens that are predicted."""
-    return len(labels) if labels.dim() == 1 else int((labels[:, 1:] != IGNORED).sum())
+def _counted(labels: torch.Tensor) -> tuple[int, int]:
+    """Return how many rows `labels` has, and over how many of them, or of its tokens, a loss is the mean."""
+    counted = labels != IGNORED if labels.dim() == 1 else labels[:, 1:] != IGNORED
+    rows = counted if labels.dim() == 1 else counted.any(dim=1)
+    return int(rows.sum()), int(counted.sum())

@@ -36,13 +36,14 @@ def supervised_only(inputs: dict[str, Any]) -> dict[str, Any]:
         (supervised tokens,): these labels in order.
 
     Raises:
-        BadInput: no token is supervised; the loss would be 0 divided by 0.
+        BadInput: no token is supervised; the loss would be 0 divided by 0. Of several processes that train together
+            one may have such a batch: the loss is divided by the tokens of all.
     """
     import torch
 
     targets = torch.nn.functional.pad(inputs["labels"], (0, 1), value=IGNORED)[:, 1:]
     keep = targets != IGNORED
-    if not keep.any():
+    if processes.count() == 1 and not keep.any():
         raise BadInput(
             f"none of the {keep.numel():,} tokens of this batch is supervised: every label is {IGNORED}; look at a "
             "row with `prompts.token_view`, and encode rows so that completion and EOS keep their labels"
@@ -91,7 +92,7 @@ def settings(
     """
     usual: dict[str, Any] = {
         "output_dir": str(folder), "num_train_epochs": epochs, "learning_rate": learning_rate,
-        "per_device_train_batch_size": processes.batch_of_each(batch_size), "lr_scheduler_type": "cosine",
+        "per_device_train_batch_size": processes.share_of_step(batch_size)[0], "lr_scheduler_type": "cosine",
         "warmup_steps": 0.1, "train_sampling_strategy": "group_by_length", "save_strategy": "no",
         "prediction_loss_only": True, "seed": seed, "report_to": "none", "disable_tqdm": True,
         **devices.mixed_precision(),

@@ -37,7 +37,7 @@ def arguments(*, batch_size: int, longest: int | None, precision: Mapping[str, b
         BadInput: several processes cannot share the batch equally.
     """
     precision = devices.mixed_precision() if precision is None else precision
-    own = processes.batch_of_each(batch_size)
+    own, _ = processes.share_of_step(batch_size)
     accumulation = 1 if longest is None else cpu_speed.pieces(own, length=longest, precision=precision)
     return {
         "per_device_train_batch_size": own // accumulation,

@@ -169,9 +169,10 @@ def settings(
         seed: of the order of the rows and of dropout.
         more: other arguments; they win.
     """
+    own, times = processes.share_of_step(batch_size, accumulation)
     usual: dict[str, Any] = {
         "output_dir": str(folder), "num_train_epochs": epochs, "max_length": max_length,
-        "per_device_train_batch_size": processes.batch_of_each(batch_size), "gradient_accumulation_steps": accumulation,
+        "per_device_train_batch_size": own, "gradient_accumulation_steps": times,
         "learning_rate": learning_rate, "lr_scheduler_type": "cosine", "warmup_steps": 0.1,
         "activation_checkpointing": False, "report_to": "none", "disable_tqdm": True, "seed": seed,
         **devices.mixed_precision(),

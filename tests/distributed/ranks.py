@@ -142,7 +142,10 @@ def _be(rank: int, port: int, task: dict[str, Any], said: Path) -> None:
         os.chdir(task["folders"][rank])
         from ftlab import cli
 
+        before = dict(os.environ)
         for command in task["commands"]:
+            os.environ.clear()
+            os.environ.update(before)  # each is a process of its own
             with contextlib.suppress(SystemExit):
                 if code := cli.main(command):
                     break

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from ftlab.course import trainings
+from ftlab.course import profiles, trainings
+from ftlab.course.lesson import slug_of
 from ftlab.errors import BadInput
-from ftlab.models import processes
+from ftlab.models import devices, processes
 from ftlab.training import checkpoints
 from tests.command_line import ftlab
 from tests.distributed.ranks import Ranks
@@ -47,13 +49,50 @@ def test_gpus_that_are_not_there_are_refused(as_one_of, monkeypatch):
         processes.join()
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(as_one_of):
+def test_a_step_that_cannot_be_shared_is_refused(as_one_of):
     as_one_of(3)
-    assert processes.batch_of_each(9) == 3
-    with pytest.raises(BadInput, match=r"batch_size is 16, and 3 processes cannot share it.* for example 15"):
-        processes.batch_of_each(16)
-    with pytest.raises(BadInput, match="for example 3"):
-        processes.batch_of_each(2)
+    assert processes.share_of_step(9) == (3, 1)
+    sentence = (
+        r"a step has 16 rows \(batch_size 16\), and 3 processes cannot share them .* for example 15: set batch_size"
+    )
+    with pytest.raises(BadInput, match=sentence):
+        processes.share_of_step(16)
+    with pytest.raises(BadInput, match=r"a step has 4 rows \(batch_size 2 x accumulation 2\).* for example 3"):
+        processes.share_of_step(2, accumulation=2)
+
+
+@pytest.mark.parametrize(("count", "own"), [(1, (4, 2)), (2, (4, 1)), (4, (2, 1)), (8, (1, 1))])
+def test_a_step_has_the_same_rows_in_any_number_of_processes(count, own, as_one_of):
+    as_one_of(count)
+    assert processes.share_of_step(4, accumulation=2) == own
+
+
+@pytest.mark.parametrize("what", trainings.LESSONS)
+def test_each_training_can_be_shared_by_eight_gpus(what, as_one_of):
+    """As the page shows it: `accelerate launch --config_file configs/accelerate/eight_gpus_ddp.yaml`."""
+    budget = profiles.resolve(slug_of(trainings.LESSONS[what]), "gpu")
+    as_one_of(8)
+    assert processes.share_of_step(budget.batch_size, budget.settings.get("accumulation", 1))[0] >= 1
+
+
+def test_a_process_that_trains_alone_has_one_gpu(as_one_of, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    devices.use_one_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    as_one_of(2)
+    devices.use_one_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
+
+
+def test_another_fsdp_than_that_of_the_configuration_is_refused(as_one_of, monkeypatch):
+    as_one_of(2, on_cpu=True)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    for version, form in (("1", "SHARDED_STATE_DICT"), ("2", "FULL_STATE_DICT")):
+        monkeypatch.setenv("FSDP_VERSION", version)
+        monkeypatch.setenv("FSDP_STATE_DICT_TYPE", form)
+        with pytest.raises(BadInput, match="expected fsdp_version: 2 and fsdp_state_dict_type: SHARDED_STATE_DICT"):
+            trainings._require("lora", {}, trainings.Options(), None)
 
 
 def test_more_processes_than_rows_are_refused(as_one_of):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
+import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import load_file
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
+from ftlab.errors import BadInput
 from ftlab.merging.certificate import merge_with_certificate
 from ftlab.models import loading
+from ftlab.training import checkpoints
 from tests.distributed.ranks import FSDP, Ranks
 
 LESSONS = {
@@ -65,13 +72,13 @@ def many_reviews(place) -> Path:
 @pytest.fixture(scope="module")
 def commands(without_dropout, many_reviews):
     def of(out: Path, *, whats=LESSONS, resume: bool = False) -> list[list[str]]:
-        """The trainings. The last step of the classifier has 3 rows: two processes share them unequally."""
+        """The trainings. The last step of the classifier has one row, so one process has none."""
         of_classifier = ["classify", "-p", "model", without_dropout]
         each = {
             "stream": [*of_classifier, "--stream", "--data", many_reviews, "--max-steps", "30"],
-            "classify": [*of_classifier, *(["-p", "rows", "67", "-p", "epochs", "4", "-p", "patience", "9"])],
+            "classify": [*of_classifier, "-p", "rows", "65", "-p", "epochs", "4", "-p", "patience", "9"],
             "instruct": ["instruct"],
-            "lora": ["lora"],
+            "lora": ["lora", "-p", "rows", "19", "-p", "batch_size", "4", "-p", "accumulation", "2"],
         }
         common = ["--profile", "smoke", "--json", *(["--resume"] if resume else [])]
         return [["train", *each[what], *common, "--out", (out / LESSONS[what]).parent] for what in whats]
@@ -154,11 +161,11 @@ def test_the_adapter_of_a_sharded_training_merges_with_a_certificate(two, tmp_pa
 
 
 def test_a_training_whose_process_is_killed_goes_on_with_two_or_with_one(one, ranks, commands, place):
-    """One of two is killed after the first epoch, and the other is ended; both ways on lead to the same end."""
+    """One of two is killed in the second epoch, or while it saves, and the other is ended; both ways on lead to the same end."""
     whats, out = ["classify"], place / "killed"
     killed = ranks.run(
         *commands(out, whats=whats), environment=CPU,
-        kill_when=str(out / "*.checkpoints" / "checkpoint-*" / "rng_state_1.pth"),
+        kill_when=str(out / "*.checkpoints" / "checkpoint-10"),
     )  # fmt: skip
     assert killed[1].code == -9
     assert killed[0].code != 0
@@ -169,3 +176,41 @@ def test_a_training_whose_process_is_killed_goes_on_with_two_or_with_one(one, ra
         assert not any(each.code for each in ended), ended[0].err
         # The loss in the log is the mean since the last entry, or since the training went on.
         require_equal(one, resumed, "classify", names=("grad_norm", "eval_loss"))
+
+
+def test_a_sharded_checkpoint_that_names_code_is_refused(ranks, commands, place):
+    """In its table of contents, or in what is no tensor."""
+    out = place / "shards"
+    ranks.run(
+        *commands(out, whats=["classify"]), environment=CPU | FSDP,
+        kill_when=str(out / "*.checkpoints" / "checkpoint-10"),
+    )  # fmt: skip
+    (checkpoint,) = out.glob("*.checkpoints/checkpoint-5")
+    checkpoints._require_no_code(checkpoint)
+    contents = checkpoint / "optimizer_0" / ".metadata"
+    whole = contents.read_bytes()
+    contents.write_bytes(b"c__builtin__\nprint\n(S'run'\ntR.")
+    with pytest.raises(BadInput, match="would run code when it is opened"):
+        checkpoints._require_no_code(checkpoint)
+    contents.write_bytes(whole)
+    _plant(contents)
+    with pytest.raises(BadInput, match=r"would run code when it is opened \(builtins.print"):
+        checkpoints._require_no_code(checkpoint)
+
+
+def _plant(contents: Path) -> None:
+    """Let what is no tensor in the checkpoint be an object that names code, at the end of its shard."""
+    metadata = pickle.loads(contents.read_bytes())
+    index, stored = next(
+        (index, stored)
+        for index, stored in metadata.storage_data.items()
+        if isinstance(metadata.state_dict_metadata[index.fqn], BytesStorageMetadata)
+    )
+    written = io.BytesIO()
+    torch.save(print, written)
+    shard = contents.parent / stored.relative_path
+    place, data = shard.stat().st_size, written.getvalue()
+    with shard.open("ab") as file:
+        file.write(data)
+    metadata.storage_data[index] = dataclasses.replace(stored, offset=place, length=len(data))
+    contents.write_bytes(pickle.dumps(metadata))

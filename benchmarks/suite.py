@@ -26,6 +26,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from ftlab.serving import extra
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 MUTANTS, AIM, SEED = 30, 27, 0
 LINES_AIM = 0.95
@@ -41,10 +43,11 @@ SETTINGS = """
 [run]
 branch = true
 source_pkgs = ftlab
-patch = subprocess
+patch = subprocess, fork, _exit
 parallel = true
 data_file = {folder}/.coverage
 [report]
+include = {copy}/ftlab/*
 exclude_also =
     if TYPE_CHECKING:
 """
@@ -69,7 +72,12 @@ class Mutant:
 
 
 def measure() -> dict[str, Any]:
-    """Return the coverage by lines and branches, and what became of each mistake."""
+    """Return the coverage by lines and branches, and what became of each mistake.
+
+    Raises:
+        BadInput: the extra `serve` is missing, so its tests would be left out.
+    """
+    extra.require(extra.CONVERTER, extra.LLAMA_CPP, extra.ONNX_RUNTIME, extra.SERVER)
     with tempfile.TemporaryDirectory() as base:
         copies = [_copy(Path(base) / str(number)) for number in range(AT_ONCE)]
         began = time.monotonic()
@@ -123,7 +131,7 @@ def cover(copy: Path, folder: Path) -> tuple[dict[str, Any], dict[tuple[str, int
 
     folder.mkdir()
     settings, times = folder / "coveragerc", folder / "times.xml"
-    settings.write_text(SETTINGS.format(folder=folder), encoding="utf-8")
+    settings.write_text(SETTINGS.format(folder=folder, copy=copy), encoding="utf-8")
     options = ["--cov=ftlab", "--cov-branch", "--cov-context=test", f"--cov-config={settings}", "--cov-report="]
     run = ["-x", "-m", "not clock", "-n", "2", "--dist", "worksteal", f"--junitxml={times}"]
     done = _pytest(copy, [*run, *options], patience=None)
@@ -173,6 +181,8 @@ def by_line(measured: Any, copy: Path) -> dict[tuple[str, int], set[str]]:
     """
     data, found = measured.get_data(), {}
     for file in data.measured_files():
+        if not Path(file).is_relative_to(copy):
+            continue  # some tests copy the repository, and run that
         name = Path(file).relative_to(copy).as_posix()
         for line, contexts in data.contexts_by_lineno(file).items():
             found[name, line] = {_function(context) for context in contexts if context}

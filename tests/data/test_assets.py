@@ -231,12 +231,13 @@ def test_a_second_fetch_waits_aloud_and_leaves_the_first_ones_download_alone(tin
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(assets.fetch)
         said = ""
-        while "waiting" not in said and not second.done():
+        while not said.endswith("\n") and not second.done():  # it may come in pieces
             said += capfd.readouterr().err
-        assert said == f"ftlab: process {os.getpid()} is fetching into {root}; waiting for it ...\n"
-        assert (root / ".partial-download").exists()
-        files.release_lock(first)
+        there = (root / ".partial-download").exists()
+        files.release_lock(first)  # before anything can fail: the pool waits for the second fetch
         assert second.result() == ["tiny"]
+    assert said == f"ftlab: process {os.getpid()} is fetching into {root}; waiting for it ...\n"
+    assert there
     assert not (root / ".partial-download").exists()  # left by a killed process
 
 

@@ -64,9 +64,12 @@ def takes(name: str) -> bool:
 
 # What a test does that Windows has not: pipes with a name, signals that kill, make, shells, devices.
 POSIX = re.compile(
-    r"os\.(mkfifo|fork|killpg|wait|WTERMSIG)|SIG(KILL|XFSZ)|send_signal|#!/bin/sh|\"make\"|/dev/(zero|full)|unshare"
+    r"os\.(mkfifo|fork|killpg|wait|WTERMSIG)|SIG(KILL|XFSZ)|send_signal|#!/bin/sh|\"make\"|/dev/(zero|full)|unshare|Ranks\("
 )
-POSIX_MODULES = ("tests/test_bootstrap.py", "tests/test_first_run.py")  # they play a newcomer's shell and make
+POSIX_MODULES = (
+    *("tests/test_bootstrap.py", "tests/test_first_run.py"),  # they play a newcomer's shell and make
+    "tests/distributed/test_equality.py",  # it forks
+)
 
 
 def needs_posix(item: pytest.Item) -> bool:

@@ -79,6 +79,19 @@ def prepared_inputs(trainer: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     return trainer._prepare_inputs(inputs)
 
 
+def layers_to_shard(model: Any) -> list[str]:
+    """Return the classes of layers of `model` that FSDP shards each by itself, as transformers names them.
+
+    Without those that hold the input embeddings, as BERT's do: accelerate shards the embeddings once more, and fails.
+    """
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    embeddings = model.get_input_embeddings()
+    around = {
+        type(module).__name__ for module in model.modules() if any(part is embeddings for part in module.modules())
+    }
+    return sorted({*(model._no_split_modules or ())} - around)
+
+
 def in_one_order(kind: type[Any]) -> type[Any]:
     """Return `kind`, a class of Trainer, whose steps have the rows that they have in one process.
 

@@ -6,6 +6,7 @@ batches with rows that were there before, and average means over unequal numbers
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
+SHARDED_LAYERS = "FSDP_TRANSFORMER_CLS_TO_WRAP"  # accelerate reads it; a configuration may set it
+
 
 def trainer_class(kind: type[Trainer]) -> type[Trainer]:
     """Return `kind`; in several processes a subclass whose steps and scores are those of one process.
@@ -35,6 +38,10 @@ def trainer_class(kind: type[Trainer]) -> type[Trainer]:
         def __init__(self, *arguments: Any, **more: Any) -> None:
             if processes.keep_to_cpu() and processes.strategy() == processes.FSDP:
                 accelerate_internals.shard_on_cpus()  # here, since TrainingArguments begins anew
+            if processes.strategy() == processes.FSDP:
+                model = more["model"] if "model" in more else arguments[0]
+                if layers := transformers_internals.layers_to_shard(model):
+                    os.environ.setdefault(SHARDED_LAYERS, ",".join(layers))
             super().__init__(*arguments, **more)
             rows = getattr(self, "train_dataset", None)
             if hasattr(rows, "column_names"):  # and not a stream

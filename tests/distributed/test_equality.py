@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+from transformers import BertConfig, BertModel
 
 from ftlab.errors import BadInput
 from ftlab.merging.certificate import merge_with_certificate
@@ -59,6 +60,19 @@ def without_dropout(place) -> Path:
 
 
 @pytest.fixture(scope="module")
+def bert(place) -> Path:
+    """A tiny BERT without dropout: of its layers that are not split, one holds the embeddings."""
+    config = BertConfig(
+        vocab_size=600, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(place / "tiny-bert")
+    loading.tokenizer("tiny-distilbert").save_pretrained(place / "tiny-bert")
+    return place / "tiny-bert"
+
+
+@pytest.fixture(scope="module")
 def many_reviews(place) -> Path:
     """A file of 640 rows, which is streamed."""
     table = pd.DataFrame(
@@ -70,12 +84,12 @@ def many_reviews(place) -> Path:
 
 
 @pytest.fixture(scope="module")
-def commands(without_dropout, many_reviews):
+def commands(without_dropout, bert, many_reviews):
     def of(out: Path, *, whats=LESSONS, resume: bool = False) -> list[list[str]]:
         """The trainings. The last step of the classifier has one row, so one process has none."""
         of_classifier = ["classify", "-p", "model", without_dropout]
         each = {
-            "stream": [*of_classifier, "--stream", "--data", many_reviews, "--max-steps", "30"],
+            "stream": ["classify", "-p", "model", bert, "--stream", "--data", many_reviews, "--max-steps", "30"],
             "classify": [*of_classifier, "-p", "rows", "65", "-p", "epochs", "4", "-p", "patience", "9"],
             "instruct": ["instruct"],
             "lora": ["lora", "-p", "rows", "19", "-p", "batch_size", "4", "-p", "accumulation", "2"],
@@ -161,7 +175,7 @@ def test_the_adapter_of_a_sharded_training_merges_with_a_certificate(two, tmp_pa
 
 
 def test_a_training_whose_process_is_killed_goes_on_with_two_or_with_one(one, ranks, commands, place):
-    """One of two is killed in the second epoch, or while it saves, and the other is ended; both ways on lead to the same end."""
+    """One of two is killed in the second epoch, or while it saves; both ways on lead to the same end."""
     whats, out = ["classify"], place / "killed"
     killed = ranks.run(
         *commands(out, whats=whats), environment=CPU,

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 GIGABYTES = 5.0
 STEPS, BATCH_SIZE = 40, 16
 WORDS = 200  # of a text
-SETTINGS = {"validation_rows": 500, "test_rows": 1000, "batch_size": BATCH_SIZE, "max_length": 64}
+SETTINGS = {"validation_rows": 200, "test_rows": 500, "batch_size": BATCH_SIZE, "max_length": 64}
 
 
 def measure() -> dict[str, Any]:

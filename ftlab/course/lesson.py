@@ -250,7 +250,7 @@ class Lesson:
             self._data[name] = {"rows": len(dataset), "sha256": sources.fingerprint(dataset), "origin": origin}
 
     def used_stream(self, file: Path, *, rows: int | None = None) -> None:
-        """Record that the training rows are streamed from `file`, and, once they are counted, how many they are.
+        """Record that the training rows are streamed from `file`, and, once they are counted, their number `rows`.
 
         The hash is that of the file.
         """
@@ -334,14 +334,14 @@ def begin(name: str, parameters: Mapping[str, Any] | None = None, **overrides: A
 
 
 def slug_of(name: str) -> str:
-    """Return the name of a lesson without its number: text_classification of 02_text_classification."""
+    """Return the `name` of a lesson without its number: text_classification of 02_text_classification."""
     return name.partition("_")[2]
 
 
 def prepare(slug: str, profile: str, given: Mapping[str, Any]) -> profiles.Budget:
     """Return the budget of a lesson, silence the libraries, and go offline unless the budget needs the hub.
 
-    Raises BadInput if a parameter of `given` cannot be used. `slug` is as for `profiles.resolve`.
+    Raises BadInput if a parameter of `given` cannot be used. `slug` and `profile` are as for `profiles.resolve`.
     """
     budget = profiles.resolve(slug, profile, {"seed": 0, **given})
     quiet()
@@ -351,7 +351,7 @@ def prepare(slug: str, profile: str, given: Mapping[str, Any]) -> profiles.Budge
 
 
 def start(name: str, budget: profiles.Budget, folder: Path) -> Lesson:
-    """Start a lesson with a `budget` of `prepare` that fits (`auto_budget.fitted`), into `folder`.
+    """Start a lesson with a `budget` of `prepare` that fits (`auto_budget.fitted`), into `folder`, and return it.
 
     Of several processes of one training, the main one takes the folder, and the others write nothing into it. Raises
     BadInput if another process has begun the lesson `name` there.

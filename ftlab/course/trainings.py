@@ -233,7 +233,8 @@ class _Texts:
 def classify(lesson: Lesson, options: Options) -> str:
     """Train a classifier as lesson 02 does, and return its result in a few words.
 
-    It leaves in the lesson's folder: model/ with its card, predictions.csv and history.json.
+    `lesson` has begun, with the budget of lesson 02, and `options` are those of `train`. It leaves in the lesson's
+    folder: model/ with its card, predictions.csv and history.json.
     """
     from transformers import DataCollatorWithPadding, EarlyStoppingCallback, Trainer, set_seed
 
@@ -464,7 +465,8 @@ def _pairs(lesson: Lesson) -> _Pairs:
 def instruct(lesson: Lesson, options: Options) -> str:
     """Train on instructions in full, as lesson 04 does, and return the result in a few words.
 
-    It leaves in the lesson's folder: model/, answers.csv and history.json.
+    `lesson` has begun, with the budget of lesson 04, and `options` are those of `train`. It leaves in the lesson's
+    folder: model/, answers.csv and history.json.
     """
     import torch
     from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, set_seed
@@ -516,7 +518,8 @@ def instruct(lesson: Lesson, options: Options) -> str:
 def lora(lesson: Lesson, options: Options) -> str:
     """Train an adapter as lesson 05 does, and return the result in a few words.
 
-    It leaves in the lesson's folder: adapter/, answers.csv and history.json.
+    `lesson` has begun, with the budget of lesson 05, and `options` are those of `train`. It leaves in the lesson's
+    folder: adapter/, answers.csv and history.json.
     """
     import torch
     from peft import PeftModel, get_peft_model

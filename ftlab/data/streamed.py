@@ -258,7 +258,7 @@ class _Columns:
         yield from streams.chunks(str(self.path), self.text, rows=PIECE, advice=tables.COLUMNS_ADVICE)
 
     def _parquet_pieces(self) -> Iterator[pd.DataFrame]:
-        """The columns of a Parquet file with the values that `tables.read_table` has."""
+        """The columns of a Parquet file with the values that `read_table` gives them."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -196,7 +196,7 @@ def of_texts(
 ) -> Callable[[list[dict[str, Any]]], Any]:
     """Return a collator of rows with a text and a label, as they come from a stream; others go to `pad` as they are.
 
-    The tokenizer then runs on the rows of this process alone. The rows are cut at `max_length`.
+    `tokenizer` then runs on the rows of this process alone. The rows are cut at `max_length`.
     """
 
     def collate(rows: list[dict[str, Any]]) -> Any:
@@ -214,7 +214,7 @@ def of_texts(
 
 
 def scores(prediction: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
-    """Return accuracy and macro F1 of a Trainer's (logits, labels), for `compute_metrics`."""
+    """Return accuracy and macro F1 of a `prediction` of Trainer, (logits, labels), for `compute_metrics`."""
     from sklearn.metrics import accuracy_score, f1_score
 
     logits, labels = prediction
@@ -254,6 +254,8 @@ def class_weights(labels: Sequence[int], classes: int) -> list[float]:
 
 def balanced(counts: Sequence[int]) -> list[float]:
     """Return the weights of `class_weights` from `counts`, the number of training rows of each class.
+
+    Raises BadInput if a class has no row.
 
     >>> balanced([6, 2])
     [0.6666666666666666, 2.0]

@@ -68,11 +68,11 @@ class SameBest(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
-        """Note the checkpoint of the best step in `state`; `control` and `more` are not used."""
+        """Note the checkpoint of the best step in `state` and `args`; `control` and `more` are not used."""
         self.on_save(args, state, control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
-        """Note the checkpoint of the best step in `state`, if there is one; `control` and `more` are not used."""
+        """Note the best step's checkpoint in `state`, if it is there (`args`); `control` and `more` are not used."""
         best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
         state.best_model_checkpoint = processes.from_main(lambda: str(best) if best.is_dir() else None)
 

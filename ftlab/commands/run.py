@@ -16,16 +16,21 @@ def add(commands: Any) -> None:
     """Add the command and its options to `commands`, the subparsers of the command line."""
     parser = commands.add_parser("run", help="run lessons from start to end, without Jupyter")
     parser.add_argument("lesson", nargs="*", help="number or name of a lesson (default: all lessons)")
+    add_parameters(parser)
+    parser.set_defaults(command=run)
+
+
+def add_parameters(parser: argparse.ArgumentParser) -> None:
+    """Add to `parser` the options of what runs with a lesson's parameters."""
     parser.add_argument("--profile", default="cpu", help="smoke, cpu (default) or gpu")
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="set a parameter of the notebook; the value is read as YAML",
+        help="set a parameter of the lesson; the value is read as YAML",
     )  # fmt: skip
     parser.add_argument("-y", "--yaml", action="append", default=[], help="set parameters by YAML: 'rows: 400'")
     parser.add_argument("-f", "--file", action="append", default=[], type=Path, help="set parameters from a YAML file")
     parser.add_argument("--out", type=Path, help="folder of the results (default: runs/<time>-<profile>)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlab import files
-from ftlab.commands.run import read_parameters
+from ftlab.commands.run import add_parameters, read_parameters
 from ftlab.errors import BadInput, CourseError
 from ftlab.wording import printable
 
@@ -25,22 +25,14 @@ def add(commands: Any) -> None:
     """Add the command and its options to `commands`, the subparsers of the command line."""
     parser = commands.add_parser("train", help="train as a lesson does, also under accelerate launch")
     parser.add_argument("what", choices=WHAT, help="; ".join(f"{name} ({lesson})" for name, lesson in WHAT.items()))
-    parser.add_argument("--profile", default="cpu", help="smoke, cpu (default) or gpu")
+    add_parameters(parser)
     parser.add_argument("--data", metavar="FILE", help="your own rows: the parameter dataset, or task")
-    parser.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="set a parameter of the lesson; the value is read as YAML",
-    )  # fmt: skip
-    parser.add_argument("-y", "--yaml", action="append", default=[], help="set parameters by YAML: 'rows: 400'")
-    parser.add_argument("-f", "--file", action="append", default=[], type=Path, help="set parameters from a YAML file")
-    parser.add_argument("--out", type=Path, help="folder of the results (default: runs/<time>-<profile>)")
     parser.add_argument(
         "--stream", action="store_true", help="classify: a file larger than memory, read while it trains"
     )
     parser.add_argument("--max-steps", type=_steps, default=0, metavar="N", help="optimizer steps, whatever the epochs")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --out")
     parser.add_argument("--report-to", choices=REPORTS, default="none", help="where Trainer reports, too")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(command=run)
 
 

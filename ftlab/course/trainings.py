@@ -184,10 +184,7 @@ def _require(what: str, parameters: Mapping[str, Any], options: Options, out: Pa
         )
     dataset = parameters.get("dataset")
     if dataset == streams.STDIN:
-        raise BadInput(
-            "stdin can be read only once, and each epoch of a training reads the rows again; write them to a file and "
-            "give its path"
-        )
+        raise BadInput(streamed.NO_STDIN)
     if not dataset or dataset in sources.SOURCES or sources.comes_from_hub(str(dataset)):
         raise BadInput(
             f"--stream reads a file of yours, whose rows it can count for the schedule, and the rows are {dataset!r}; "

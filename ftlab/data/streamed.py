@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch.utils.data import IterableDataset
 
+NO_STDIN = (
+    "stdin can be read only once, and each epoch of a training reads the rows again; write them to a file and give its "
+    "path"
+)
 PIECE = 512  # rows of the file in memory at a time
 BUFFER = 4096  # rows that a shuffle mixes
 MOST_LABELS = 1000  # more are no classes
@@ -160,10 +164,7 @@ def survey(
             are too few to hold out so many and to leave a training row for each label.
     """
     if file == streams.STDIN:
-        raise BadInput(
-            "stdin can be read only once, and each epoch of a training reads the rows again; write them to a file and "
-            "give its path"
-        )
+        raise BadInput(NO_STDIN)
     for name, rows in (("validation_rows", validation_rows), ("test_rows", test_rows)):
         if rows < 1:
             raise BadInput(f"{name} is {rows}; expected at least 1, since a training is judged on held-out rows")

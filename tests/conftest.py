@@ -56,9 +56,9 @@ def repository() -> Path:
     return REPOSITORY
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def environment_as_it_was() -> Iterator[None]:
-    """A notebook goes offline for good, and its kernel ends with it; this process goes on with other tests."""
+    """A command or a notebook may go offline for good, and its process ends with it; this one goes on."""
     before = dict(os.environ)
     yield
     os.environ.clear()

@@ -489,9 +489,7 @@ def test_a_run_whose_model_does_not_come_ends_with_one_line_and_leaves_nothing(
     assert not [path for path in tmp_path.iterdir() if path.name == "runs"]
 
 
-def test_a_notebook_whose_model_does_not_come_says_so_and_begins_when_it_does(
-    hub, tmp_path, monkeypatch, environment_as_it_was
-):
+def test_a_notebook_whose_model_does_not_come_says_so_and_begins_when_it_does(hub, tmp_path, monkeypatch):
     monkeypatch.setenv(lesson.RUN_FOLDER, str(tmp_path / "run" / "02_text_classification"))
     hub.fault = Fault("half", WEIGHTS)
     with pytest.raises(AssetError, match=r"the hub sent nothing for 0\.2 seconds") as raised:

@@ -82,7 +82,7 @@ def smoke_run(tmp_path_factory):
     ("what", "saved"),
     [("classify", "model/model"), ("instruct", "model/model"), ("lora", "adapter/adapter_model")],
 )
-def test_the_command_trains_what_the_lesson_trains(what, saved, smoke_run, tmp_path, environment_as_it_was):
+def test_the_command_trains_what_the_lesson_trains(what, saved, smoke_run, tmp_path):
     lesson, _ = smoke_run(trainings.LESSONS[what][:2])
     done = trainings.train(what, "smoke", {}, trainings.Options(), tmp_path / "out")
     weights = [(folder / f"{saved}.safetensors").read_bytes() for folder in (lesson, done.folder)]

@@ -439,7 +439,7 @@ REFERENCE = (
     "docs/training.md", "docs/use_a_model.md",
 )  # fmt: skip
 # Named in a sentence, and no line to copy.
-INCOMPLETE = re.compile(r"^ftlab (audit|check|predict|generate|merge|export|serve|bench)( --\w+)?$")
+INCOMPLETE = re.compile(r"^ftlab (audit|check|predict|generate|merge|export|serve|train|bench)( --\w+)?$")
 
 
 @pytest.fixture

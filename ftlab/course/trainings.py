@@ -25,6 +25,7 @@ from ftlab.course import auto_budget, profiles, runner
 from ftlab.course.lesson import checkpoints_folder, give_back, prepare, slug_of, start
 from ftlab.data import alpaca_chat, assets, prompts, sources, splits, streamed, streams, tables, tasks
 from ftlab.errors import BadInput
+from ftlab.internals import transformers as transformers_internals
 from ftlab.models import devices, generation, loading, processes
 
 if TYPE_CHECKING:
@@ -680,7 +681,7 @@ def _judge_answers(lesson: Lesson, rows: _Pairs, found: Mapping[str, _Answers]) 
 
 def _checkpoint(lesson: Lesson, options: Options, name: str = "", **depends_on: Any) -> str | None:
     """Return the checkpoint to go on from, in each process, which has read the same rows."""
-    processes.require_same("rows", json.dumps({split: noted["sha256"] for split, noted in lesson.data.items()}))
+    processes.require_same("rows", files.to_json({split: noted["sha256"] for split, noted in lesson.data.items()}))
     return processes.from_main(
         lambda: lesson.checkpoint(name, resume=options.resume, **options.identity(), **depends_on)
     )
@@ -709,9 +710,7 @@ def saved_whole(trainer: Trainer, lesson: Lesson) -> Path:
     trainer.save_model(str(whole))
     trainer.accelerator.wait_for_everyone()
     if processes.strategy() == processes.DEEPSPEED:
-        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-        unset_hf_deepspeed_config()  # or each model that is loaded from here on would be sharded, too
+        transformers_internals.load_models_whole()
     return whole
 
 

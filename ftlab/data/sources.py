@@ -386,10 +386,15 @@ def _as_dataset(frame: pd.DataFrame, names: list[str]) -> Dataset:
     rows = rows.assign(label=rows["label"].map({name: index for index, name in enumerate(names)}))
     rows.attrs = {}  # datasets would try to store it as JSON
     dataset = Dataset.from_pandas(rows, features=features, preserve_index=False)
+    keep_provenance(dataset, provenance)
+    return dataset
+
+
+def keep_provenance(dataset: Dataset, provenance: Provenance) -> None:
+    """Store `provenance` in `dataset`, where `provenance()` reads it."""
     dataset.info.dataset_name = provenance.name
     dataset.info.description = json.dumps(provenance._asdict())
     dataset.info.license = provenance.licence
-    return dataset
 
 
 def complete(frame: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
-import json
 import math
 import random
 from collections import Counter
@@ -32,7 +31,7 @@ from ftlab import files
 from ftlab.data import delimited, group_columns, streams, tables, values
 from ftlab.data.group_columns import GROUP
 from ftlab.data.normalisation import skeleton
-from ftlab.data.sources import Provenance
+from ftlab.data.sources import Provenance, keep_provenance
 from ftlab.data.splits import Splits
 from ftlab.data.stratified import SHORT
 from ftlab.data.words import normalise
@@ -520,9 +519,7 @@ def _as_dataset(rows: list[_Row], names: list[str], columns: _Columns) -> Datase
         features[GROUP] = Value("string")
         table[GROUP] = [row.group for row in rows]
     dataset = Dataset.from_dict(table, features=features)
-    origin = Provenance(columns.path.name, str(columns.path), "your own", "")
-    dataset.info.dataset_name, dataset.info.license = origin.name, origin.licence
-    dataset.info.description = json.dumps(origin._asdict())
+    keep_provenance(dataset, Provenance(columns.path.name, str(columns.path), "your own", ""))
     return dataset
 
 

@@ -79,6 +79,16 @@ def prepared_inputs(trainer: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     return trainer._prepare_inputs(inputs)
 
 
+def load_models_whole() -> None:
+    """Forget the DeepSpeed configuration of a training: as long as it is kept, each model that is loaded is sharded.
+
+    Undocumented. The configuration ends with Trainer's arguments, to which the caller still refers.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
 def layers_to_shard(model: Any) -> list[str]:
     """Return the classes of layers of `model` that FSDP shards each by itself, as transformers names them.
 

@@ -17,8 +17,6 @@ from ftlab.errors import BadInput, ClaimFailed, CourseError
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("FTLAB_RUN_FOLDER", str(tmp_path / "run"))
-    for switch in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "FTLAB_WENT_OFFLINE"):
-        monkeypatch.setenv(switch, "")  # begin sets them; this puts back what was there
     return tmp_path / "run"
 
 

@@ -14,9 +14,6 @@ from ftlab.course import bench, handout
 from ftlab.errors import BadInput
 from tests import modules
 
-# Handing out rows goes offline for good.
-pytestmark = pytest.mark.usefixtures("environment_as_it_was")
-
 SCRIPTS = ("classification", "lora")
 
 

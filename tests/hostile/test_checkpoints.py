@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from ftlab.errors import BadInput
-from ftlab.training.checkpoints import TORCH_PARTS, checkpoint
+from ftlab.training.checkpoints import OPTIMIZERS, RNG, SCHEDULER, checkpoint
 from tests.hostile.payloads import Bomb, safetensors
 
 IDENTITY = {"model": "tiny"}
+TORCH_PARTS = (OPTIMIZERS[0], SCHEDULER, RNG)
 WHOLE = safetensors({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}})
 
 

@@ -13,11 +13,11 @@ LIBRARIES = {
 }  # fmt: skip
 # Submodules that the library's own documentation imports from; all other names come from the top of a library.
 DOCUMENTED = {
-    "IPython.display", "matplotlib.axes", "matplotlib.figure", "matplotlib.patches",
+    "IPython.display", "accelerate.utils", "matplotlib.axes", "matplotlib.figure", "matplotlib.patches",
     "matplotlib.pyplot",
     "matplotlib.ticker", "nbclient.exceptions", "onnxruntime.quantization", "pyarrow.compute", "pyarrow.parquet",
     "rich.console", "rich.padding", "rich.progress", "rich.table",
-    "rich.text", "safetensors.torch", "torch.nn", "torch.nn.utils.rnn", "tqdm.auto",
+    "rich.text", "safetensors.torch", "torch.nn", "torch.nn.utils.rnn", "torch.utils.data", "tqdm.auto",
     "peft.utils",  # by its __all__ alone; see below
 }  # fmt: skip
 DOCUMENTED_LIBRARIES = {"scipy", "sklearn"}  # whose names all live in submodules

@@ -17,6 +17,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.integrations import deepspeed
 from transformers.quantizers import base, quantizers_utils
 
 from ftlab.internals import transformers as transformers_internals
@@ -193,3 +194,15 @@ def test_trainer_asks_a_model_whether_it_divides_its_loss_itself(tmp_path):
     assert answers == [True, False], (
         "Trainer no longer reads accepts_loss_kwargs of a model: see ftlab.training.invariants.accumulation"
     )
+
+
+def test_models_are_loaded_whole_after_a_training_with_deepspeed():
+    class Sharding:
+        def is_zero3(self):
+            return True
+
+    kept = Sharding()  # as Trainer's arguments keep it
+    deepspeed.set_hf_deepspeed_config(kept)
+    assert deepspeed.is_deepspeed_zero3_enabled()
+    transformers_internals.load_models_whole()
+    assert not deepspeed.is_deepspeed_zero3_enabled()

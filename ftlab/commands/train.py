@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +63,14 @@ def _run(options: argparse.Namespace) -> int:
         if rows in given:
             raise BadInput(f"--data is {options.data!r}, and {rows} is set, too; give the rows once")
         given[rows] = options.data
+    resumes = profiles.PARAMETERS["resume"].parse("resume", given.pop("resume", False))
     chosen = trainings.Options(
         max_steps=options.max_steps, report_to=options.report_to, stream=options.stream,
-        resume=bool(options.resume or given.pop("resume", False)),
+        resume=resumes or options.resume,
         show_progress=processes.is_main() and not options.json,
     )  # fmt: skip
-    done = trainings.train(options.what, profile, given, chosen, options.out)
+    with redirect_stdout(sys.stderr):  # a note on the rows, for example: stdout is for the result
+        done = trainings.train(options.what, profile, given, chosen, options.out)
     if not processes.is_main():
         return 0
     if options.json:

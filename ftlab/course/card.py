@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from ftlab.course.lesson import Lesson
     from ftlab.data.audit import AuditReport
 
+APART = "No text and no near-copy of one stands in two splits."
+STREAM_APART = "Copies of a text stand in one split; the rows were streamed, and nobody looked for near-copies."
+STREAM_GROUPS_APART = (
+    "Rows of a group stand in one split; the rows were streamed, and nobody looked for copies of a text in two groups."
+)
+
 
 def write_card(
     folder: Path,
@@ -33,6 +39,7 @@ def write_card(
     cut: float,
     precision: str,
     audited: str = "",
+    apart: str = APART,
 ) -> None:
     """Write README.md (the card) and metrics.json into the folder of a saved classifier.
 
@@ -45,6 +52,7 @@ def write_card(
         cut: share of the test rows that are longer than max_length.
         precision: of the training, in words.
         audited: how many of the training rows the audit read, in words; all of them by default.
+        apart: what stands in one split alone, in a sentence.
     """
     from huggingface_hub import EvalResult, ModelCardData
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -105,7 +113,7 @@ def write_card(
         seed=budget.seed,
         weights=loading.weights_sha256(loading.folder(budget.model)),
         precision=precision,
-        apart=STREAM_APART if audited else APART,
+        apart=apart,
         audited=f"{audited} of the training rows" if audited else "the training rows",
         versions=records.versions(),
         rows=len(table),
@@ -120,8 +128,6 @@ def write_card(
         temporary.write_text(card, encoding="utf-8")
 
 
-APART = "No text and no near-copy of one stands in two splits."
-STREAM_APART = "Copies of a text stand in one split; the rows were streamed, and nobody looked for near-copies."
 SETTINGS = (
     "dataset", "model", "rows", "validation_rows", "test_rows", "max_length", "epochs", "batch_size", "learning_rate",
     "weight_decay", "patience",

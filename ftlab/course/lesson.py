@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 # The settings of a budget that a training depends on, beside its rows: a checkpoint of others does not go on.
 TRAINING = (
-    "epochs", "batch_size", "accumulation", "learning_rate", "weight_decay", "max_length", "patience", "variant",
-    "rank", "alpha", "target_modules", "quantize",
+    "epochs", "batch_size", "accumulation", "learning_rate", "weight_decay", "max_length", "patience", "template",
+    "variant", "rank", "alpha", "target_modules", "quantize",
 )  # fmt: skip
 RUN_FOLDER = "FTLAB_RUN_FOLDER"  # set by the runner: where this lesson leaves its files
 PATIENCE = 5.0  # seconds

@@ -7,9 +7,9 @@ What is judged is the saved model: each process loads it, and answers its share 
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,9 +21,10 @@ import numpy as np
 import pandas as pd
 
 from ftlab import files
-from ftlab.course import auto_budget, profiles, runner
+from ftlab.course import auto_budget, card, profiles, runner
 from ftlab.course.lesson import checkpoints_folder, give_back, prepare, slug_of, start
 from ftlab.data import alpaca_chat, assets, prompts, sources, splits, streamed, streams, tables, tasks
+from ftlab.data.audit.basics import IMBALANCE_WARNS_ABOVE
 from ftlab.errors import BadInput
 from ftlab.internals import transformers as transformers_internals
 from ftlab.models import devices, generation, loading, processes
@@ -40,6 +41,7 @@ LESSONS = {"classify": "02_text_classification", "instruct": "04_gpt2_instructio
 REPORTS = {"trackio": "trackio", "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 HISTORY = "history.json"  # Trainer's log: loss, gradient norm and learning rate by step
 TIMES = 10  # how often a training on a stream is scored and saved
+NOT_STREAMED = ("rows", "source_rows", "test_dataset", "patience")
 HELD = 5000  # training rows of a stream that are held in memory, for the audit and for baselines
 STREAM_TEST = 2000  # test rows of a stream, where the profile takes all that a source has
 SCORES = ("accuracy", "f1_macro", "mcc")
@@ -191,10 +193,10 @@ def _require(what: str, parameters: Mapping[str, Any], options: Options, out: Pa
             f"--stream reads a file of yours, whose rows it can count for the schedule, and the rows are {dataset!r}; "
             "give the path of a file with --data, or leave --stream out"
         )
-    if parameters.get("rows") is not None or parameters.get("test_dataset"):
+    if unused := [name for name in NOT_STREAMED if parameters.get(name)]:
         raise BadInput(
-            "--stream trains on every row of its file that is not held out, so it takes no rows and no test_dataset; "
-            "leave them out, and shorten the training with --max-steps"
+            f"--stream trains on every row of its file that is not held out, so it does not take {', '.join(unused)}; "
+            "leave it out, and shorten the training with --max-steps"
         )
 
 
@@ -226,6 +228,13 @@ class _Texts:
     counts: list[int]  # training rows of each label
     read: Dataset  # training rows that baselines are fitted on, and that are audited
     longest: int  # tokens
+    apart: str  # what stands in one split alone, in a sentence
+
+    def needs_weights(self, report: AuditReport) -> bool:
+        """Return whether the classes are so unequal that lesson 02 weights them; `report` is the audit of `read`."""
+        if len(self.read) == sum(self.counts):
+            return "imbalance" in report
+        return max(self.counts) > IMBALANCE_WARNS_ABOVE * min(self.counts)
 
 
 def classify(lesson: Lesson, options: Options) -> str:
@@ -243,11 +252,13 @@ def classify(lesson: Lesson, options: Options) -> str:
     with processes.together():
         tokenizer = loading.tokenizer(budget.model, split_special_tokens=True)
         rows = (_streamed if options.stream else _in_memory)(lesson, tokenizer)
+        # Without the groups of a stream: of each the sample has few rows, or one.
+        validation = rows.held_out.validation.select_columns(rows.read.column_names)
         report = audit(
-            sources.as_frame(rows.read), validation=sources.as_frame(rows.held_out.validation), tokenizer=tokenizer,
+            sources.as_frame(rows.read), validation=sources.as_frame(validation), tokenizer=tokenizer,
             max_length=budget.max_length,
         )  # fmt: skip
-        weights = classification.balanced(rows.counts) if "imbalance" in report else None
+        weights = classification.balanced(rows.counts) if rows.needs_weights(report) else None
         when = {"eval_strategy": "epoch", "save_strategy": "epoch", **options.arguments()}
         if options.stream:
             when |= _in_steps(sum(rows.counts), lesson, options)
@@ -313,13 +324,11 @@ def _in_memory(lesson: Lesson, tokenizer: PreTrainedTokenizerBase) -> _Texts:
     lesson.used(train=found.train, validation=found.validation)
     counts = np.bincount(found.train["label"], minlength=len(found.label_names)).tolist()
     longest = max(map(len, train["input_ids"]))
-    return _Texts(train, validation, found, found.label_names, counts, found.train, longest)
+    return _Texts(train, validation, found, found.label_names, counts, found.train, longest, card.APART)
 
 
 def _streamed(lesson: Lesson, tokenizer: PreTrainedTokenizerBase) -> _Texts:
-    """Rows of a file that does not fit into memory; of the training rows the first ones are held, for baselines."""
-    from datasets import Dataset
-
+    """Rows of a file that does not fit into memory; some of the training rows are held, for baselines."""
     from ftlab.models.batches import MODEL_INPUTS
     from ftlab.training import classification
 
@@ -331,21 +340,20 @@ def _streamed(lesson: Lesson, tokenizer: PreTrainedTokenizerBase) -> _Texts:
     found = processes.from_main(  # one process reads all of the file, which takes minutes
         lambda: streamed.survey(
             budget.dataset, **columns, validation_rows=budget.validation_rows, seed=budget.seed,
-            test_rows=budget.test_rows or STREAM_TEST,
+            test_rows=budget.test_rows or STREAM_TEST, sample_rows=HELD,
         )
     )  # fmt: skip
+    if not processes.is_main():
+        found = found.on_this_machine()
     lesson.used_stream(file, rows=found.rows)
     _require_rows(found.rows, budget.batch_size)
-    features = found.validation.select_columns(["id", "text", "label"]).features
-    first = list(itertools.islice(found.train_rows(budget.seed, epoch=0), HELD))
-    read = Dataset.from_list(first, features=features)
-    read.info.update(found.validation.info)
     validation = classification.tokenized(found.validation, tokenizer, budget.max_length)
     inputs = [name for name in (*MODEL_INPUTS, "label") if name in validation.column_names]
     lesson.used(validation=found.validation)
     return _Texts(
         found.endless(budget.seed), validation.select_columns(inputs), found, found.labels,
-        [found.counts[name] for name in found.labels], read, budget.max_length,
+        [found.counts[name] for name in found.labels], found.sample.select_columns(["id", "text", "label"]),
+        budget.max_length, card.STREAM_GROUPS_APART if columns.get("group_column") else card.STREAM_APART,
     )  # fmt: skip
 
 
@@ -375,7 +383,8 @@ def _classifier(folder: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    return loading.load(AutoModelForSequenceClassification, str(folder), dtype=torch.float32)
+    model = loading.load(AutoModelForSequenceClassification, str(folder), dtype=torch.float32)
+    return model.to(torch.device(devices.best_device()))
 
 
 def _predicted(
@@ -395,7 +404,6 @@ def _judge_labels(
     arguments: Any,
 ) -> str:  # fmt: skip
     """Measure, and save the calibrated model with its card."""
-    from ftlab.course.card import write_card
     from ftlab.evaluation import baselines, calibration, comparison
 
     budget, seen, tuned = lesson.budget, tables["seen"], tables["tuned"]
@@ -419,9 +427,10 @@ def _judge_labels(
     with files.atomic(lesson.folder / "model", folder=True) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        write_card(
+        card.write_card(
             partial, lesson, audit=report, answers=answers, temperature=temperature,
             cut=float(np.mean(np.array(lengths) > budget.max_length)), audited=some.removeprefix(" on "),
+            apart=rows.apart,
             precision=next((name for name in ("bf16", "fp16") if getattr(arguments, name)), "fp32"),
         )  # fmt: skip
     with files.atomic(lesson.folder / "predictions.csv") as partial:
@@ -534,6 +543,11 @@ def lora(lesson: Lesson, options: Options) -> str:
     epochs = {"eval_strategy": "epoch", "save_strategy": "epoch"}
     when = halves if not options.max_steps and (budget.epochs <= 1 or budget.epochs % 2 == 0) else epochs
     with processes.together():
+        if budget.quantize and processes.strategy():
+            raise BadInput(
+                f"quantize is set, and {processes.strategy()} does not shard weights that bitsandbytes has packed, so "
+                "each GPU would hold all of them; take configs/accelerate/eight_gpus_ddp.yaml, or leave quantize out"
+            )
         rows = _pairs(lesson)
         arguments = sft.settings(
             lesson.checkpoints / "adapter", max_length=budget.max_length, epochs=budget.epochs,
@@ -569,9 +583,9 @@ def lora(lesson: Lesson, options: Options) -> str:
     test = lesson.open_test(rows.splits, "to judge the base model and the adapter")
     lesson.used(test=test)
     with processes.together():
-        tuned = adapters.load(_base_of_adapter(lesson), lesson.folder / "adapter", budget.model).eval()
-        with tuned.disable_adapter():
-            before = _answered(tuned, rows, test, lesson)
+        base = _base_of_adapter(lesson).eval()
+        before = _answered(base, rows, test, lesson)  # not with the adapter off: PiSSA changes the weights of its base
+        tuned = adapters.load(base, lesson.folder / "adapter", budget.model).eval()
         after = _answered(tuned, rows, test, lesson)
     return processes.from_main(lambda: _judge_answers(lesson, rows, {"base": before, "adapter": after}))
 
@@ -580,6 +594,7 @@ def _train(trainer: Trainer, lesson: Lesson, checkpoint: str | None, **options: 
     """Train, with the `options` of `machine.prepared`."""
     from transformers import set_seed
 
+    from ftlab.memory import guard
     from ftlab.training import machine
 
     if processes.index():
@@ -590,6 +605,9 @@ def _train(trainer: Trainer, lesson: Lesson, checkpoint: str | None, **options: 
                 trainer, max_length=lesson.budget.max_length, progress_in=lesson.folder, **options
             )
             while_training.enter_context(prepared)
+            if not options.get("guard_memory"):  # which says more
+                rows = trainer.args.per_device_train_batch_size
+                while_training.enter_context(guard.out_of_memory(rows=rows, length=lesson.budget.max_length))
         trainer.train(resume_from_checkpoint=checkpoint)
 
 
@@ -682,9 +700,15 @@ def _judge_answers(lesson: Lesson, rows: _Pairs, found: Mapping[str, _Answers]) 
 def _checkpoint(lesson: Lesson, options: Options, name: str = "", **depends_on: Any) -> str | None:
     """Return the checkpoint to go on from, in each process, which has read the same rows."""
     processes.require_same("rows", files.to_json({split: noted["sha256"] for split, noted in lesson.data.items()}))
-    return processes.from_main(
-        lambda: lesson.checkpoint(name, resume=options.resume, **options.identity(), **depends_on)
-    )
+
+    def found() -> str | None:
+        path = lesson.checkpoint(name, resume=options.resume, **options.identity(), **depends_on)
+        if options.resume:
+            where = f"goes on from {Path(path).name}" if path else f"begins anew: no checkpoint in {lesson.checkpoints}"
+            print(f"ftlab: the training {where}", file=sys.stderr, flush=True)
+        return path
+
+    return processes.from_main(found)
 
 
 def saved_whole(trainer: Trainer, lesson: Lesson) -> Path:

@@ -4,6 +4,8 @@
 sketch (Cohen and Kaplan 2007, "Summarizing data using bottom-k sketches", https://doi.org/10.1145/1281100.1281133):
 each text has a hash, and the rows with the smallest hashes are held out. So the draw needs one pass and the memory of
 the rows that it keeps, it does not depend on the order of the rows, and the copies of a text share a hash and a side.
+Of the training rows it keeps a sample (Vitter 1985, "Random sampling with a reservoir", algorithm R,
+https://doi.org/10.1145/3147.3165), for baselines and the audit.
 
 Training then reads the file again in each epoch, and shuffles the rows in a buffer. A buffer mixes neighbours only: if
 the rows of the file are sorted by label, shuffle the file first.
@@ -21,7 +23,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,6 +51,8 @@ NO_STDIN = (
 PIECE = 512  # rows of the file in memory at a time
 BUFFER = 4096  # rows that a shuffle mixes
 MOST_LABELS = 1000  # more are no classes
+NO_LIMIT = 1 << 64  # above every hash
+MANY = 100  # groups of one row each, of which none is by chance
 SPARE = 4  # texts with too many copies for a split, in place of which others are kept
 
 
@@ -61,6 +65,8 @@ class Streamed:
         counts: the number of training rows of each label.
         rows: the number of training rows.
         validation: a Dataset of columns id, text and label (a ClassLabel), and group if the file has groups.
+        sample: training rows that were drawn at random, as a Dataset of the same columns. A label that the draw missed
+            has its first row in it.
         dropped: the number of rows without a text or a label, which are left out.
     """
 
@@ -68,6 +74,7 @@ class Streamed:
     counts: dict[str, int]
     rows: int
     validation: Dataset
+    sample: Dataset
     dropped: int
     _held_out: Splits = field(repr=False)
     _training: _TrainingRows = field(repr=False)
@@ -89,6 +96,13 @@ class Streamed:
     def check_test(self, check: Callable[[Dataset], object]) -> None:
         """Run `check` on the test split without opening it, as `splits.Splits.check_test` does."""
         self._held_out.check_test(check)
+
+    def on_this_machine(self) -> Streamed:
+        """Return the same rows for a process that has got them from another machine, whose file is a copy.
+
+        From here on a change of the copy is noticed, and not that it was written at another time.
+        """
+        return replace(self, _training=self._training.of_the_copy_here())
 
     def train_rows(self, seed: int, epoch: int, *, buffer: int = BUFFER) -> Iterator[dict[str, Any]]:
         """Yield each training row once, in the order of the file but for a shuffle among `buffer` rows.
@@ -131,6 +145,7 @@ def survey(
     group_column: str | None = None,
     validation_rows: int,
     test_rows: int,
+    sample_rows: int = 0,
     seed: int = 0,
     drop_incomplete: bool = False,
 ) -> Streamed:
@@ -150,12 +165,14 @@ def survey(
         validation_rows: at most so many are held out for validation. Up to a tenth may be missing, since rows that
             share a hash stay together.
         test_rows: for the test, likewise.
-        seed: of the draw.
+        sample_rows: how many training rows `sample` has: all, if there are fewer, and at least one of each label.
+        seed: of the draws.
         drop_incomplete: whether to leave out rows without a text or a label; otherwise they are refused.
 
     Returns:
-        The rows. Texts, labels, their numbers and ids are those of `sources.load`. The SHA-256 in the provenance of
-        the held-out rows is empty, since the file is read only once.
+        The rows. Texts, labels, their numbers and ids are those of `sources.load`, but for a number among texts, which
+        stays as the file has it (7.0). The SHA-256 in the provenance of the rows is empty, since the file is read only
+        once.
 
     Raises:
         BadInput: the file is missing, a folder, stdin, empty, broken at some row, or changes while it is read; it lacks
@@ -175,13 +192,16 @@ def survey(
     counted = _Counted(columns)
     largest = min(validation_rows, test_rows)
     sketch = _Sketch(validation_rows + test_rows + SPARE * largest, largest)
+    reservoir = _Reservoir(sample_rows + validation_rows + test_rows, seed)  # enough without those that are held out
     for row in columns.rows():
         code = labels.code(row)
         if counted.is_complete(row, code):
             labels.counts[code] += 1
-            key = _hash_of(row, seed)
+            key, coded = _hash_of(row, seed), row._replace(label=code)
             if key < sketch.limit:
-                sketch.add(key, row._replace(label=code))
+                sketch.add(key, coded)
+            if sample_rows:
+                reservoir.add(coded)
     counted.require(drop_incomplete)
     names, number_of = labels.numbered(counted.rows)
     _require_enough(columns, counted.rows, len(names), validation_rows, test_rows)
@@ -197,8 +217,12 @@ def survey(
         columns, state, frozenset(row.position for row in held_out),
         {key: number_of[code] for key, code in labels.codes.items() if number_of[code] >= 0},
     )  # fmt: skip
+    sample = reservoir.left_of(training.held_out, sample_rows)
+    sample = [row._replace(label=number_of[row.label]) for row in sample]
+    if sample_rows:
+        sample += training.first_of({*range(len(names))} - {row.label for row in sample})
     return Streamed(
-        names, counts, sum(counts.values()), parts[1], counted.incomplete,
+        names, counts, sum(counts.values()), parts[1], _as_dataset(sample, names, columns), counted.incomplete,
         Splits(_as_dataset([], names, columns), parts[1], parts[0], counted.incomplete), training,
     )  # fmt: skip
 
@@ -270,12 +294,14 @@ class _Columns:
                 raise BadInput(f"{self.path} has a header but no rows; expected at least one row for each label")
             named = tables.class_names(schema.metadata or {})
             wanted = [self.text, self.label, *([self.group] if self.group else [])]
+            read = 0
             for batch in file.iter_batches(batch_size=PIECE, columns=wanted):
                 columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
                 for name in columns.keys() & named.keys():
                     if pa.types.is_integer(schema.field(name).type):
                         where = f"{self.path}, column {name!r}"
-                        columns[name] = tables.label_names(columns[name], named[name], where)
+                        columns[name] = tables.label_names(columns[name], named[name], where, first_row=read + 1)
+                read += batch.num_rows
                 yield pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()})
 
     def _as_text(self, value: Any, column: str, position: int) -> str | None:
@@ -416,11 +442,16 @@ class _Sketch:
 
     def __init__(self, enough: int, largest: int) -> None:
         self.enough, self.largest = enough, largest
-        self.limit = 1 << 64  # a hash from here on is not kept
+        self.limit = NO_LIMIT  # a hash from here on is not kept
         self.rows: dict[int, list[_Row]] = {}
         self.sizes: dict[int, int] = {}
         self._heap: list[int] = []  # the hashes below zero, so that the largest comes first
         self._counted = 0
+
+    @property
+    def has_all(self) -> bool:
+        """Whether each hash of the file is kept."""
+        return self.limit == NO_LIMIT
 
     def add(self, key: int, row: _Row) -> None:
         """Add a row by its hash `key`, which is below `limit`."""
@@ -450,6 +481,28 @@ class _Sketch:
         return drawn
 
 
+class _Reservoir:
+    """A random sample of the rows that were added, of which each is as likely to be in it."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.added = size, 0
+        self.rows: list[_Row] = []
+        self._draw = random.Random(f"sample {seed}")
+
+    def add(self, row: _Row) -> None:
+        """Add a row, which may take the place of another one."""
+        self.added += 1
+        if len(self.rows) < self.size:
+            self.rows.append(row)
+        elif (place := self._draw.randrange(self.added)) < self.size:
+            self.rows[place] = row
+
+    def left_of(self, held_out: frozenset[int], most: int) -> list[_Row]:
+        """Return at most so many rows, without those at the positions `held_out`, in the order of the file."""
+        left = [row for row in self.rows if row.position not in held_out]
+        return sorted(self._draw.sample(left, min(most, len(left))), key=lambda row: row.position)
+
+
 def _require_enough(columns: _Columns, rows: int, labels: int, validation_rows: int, test_rows: int) -> None:
     if validation_rows + test_rows + labels > rows:
         raise BadInput(
@@ -459,7 +512,11 @@ def _require_enough(columns: _Columns, rows: int, labels: int, validation_rows: 
 
 
 def _require_groups(columns: _Columns, sketch: _Sketch, rows: int) -> None:
-    """Raise BadInput if there are no groups, one group, or groups of one row each, as far as the sketch can tell."""
+    """Raise BadInput if there are no groups, one group, or groups of one row each, as far as the sketch can tell.
+
+    Few groups out of many may all have one row by chance, so groups of one row are refused only if many were drawn, or
+    all.
+    """
     where = f"{columns.path}, column {columns.group!r}"
     kept = [(key, row) for key, some in sketch.rows.items() for row in some[:1]]
     grouped = [sketch.sizes[key] for key, row in kept if row.group is not None]
@@ -471,7 +528,7 @@ def _require_groups(columns: _Columns, sketch: _Sketch, rows: int) -> None:
             f"{where}: all {rows:,} rows have the same group, so no split can keep it on one side; "
             f"{group_columns.ADVICE}, or leave the groups out"
         )
-    if all_known and max(grouped) == 1:
+    if all_known and max(grouped) == 1 and (len(grouped) >= MANY or sketch.has_all):
         raise BadInput(
             f"{where}: each of the {len(grouped):,} rows drawn has a value of its own, as ids have, so nothing is kept "
             f"together; {group_columns.ADVICE}, or leave the groups out"
@@ -543,13 +600,34 @@ class _TrainingRows:
 
     def in_order(self) -> Iterator[dict[str, Any]]:
         """Yield the training rows in the order of the file."""
+        for row in self._rows():
+            yield {"id": self.columns.id_of(row.position), "text": row.text, "label": row.label}
+
+    def first_of(self, labels: set[int]) -> list[_Row]:
+        """Return the first training row of each of `labels`, which are numbers; the file is read up to the last."""
+        found: dict[int, _Row] = {}
+        for row in self._rows() if labels else ():
+            if row.label in labels:
+                found.setdefault(row.label, row)
+            if len(found) == len(labels):
+                break
+        return list(found.values())
+
+    def of_the_copy_here(self) -> _TrainingRows:
+        """Return the same rows of a copy of the file, which has as many bytes and was written at another time."""
+        here = _state_of(self.columns.path)
+        is_as_long = here is not None and self.state is not None and here[0] == self.state[0]
+        return replace(self, state=here) if is_as_long else self
+
+    def _rows(self) -> Iterator[_Row]:
+        """The training rows in the order of the file, each with the number of its label."""
         self._require_unchanged()
         for row in self.columns.rows():
             if row.position in self.held_out or _is_blank(row.text):
                 continue
             number = self.numbers.get(_key_of(row.label))
             if number is not None:
-                yield {"id": self.columns.id_of(row.position), "text": row.text, "label": number}
+                yield row._replace(label=number)
 
     def shuffled(self, seed: int, epoch: int, buffer: int) -> Iterator[dict[str, Any]]:
         """Yield the training rows in the order of this seed and epoch, with `buffer` rows in memory.

@@ -313,18 +313,19 @@ def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
         return {}
 
 
-def label_names(ids: Sequence[int | None], names: Sequence[str], where: str) -> list[str | None]:
+def label_names(ids: Sequence[int | None], names: Sequence[str], where: str, *, first_row: int = 1) -> list[str | None]:
     """Return the names of label ids, and None for a missing label, for which `datasets` writes -1.
 
     Args:
         ids: one a row.
         names: of the labels, in the order of their ids.
         where: the file and the column, for the message.
+        first_row: the number of the first row in the file, for the message.
 
     Raises:
         BadInput: an id has no name.
     """
-    for number, label in enumerate(ids, start=1):
+    for number, label in enumerate(ids, start=first_row):
         if label is not None and not -1 <= label < len(names):
             raise BadInput(
                 f"{where}, row {number}: the label {label} has no name; the file names 0 to {len(names) - 1} "

@@ -35,8 +35,6 @@ def enough_memory(model: PreTrainedModel, *, batch_size: int, length: int, accum
         BadInput: the estimate exceeds the free memory, or the training runs out of memory; the message has both
             numbers and says what to change.
     """
-    import torch
-
     rows = batch_size // accumulation
     needed = footprint.training_memory(model, batch_size=rows, length=length)
     free = footprint.free_memory(model.device)
@@ -49,6 +47,28 @@ def enough_memory(model: PreTrainedModel, *, batch_size: int, length: int, accum
             f"training {rows} rows of {length} tokens at a time needs about {needed / 1e9:.1f} GB, and "
             f"{free / 1e9:.1f} GB are free; {advice}"
         )
+    expected = f" (about {needed / 1e9:.1f} GB were expected, {free / 1e9:.1f} GB were free)"
+    with out_of_memory(rows=rows, length=length, expected=expected, advice=advice):
+        yield
+
+
+@contextmanager
+def out_of_memory(
+    *, rows: int, length: int, expected: str = "", advice: str = "use a smaller batch_size or max_length"
+) -> Iterator[None]:
+    """Return a context in which a training that runs out of memory ends with one sentence.
+
+    Args:
+        rows: of one piece of a batch.
+        length: tokens of the longest row.
+        expected: what was expected, in parentheses.
+        advice: what to do.
+
+    Raises:
+        BadInput: the training ran out of memory.
+    """
+    import torch
+
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as problem:
@@ -56,6 +76,5 @@ def enough_memory(model: PreTrainedModel, *, batch_size: int, length: int, accum
         if not by_type and not any(words in str(problem) for words in OUT_OF_MEMORY):
             raise
         raise BadInput(
-            f"training ran out of memory with {rows} rows of up to {length} tokens at a time (about "
-            f"{needed / 1e9:.1f} GB were expected, {free / 1e9:.1f} GB were free); {advice}"
+            f"training ran out of memory with {rows} rows of up to {length} tokens at a time{expected}; {advice}"
         ) from problem

@@ -39,7 +39,7 @@ def config_of(model: str | PreTrainedConfig) -> Any:
 
     Args:
         model: a name of `loading.MODELS` or in `CONFIGS` (a 7B model), a folder with a config.json, or a config, which
-            is returned as it is.
+            is returned as it is. Of a model for texts and images, for example, it is the config of the text part.
 
     Raises:
         BadInput: there is no such model or config.json, or transformers does not know its architecture.
@@ -47,7 +47,7 @@ def config_of(model: str | PreTrainedConfig) -> Any:
     from transformers import AutoConfig
 
     if not isinstance(model, str):
-        return model
+        return model.get_text_config()
     if model in shipped():
         return AutoConfig.from_pretrained(CONFIGS / f"{model.replace('/', '--')}.json")
     folder = loading.folder(model) if model in loading.MODELS else Path(model).expanduser()
@@ -58,7 +58,7 @@ def config_of(model: str | PreTrainedConfig) -> Any:
             "with a config.json: give its path, or the config itself (`AutoConfig.from_pretrained`)"
         )
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
     except (ValueError, KeyError) as problem:
         raise BadInput(
             f"{model} has a config.json that transformers does not know ({problem}); use another model"

@@ -91,7 +91,7 @@ class Plan:
     weights: float
     gradients: float
     optimizer: float
-    gathered: float  # sharding: the layers that are whole at a time, and their gradients
+    gathered: float  # FSDP: the layers that are whole at a time, and their gradients; DDP: the gradients, to be sent
     activations: float
     logits: float
     runtime: float
@@ -319,6 +319,8 @@ def _planned(counted: _Counted, tokens: float, gpu: Gpu, gpus: int, settings: _S
     optimizer = MASTER_AND_MOMENTS * trainable if settings.method == "full" else counted.whole("optimizer")
     layer, outside = counted.layer, counted.outside
     gathered = outside.weights + 2 * layer.weights + max(layer.gradients, outside.gradients) if shards > 1 else 0
+    if settings.sharding == "none" and gpus > 1:
+        gathered = gradients  # DDP sends them from a second copy, its buckets
     tokens_per_step = gpus * settings.batch_size * settings.length
     sent = (2 * weights + gradients if settings.sharding == "fsdp" else 2 * gradients) * (gpus - 1) / gpus
     link = gpu.nvlink if gpus <= GPUS_PER_NODE else min(gpu.nvlink, gpu.network)

@@ -492,3 +492,61 @@ def test_a_file_that_changes_in_an_epoch_is_refused_at_its_end(tmp_path):
     os.utime(file, ns=(0, 0))
     with pytest.raises(BadInput, match="changed while it was read"):
         list(epoch)
+
+
+def test_the_sample_is_of_the_training_rows_of_the_whole_file_with_each_label(tmp_path):
+    """Also if the file is sorted by label, and a label has few rows."""
+    labels = ["a"] * 2000 + ["b"] * 2000 + ["rare"] * 8
+    table = [{"text": f"review number {number}", "label": label} for number, label in enumerate(labels)]
+    found = survey(write(tmp_path / "sorted.csv", table), sample_rows=100)
+    training = {row["id"]: row for row in found.train_rows(0, 0)}
+    assert 100 <= len(found.sample) <= 101
+    assert all(training[row["id"]] == row for row in found.sample)
+    counts = Counter(found.sample.features["label"].int2str(found.sample["label"]))
+    assert counts["rare"] >= 1
+    assert 30 < counts["a"] < 70
+    again = survey(str(tmp_path / "sorted.csv"), sample_rows=100)
+    assert again.sample["id"] == found.sample["id"]
+    assert survey(str(tmp_path / "sorted.csv"), sample_rows=100, seed=1).sample["id"] != found.sample["id"]
+
+
+def test_a_sample_larger_than_the_file_has_every_training_row_once(file):
+    found = survey(file, sample_rows=5000)
+    assert sorted(found.sample["id"]) == sorted(row["id"] for row in found.train_rows(0, 0))
+
+
+def test_each_training_row_is_as_likely_in_the_sample(tmp_path):
+    table = [{"text": f"review number {number}", "label": "ab"[number % 2]} for number in range(60)]
+    path = write(tmp_path / "even.csv", table)
+    drawn = Counter()
+    for seed in range(400):
+        drawn.update(survey(path, validation_rows=5, test_rows=5, sample_rows=10, seed=seed).sample["id"])
+    each = [drawn[f"even.csv-{number:05d}"] for number in range(60)]
+    assert min(each) > 35  # 400 draws of 10 of 60 rows: 66.7 each, with a standard deviation of 7.5
+    assert max(each) < 100
+
+
+def test_few_groups_that_happen_to_have_one_row_are_no_ids(tmp_path):
+    """A file of 5,000 groups, of which one in a hundred has two rows; a small draw sees none of these."""
+    table = [
+        {"text": f"review number {number}", "label": "ab"[number % 2], "author": f"a{number - number % 100 // 99}"}
+        for number in range(5000)
+    ]
+    path = write(tmp_path / "groups.csv", table)
+    assert survey(path, group_column="author", validation_rows=3, test_rows=3).rows > 4900
+
+
+def test_a_class_id_without_a_name_is_told_with_its_row_in_the_file(tmp_path):
+    names = ClassLabel(names=["no", "yes"])
+    rows = Dataset.from_dict(
+        {"text": [f"text {number}" for number in range(700)], "label": [0, 1] * 350},
+        features=Features({"text": Value("string"), "label": names}),
+    )
+    rows.to_parquet(tmp_path / "rows.parquet")
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(tmp_path / "rows.parquet")
+    broken = table.set_column(1, table.schema.field("label"), [[*([0, 1] * 330), 7, *([0] * 39)]])
+    pq.write_table(broken, tmp_path / "rows.parquet")
+    with pytest.raises(BadInput, match="row 661: the label 7 has no name"):
+        survey(str(tmp_path / "rows.parquet"))

@@ -118,7 +118,7 @@ def test_rows_are_shared_without_loss(as_one_of):
         (("classify", "--stream", "--data", "someone/reviews"), "whose rows it can count for the schedule"),
         (("classify", "--stream", "--data", "-"), "stdin can be read only once"),
         (("classify", "--stream", "--data", "missing.csv"), "missing.csv"),
-        (("classify", "--stream", "--data", "rows.csv", "-p", "rows", "100"), "takes no rows and no test_dataset"),
+        (("classify", "--stream", "--data", "rows.csv", "-p", "rows", "100"), "does not take rows; leave it out"),
         (("lora", "--stream", "--data", "rows.jsonl"), "--stream is for `ftlab train classify`"),
         (("classify", "--data", "a.csv", "-p", "dataset", "b.csv"), "give the rows once"),
         (("classify", "--data", "missing.csv"), "missing.csv"),

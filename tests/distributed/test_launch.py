@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
 
+from ftlab import cli
+from ftlab.commands import train as commands
 from tests import nightly
 
 REPOSITORY = Path(__file__).parents[2]
@@ -34,6 +38,16 @@ def test_the_page_shows_these_commands():
     said = PAGE.read_text(encoding="utf-8")
     assert f"ACCELERATE_USE_CPU=true {LAUNCH}\n" in said
     assert "take `eight_gpus_fsdp2.yaml` with `--num_processes 2 --mixed_precision no`" in said
+
+
+def test_each_line_of_the_page_is_one_that_both_command_lines_take():
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if "accelerate launch --" in line]
+    assert len(lines) >= 5
+    for line in lines:
+        asked = launch_command_parser().parse_args(shlex.split(line.partition("accelerate launch ")[2]))
+        assert (REPOSITORY / asked.config_file).is_file()
+        assert (asked.module, asked.training_script) == (True, "ftlab")
+        assert cli._parser().parse_args(asked.training_script_args).what in commands.WHAT
 
 
 def test_the_launcher_ends_with_the_sentence(tmp_path):

@@ -49,8 +49,10 @@ test-serve: $(READY)
 	@$(BIN)/ftlab fetch
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 2 --dist worksteal -m serve
 
-# Many cases of every test that counts them, and new ones each time. It takes hours, and a machine of its own.
+# Many cases of every test that counts them, and new ones each time; with the extra `serve`, so that none is left out. It
+# takes hours, and a machine of its own.
 test-nightly: $(READY)
+	@$(call extra,xllamacpp,serve)
 	@$(BIN)/ftlab fetch
 	@FTLAB_NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 

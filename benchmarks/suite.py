@@ -2,8 +2,9 @@
 
 A copy of the repository is tested once with coverage (lines and branches), which also says which tests run which line.
 Then one small mistake at a time is put into a function of ftlab: a comparison is flipped, or a statement is dropped
-(`pass`). The tests that run this line have to fail. The places are drawn with a seed, as many of one kind as of the
-other. A mistake that changes nothing that a person could see survives, too; survivors are listed with their line.
+(`pass`). The tests that run this line have to fail, and the one that did so has to pass again without the mistake. The
+places are drawn with a seed, as many of one kind as of the other. A mistake that changes nothing that a person could
+see survives, too; survivors are listed with their line.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ DROPPED = (ast.Assign, ast.AugAssign, ast.Raise, ast.Expr, ast.Return, ast.Conti
 AT_ONCE = 2
 PATIENCE, SLOWER = 900, 3  # seconds for the tests of one mistake, or so many times what they take without it
 RETURNED = {0: "survived", 1: "noticed", 2: "noticed"}  # pytest's exit codes; 2: a module of tests cannot be imported
+COUNTED = ("noticed", "does not end")
 SETTINGS = """
 [run]
 branch = true
@@ -97,7 +99,7 @@ def measure() -> dict[str, Any]:
 
         with ThreadPoolExecutor(AT_ONCE) as side_by_side:
             mutants = list(side_by_side.map(tried, drawn))
-    noticed = sum(one["outcome"] != "survived" for one in mutants)
+    noticed = sum(one["outcome"] in COUNTED for one in mutants)
     return {
         "tests": len(seconds),
         "suite_seconds_with_coverage": round(took),
@@ -249,7 +251,7 @@ def _mutant(node: ast.expr | ast.stmt, source: str, file: str, kind: str, after:
 def outcome(
     mutant: Mutant, copy: Path, tests_of: dict[tuple[str, int], set[str]], seconds: dict[str, float]
 ) -> dict[str, Any]:
-    """Put `mutant` into `copy`, run the tests that run its line until one fails, and take it out again.
+    """Put `mutant` into `copy`, run the tests that run its line until one fails, take it out, and run that one again.
 
     Args:
         mutant: the mistake.
@@ -258,7 +260,8 @@ def outcome(
         seconds: of each test function; the quick ones come first.
 
     Returns:
-        What became of it ("noticed", "survived" or "does not end"), the number of tests that run it, and who noticed.
+        What became of it ("noticed", "survived", "does not end", or "unsure": the test fails without it, too), the
+        number of tests that run it, and who noticed.
     """
     lines = range(mutant.start[0], mutant.end[0] + 1)
     tests = set().union(*(tests_of.get((mutant.file, line), set()) for line in lines))
@@ -277,13 +280,26 @@ def outcome(
         if done.returncode not in RETURNED and not broken:
             raise RuntimeError(f"pytest ends with {done.returncode}:\n{done.stdout[-3000:]}")
         said = RETURNED.get(done.returncode, "noticed")
-        by = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+        line = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+        by = line.partition(" - ")[0].partition(" ")[2]
     except subprocess.TimeoutExpired:
         said, by = "does not end", ""
     finally:
         target.write_bytes(source)
+    if said == "noticed" and not _passes(copy, by, ordered, patience):
+        said = "unsure"
     print(f"ftlab: {said}: {mutant.file}:{mutant.start[0]} {mutant.before[:60]!r}", file=sys.stderr, flush=True)
-    return {"outcome": said, "tests": len(tests), "noticed_by": by.partition(" - ")[0].partition(" ")[2]}
+    return {"outcome": said, "tests": len(tests), "noticed_by": by}
+
+
+def _passes(copy: Path, test: str, tests: list[str], patience: float) -> bool:
+    """Whether the function of `test` passes in `copy`; if nothing could be imported, whether `tests` can be."""
+    function = test.partition("[")[0]
+    try:
+        done = _pytest(copy, [function] if "::" in function else ["--collect-only", *tests], patience=patience)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def _room_s_tests(file: str) -> str:

@@ -26,11 +26,12 @@ NO_SPACE = "No space left on device"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # How libraries with error classes of their own, in Rust or C++, say that a disk is full.
-SAY_FULL = (
-    NO_SPACE, os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT),
-    *(f"(os error {number})" for number in FULL if sys.platform != "win32"), "PytorchStreamWriter failed writing",
-)  # fmt: skip
+SAY_FULL: tuple[str, ...] = (NO_SPACE, "PytorchStreamWriter failed writing")
+if sys.platform != "win32":  # whose words for EDQUOT are "Unknown error", as for many other errors
+    SAY_FULL += (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), *(f"(os error {number})" for number in FULL))
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system that cannot lock; filelock itself sees to ENOSYS
+# Where the process number begins in a lock file: what Windows has locked, the first byte, nobody else reads or writes.
+NUMBER_AT = 1 if sys.platform == "win32" else 0
 
 
 @contextmanager
@@ -279,8 +280,10 @@ def acquire_lock(path: Path, *, wait: float = 0) -> BaseFileLock | None:
     except Timeout:
         return None
     if not isinstance(lock, SoftFileLock):  # which keeps its own words in the file
-        with suppress(OSError):  # it locks without a number, too
-            path.write_text(str(os.getpid()), encoding="ascii")
+        with suppress(OSError), path.open("r+b", buffering=0) as file:  # it locks without a number, too
+            file.seek(NUMBER_AT)
+            file.write(str(os.getpid()).encode())
+            file.truncate()  # of a longer number that a killed process has left
     return lock
 
 
@@ -298,8 +301,9 @@ def release_lock(lock: BaseFileLock) -> None:
 
 def holder(path: Path) -> str:
     """Return who holds the lock at `path`: "process 4711", or "another process" if that cannot be read."""
-    with suppress(OSError, ValueError):
-        return f"process {int(path.read_text(encoding='ascii'))}"
+    with suppress(OSError, ValueError), path.open("rb", buffering=0) as file:
+        file.seek(NUMBER_AT)
+        return f"process {int(file.read())}"
     return "another process"
 
 

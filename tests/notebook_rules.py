@@ -13,7 +13,8 @@ import io
 import re
 import statistics
 import tokenize
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -358,7 +359,11 @@ def the_test_split_is_opened_through_the_lesson_which_records_it(notebook: Noteb
 
 
 # --- prose ----------------------------------------------------------------------------------------------------------
-NAMES = re.compile(r"\b[A-Za-z]\w*(?:-\w+)*-\d[\w.]*|\blessons? (?:\d\d(?:, | and | or |-)?)+", re.IGNORECASE)
+NAMES = re.compile(
+    r"\b[A-Za-z]\w*(?:-\w+)*-\d[\w.]*|\blessons? (?:\d\d(?:, | and | or |-)?)+|\blevel \d\b|^#+ step \d+:",
+    re.IGNORECASE,
+)
+SENTENCE_ENDS = re.compile(r"(?<=[.?!])\s+(?=[A-Z(*`\[])")
 
 
 @rule(*ALL)
@@ -372,19 +377,32 @@ def prose_holds_no_measured_number(notebook: Notebook, path: Path) -> Iterator[F
     for place, cell in enumerate(notebook.cells):
         if cell.cell_type != "markdown":
             continue
-        for paragraph in re.split(r"\n\s*\n|\n(?=[|*-])", cell.source):
-            cited = "](http" in paragraph or "tutorial says" in paragraph
-            for line in () if cited else paragraph.splitlines():
-                for number in NUMBER.findall(plain(line)):
+        prose = re.sub(r"^\s*\d+\. ", "", cell.source, flags=re.MULTILINE)  # the points of a list
+        for paragraph in re.split(r"\n\s*\n|\n(?=[|*-])", prose):
+            for sentence in SENTENCE_ENDS.split(paragraph):
+                cited = "](http" in sentence or "tutorial says" in sentence
+                for number in () if cited else NUMBER.findall(plain(sentence, settings_tried(path.stem[:2]))):
                     if number.replace(",", "") not in allowed:
-                        yield place, f"has the number {number}, which no cell of code has: {line.strip()[:80]!r}"
+                        shown = " ".join(sentence.split())[:80]
+                        yield place, f"has the number {number}, which no cell of code has: {shown!r}"
 
 
-def plain(line: str) -> str:
-    """A line of prose without headings, links, the number of a point in a list, names, and what a reader types."""
-    line = re.sub(r"^#.*|^\s*\d+\. |\[[^\]]*\]\([^)]*\)", "", line)
-    line = re.sub(r"`[^`]*(?:=|ftlab | -)[^`]*`", "", line)  # a setting, or a command
-    return NAMES.sub("", line)
+def plain(sentence: str, tried: Collection[str] = ()) -> str:
+    """Prose without where links lead, the number of a lesson or a step, names, commands, and the settings `tried`."""
+    sentence = re.sub(r"\[\d\d(: [^\]]*\]\()(?=\d\d_)", r"[\1", sentence)  # a lesson by its number and title
+    sentence = re.sub(r"\]\([^)]*\)", "]", sentence)
+    sentence = re.sub(r"`ftlab [^`]*`", "", sentence)  # a test runs it
+    for setting in tried:
+        sentence = sentence.replace(setting, "")
+    return NAMES.sub("", sentence)
+
+
+@functools.cache
+def settings_tried(lesson: str) -> frozenset[str]:
+    """What tests/promises.toml runs of a lesson, as its text asks a reader to set it: `rows=150`."""
+    rows = tomllib.loads(Path(__file__).with_name("promises.toml").read_text(encoding="utf-8"))["run"]
+    given = [row.get("parameters", {}) for row in rows if row["lesson"] == lesson]
+    return frozenset(f"`{name}={value}`" for parameters in given for name, value in parameters.items())
 
 
 def without_comments(source: str) -> str:

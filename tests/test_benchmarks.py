@@ -222,3 +222,21 @@ def test_a_mistake_is_noticed_by_the_tests_that_run_its_line_or_survives_them(be
         "number < 0": ("survived", 1, ""),
     }
     assert (tmp_path / "ftlab" / "signs.py").read_text(encoding="utf-8") == source
+
+
+def test_a_mistake_that_is_noticed_by_a_test_which_fails_without_it_too_is_not_counted(benchmark, tmp_path):
+    suite = benchmark("suite")
+    (tmp_path / "ftlab").mkdir()
+    (tmp_path / "tests").mkdir()
+    source = "def sign(number):\n    return number > 0\n"
+    (tmp_path / "ftlab" / "signs.py").write_text(source, encoding="utf-8")
+    (tmp_path / "tests" / "__init__.py").touch()
+    (tmp_path / "tests" / "test_signs.py").write_text(
+        "import pytest\nfrom ftlab.signs import sign\n\n\n@pytest.mark.parametrize('number', ['a - b', 2])\n"
+        "def test_sign(number):\n    assert sign(number)\n", encoding="utf-8",
+    )  # fmt: skip
+    test = "tests/test_signs.py::test_sign"
+    (flipped, *_) = suite.possible(source, "ftlab/signs.py")
+    result = suite.outcome(flipped, tmp_path, {("ftlab/signs.py", 2): {test}}, {test: 0.01})
+    assert result["outcome"] == "unsure"
+    assert "unsure" not in suite.COUNTED

@@ -19,7 +19,7 @@ from packaging.specifiers import SpecifierSet
 from ftlab import cli
 from ftlab.commands.run import read_parameters
 from ftlab.course import doctor, notebooks, profiles
-from tests import cells, ci_runs, nightly
+from tests import cells, ci_runs, isolation, nightly
 
 LESSONS = {lesson.number: lesson for lesson in notebooks.lessons()}
 RUNS = ci_runs.runs()
@@ -100,12 +100,28 @@ def test_every_command_of_a_workflow_exists(repository):
     targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     lines = commands(repository)
     asked = {words[1] for words in lines if words[0] == "make"}
-    assert asked == {"lint", "test", "test-nightly", "test-serve"}
+    assert asked == {"lint", "site", "test", "test-nightly", "test-serve"}
     assert asked <= targets
     called = [words[1:] for words in lines if words[0] == "ftlab"]
     assert len(called) >= 5
     for arguments in called:
         cli._parser().parse_args(arguments)
+
+
+def test_the_tests_that_need_a_disk_or_a_network_of_their_own_run_somewhere_and_are_not_skipped_there(repository):
+    job = workflows(repository)["ci"]["jobs"]["isolation"]
+    (step,) = [step for step in job["steps"] if isolation.VARIABLE in step.get("env", {})]
+    assert step["env"][isolation.VARIABLE] == "1"
+    named = [word.partition("::") for word in shlex.split(step["run"]) if word.startswith("tests/")]
+    for file, _, test in named:
+        assert f"def {test or 'test_'}" in (repository / file).read_text(encoding="utf-8"), f"{file} has no {test}"
+    asking = {
+        file.relative_to(repository).as_posix()
+        for file in (repository / "tests").rglob("test_*.py")
+        if re.search(r"isolation\.lacking\(|needs_mounts", file.read_text(encoding="utf-8"))
+    }
+    assert "tests/test_no_talk.py" in asking
+    assert asking - {Path(__file__).relative_to(repository).as_posix()} <= {file for file, _, _ in named}
 
 
 def test_the_assets_are_kept_as_long_as_what_pins_them(repository):

@@ -13,6 +13,8 @@ import pytest
 from ftlab import files
 from ftlab.errors import BadInput, CourseError
 
+SLASH = re.escape(os.sep)
+
 
 def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
@@ -219,16 +221,20 @@ def test_a_file_that_the_block_does_not_find_in_its_own_folder_passes_as_it_is(t
 
 
 DISK = [
-    (lambda partial: OSError(errno.ENOSPC, "No space left on device"), "the disk is full: .*/model could not"),
-    (lambda partial: OSError(errno.EDQUOT, "Disk quota exceeded", str(partial / "w")), "the disk is full: .*/model "),
-    (lambda partial: OSError(errno.ENOSPC, "No space left on device", "/scratch/a"), "is full: /scratch/a could not"),
+    (lambda partial: OSError(errno.ENOSPC, "No space left on device"), rf"the disk is full: .*{SLASH}model could not"),
+    (lambda partial: OSError(errno.EDQUOT, "Disk quota exceeded", str(partial / "w")),
+     rf"the disk is full: .*{SLASH}model "),
+    (lambda partial: OSError(errno.ENOSPC, "No space left on device", "/scratch/a"),
+     rf"is full: {SLASH}scratch{SLASH}a could not"),
     (lambda partial: RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing "
-                                  "file data/0: file write failed"), "the disk is full: .*/model "),
+                                  "file data/0: file write failed"), rf"the disk is full: .*{SLASH}model "),
     (lambda partial: Exception("Error while serializing: I/O error: No space left on device (os error 28)"),
-     "the disk is full: .*/model could not be written"),
-    (lambda partial: PermissionError(errno.EACCES, "Permission denied", str(partial / "w")), "/model cannot be writt"),
+     rf"the disk is full: .*{SLASH}model could not be written"),
+    (lambda partial: PermissionError(errno.EACCES, "Permission denied", str(partial / "w")),
+     rf"{SLASH}model cannot be writt"),
     (lambda partial: OSError(errno.EROFS, "Read-only file system", str(partial)), "be written .* choose a folder"),
-    (lambda partial: OSError(errno.EIO, "Input/output error"), "/model could not be written .*; check the disk"),
+    (lambda partial: OSError(errno.EIO, "Input/output error"),
+     rf"{SLASH}model could not be written .*; check the disk"),
 ]  # fmt: skip
 
 
@@ -238,6 +244,12 @@ def test_an_error_of_writing_is_one_sentence(tmp_path, problem, sentence):
         block_raises(problem, tmp_path / "model", folder=True)()
     assert "\n" not in str(raised.value)
     assert left(tmp_path) == []
+
+
+def test_an_unknown_error_is_not_taken_for_a_full_disk():
+    """It is what Windows says for EDQUOT, and libraries for much else."""
+    assert not files.says_disk_is_full(RuntimeError("Unknown error"))
+    assert files.says_disk_is_full(OSError(errno.EDQUOT, "Unknown error"))
 
 
 def test_a_relative_path_is_explained_as_an_absolute_one(tmp_path, monkeypatch):
@@ -253,7 +265,7 @@ def test_a_folder_removed_while_it_is_written_is_told(tmp_path):
             partial.rmdir()
             (partial / "weights").write_text("new", encoding="utf-8")
 
-    with pytest.raises(CourseError, match="/model was removed by another program on the way; run the command again"):
+    with pytest.raises(CourseError, match=rf"{SLASH}model was removed by another program on the way; run the command"):
         run()
 
 
@@ -330,6 +342,19 @@ def test_a_lock_is_held_by_one_and_freed_by_a_kill(tmp_path):
     files.release_lock(files.acquire_lock(tmp_path / ".lock"))
     assert left(tmp_path) == []
     assert files.holder(tmp_path / ".lock") == "another process"
+
+
+@pytest.mark.parametrize("left_over", [b"", b"x" + b"9" * 20])
+def test_the_number_of_the_process_stands_where_windows_lets_others_read_it(tmp_path, monkeypatch, left_over):
+    """Windows locks the first byte: while the lock is held, nobody reads or writes it through another handle."""
+    monkeypatch.setattr(files, "NUMBER_AT", 1)
+    (tmp_path / ".lock").write_bytes(left_over)  # by a killed process with a longer number
+    lock = files.acquire_lock(tmp_path / ".lock")
+    assert files.holder(tmp_path / ".lock") == f"process {os.getpid()}"
+    if sys.platform != "win32":
+        assert (tmp_path / ".lock").read_bytes() == (left_over[:1] or b"\0") + str(os.getpid()).encode()
+    files.release_lock(lock)
+    assert left(tmp_path) == []
 
 
 def test_a_lock_may_be_waited_for(tmp_path):

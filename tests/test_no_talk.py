@@ -1,7 +1,8 @@
 """With the profiles smoke and cpu, and the assets in the cache, nothing that the course runs talks to another machine.
 
 `tests.network_log` counts the attempts. The runs have a network of their own in which nothing answers, so that an
-attempt, if there is one, reaches nobody. `python -m tests.network_log ftlab run` counts those of the profile cpu.
+attempt, if there is one, reaches nobody. By day one lesson runs in smoke; at night all of them do, and one in cpu.
+`python -m tests.network_log ftlab run` counts those of all lessons in cpu.
 """
 
 import csv
@@ -13,13 +14,15 @@ import pytest
 
 from ftlab.models import loading
 from ftlab.serving import extra
-from tests import network_log
+from tests import isolation, network_log
 from tests.nightly import cases
 
 # A network with nothing but the loopback interface, which llama.cpp's server needs.
 ALONE = ["unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-# By day one lesson with a training in it; at night the whole course. The converter and llama.cpp are in 06.
-LESSONS = ["00", "01", "03", "04", "05", "06", "02"][: cases(few=1, nightly=7)]
+# By day one lesson with a training in it; at night the whole course, where 06 has the converter and llama.cpp, and one
+# lesson with real weights.
+LESSONS = [(lesson, "smoke") for lesson in ["00", "01", "03", "04", "05", "06", "02"][: cases(few=1, nightly=7)]]
+LESSONS += [pytest.param("02", "cpu", marks=pytest.mark.assets)] * cases(few=0, nightly=1)
 TALK = """
 import socket
 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
@@ -44,9 +47,9 @@ libc.connect(libc.socket(socket.AF_INET, socket.SOCK_DGRAM, 0), b"\\x02\\0\\0\\x
 @pytest.fixture(scope="module")
 def alone():
     if shutil.which("unshare") is None or shutil.which("ip") is None:
-        pytest.skip("needs unshare and ip for a network of its own")
+        isolation.lacking("needs unshare and ip for a network of its own")
     if subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("may not have a network of its own here")
+        isolation.lacking("may not have a network of its own here")
     return ALONE
 
 
@@ -68,8 +71,9 @@ def test_an_attempt_is_counted_in_a_process_and_in_its_child(alone):
         ]  # fmt: skip
 
 
-@pytest.mark.skipif(network_log.STRACE is None, reason="needs strace to see what a library in C does")
 def test_an_attempt_that_python_does_not_see_is_counted_by_the_system(alone):
+    if network_log.STRACE is None:
+        isolation.lacking("needs strace to see what a library in C does")
     found = seen(alone, sys.executable, "-c", IN_C)
     assert found.attempts == ["by the system: 192.0.2.1 80"]
 
@@ -102,9 +106,9 @@ def test_a_cell_that_asks_another_machine_is_counted(alone, tmp_path):
     assert "socket.getaddrinfo 'example.invalid'" in found.attempts
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
-def test_a_lesson_asks_no_other_machine(alone, lesson, tmp_path):
-    found = seen(alone, *ftlab("run", lesson, "--profile", "smoke", "--out", tmp_path / "out"))
+@pytest.mark.parametrize(("lesson", "profile"), LESSONS)
+def test_a_lesson_asks_no_other_machine(alone, lesson, profile, tmp_path):
+    found = seen(alone, *ftlab("run", lesson, "--profile", profile, "--out", tmp_path / "out"))
     assert found.code == 0, found.output
     assert found.attempts == []
     assert found.processes >= 2  # the command and the kernel

@@ -161,26 +161,114 @@ def test_a_progress_file_that_somebody_reads_stops_no_training(tmp_path, monkeyp
 
 
 # --- what a system lacks --------------------------------------------------------------------------------------------
-def test_modules_of_posix_are_imported_only_where_they_may_be_missing(repository):
-    """In a `try`, or in a function that looks at the system first. Of tests/faults Windows reads nothing."""
-    found = []
-    for file in files_of(repository, ("ftlab", "bootstrap.py", "tests")):
-        if "faults" in file.parts:
-            continue
-        source = file.read_text(encoding="utf-8")
-        if not any(f"import {name}" in source for name in POSIX_ALONE):
-            continue
-        tree = ast.parse(source)
-        guarded = {
-            id(inner) for node in ast.walk(tree)
-            if isinstance(node, ast.Try) or (isinstance(node, ast.FunctionDef) and "win32" in ast.unparse(node))
-            for inner in ast.walk(node)
-        }  # fmt: skip
-        for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if set(names) & POSIX_ALONE and id(node) not in guarded:
-                found.append(f"{file.name}:{node.lineno}")
-    assert found == []
+POSIX_NAMES = re.compile(
+    r"os\.(fork|forkpty|killpg|geteuid|getuid|getegid|getgid|getpgid|setsid|setpgid|mkfifo|unshare|statvfs|sysconf|nice"
+    r"|getloadavg|sched_getaffinity|copy_file_range|pidfd_open|uname|chown|wait|waitstatus_to_exitcode)"
+    r"|signal\.(SIGKILL|SIGALRM|SIGHUP|SIGUSR1|SIGXFSZ|alarm|setitimer|pthread_kill)|resource\.\w+"
+)
+ASKS = re.compile(r"win32|os\.name|(hasattr|getattr)\((os|signal|resource)\b")
+
+
+def of_posix(source: str) -> list[int]:
+    """The lines that import a module of POSIX where nothing sees to its absence, or use a name of POSIX unasked.
+
+    An import may stand in a `try` that catches ImportError. It and a use may stand in a function, or under an `if`,
+    that asks which system this is, or whether it has the name.
+    """
+    found = set()
+
+    def look(node: ast.AST, asked: bool, caught: bool) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            asked = asked or ASKS.search(ast.unparse(node)) is not None
+        elif isinstance(node, ast.If | ast.IfExp):
+            asked = asked or ASKS.search(ast.unparse(node.test)) is not None
+        elif isinstance(node, ast.Try):
+            excepted = " ".join(ast.unparse(one.type) for one in node.handlers if one.type)
+            sure = caught or re.search("ImportError|ModuleNotFoundError", excepted) is not None
+            for part in node.body:
+                look(part, asked, sure)
+            for part in [*node.handlers, *node.orelse, *node.finalbody]:
+                look(part, asked, caught)
+            return
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            missing = bool({*modules} & POSIX_ALONE) and not caught
+            if not asked and (missing or any(POSIX_NAMES.fullmatch(name) for name in names)):
+                found.add(node.lineno)
+        elif isinstance(node, ast.Attribute) and POSIX_NAMES.fullmatch(ast.unparse(node)) and not asked:
+            found.add(node.lineno)
+        for child in ast.iter_child_nodes(node):
+            look(child, asked, caught)
+
+    look(ast.parse(source), False, False)
+    return sorted(found)
+
+
+def test_what_only_posix_has_is_used_only_where_the_system_is_asked(repository):
+    files = files_of(repository, ("ftlab", "bootstrap.py"))
+    assert {str(file): lines for file in files if (lines := of_posix(file.read_text(encoding="utf-8")))} == {}
+
+
+def test_modules_of_posix_are_imported_by_tests_only_where_they_may_be_missing(repository):
+    """What a test calls, `windows.needs_posix` sees. Of tests/faults Windows reads nothing."""
+    found = {}
+    for file in files_of(repository, ("tests",)):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        at = [] if "faults" in file.parts else of_posix("\n".join(lines))
+        found[file.name] = [lines[number - 1] for number in at if re.match(r"\s*(import|from)\b", lines[number - 1])]
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+UNASKED = [
+    "import resource",
+    "from resource import getrlimit",
+    "from os import fork",
+    "try:\n    import fcntl\nexcept OSError:\n    pass",
+    "try:\n    pass\nexcept ImportError:\n    import fcntl",
+    "def f():\n    import pwd\n    return pwd",
+    "os.killpg(1, 9)",
+    "def f(process):\n    process.send_signal(signal.SIGKILL)",
+    "class A:\n    def f(self):\n        return getattr(self, 'a', os.getuid())",
+    "if sys.argv:\n    os.mkfifo('a')",
+    "signal.signal(signal.SIGALRM, print)",
+    "def f():\n    return resource.getrusage(0)",
+    "async def f():\n    return os.statvfs('.')",
+    "cores = os.sysconf('a')",
+]
+ASKED = [
+    "try:\n    import resource\nexcept ImportError:\n    resource = None",
+    "try:\n    from fcntl import flock\nexcept (OSError, ModuleNotFoundError):\n    flock = None",
+    "if os.name == 'nt':\n    import msvcrt\nelse:\n    import fcntl",
+    "def f():\n    if sys.platform == 'win32': return 0\n    import resource\n    return resource.getrusage(0)",
+    "if hasattr(os, 'killpg'):\n    os.killpg(1, 9)",
+    "root = os.geteuid() == 0 if hasattr(os, 'geteuid') else False",
+    "def f():\n    if unshare := getattr(os, 'unshare', None):\n        unshare(1)",
+    "os.kill(1, signal.SIGTERM)\nos.getpid()\nself.resource.name",
+]
+
+
+@pytest.mark.parametrize(("source", "found"), [*((one, True) for one in UNASKED), *((one, False) for one in ASKED)])
+def test_a_use_of_what_only_posix_has_is_noticed(source, found):
+    assert bool(of_posix(source)) == found
+
+
+def _that_kills() -> str:
+    return "SIGKILL"
+
+
+def _that_does_not() -> None:
+    pass
+
+
+def test_a_test_whose_fixture_needs_posix_is_skipped_on_windows():
+    def item(fixture):
+        asked = SimpleNamespace(name2fixturedefs={"a": [SimpleNamespace(func=fixture)]})
+        return SimpleNamespace(location=("tests/test_a.py", 1, "test_a"), function=_that_does_not, _fixtureinfo=asked)
+
+    assert windows.needs_posix(item(_that_kills))
+    assert not windows.needs_posix(item(_that_does_not))
+    assert not windows.needs_posix(item(subprocess.Popen.send_signal))  # not one of ours
 
 
 def test_code_of_a_model_runs_where_there_is_no_process_group_and_no_limit(monkeypatch):

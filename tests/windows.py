@@ -3,12 +3,16 @@
 import inspect
 import os
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ftlab import files
 
+TESTS = Path(__file__).resolve().parent
 CHANGES = ("rename", "replace", "unlink", "remove", "rmdir")
 
 
@@ -73,8 +77,23 @@ POSIX_MODULES = (
 
 
 def needs_posix(item: pytest.Item) -> bool:
-    """Whether a test does something that Windows has not."""
+    """Whether a test, or a fixture of ours that it asks for, does something that Windows has not."""
     if item.location[0].replace(os.sep, "/") in POSIX_MODULES:
         return True
     function = getattr(item, "function", None)
-    return function is not None and POSIX.search(inspect.getsource(function)) is not None
+    if function is None:
+        return False
+    asked = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 (no public name tells them)
+    functions = [function, *(definition.func for definitions in asked for definition in definitions)]
+    return any(POSIX.search(inspect.getsource(one)) for one in functions if _is_ours(one))
+
+
+def _is_ours(function: Callable[..., Any]) -> bool:
+    """Whether it is written in tests/; other fixtures are pytest's and its plugins', which run on Windows."""
+    return Path(inspect.getfile(inspect.unwrap(function))).is_relative_to(TESTS)
+
+
+def require_name(name: str) -> None:
+    """Skip a test whose file has a name that this system does not take."""
+    if sys.platform == "win32" and not takes(name):
+        pytest.skip("Windows takes no such name")

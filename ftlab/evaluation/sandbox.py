@@ -7,11 +7,13 @@ and changes no file outside its folder. This file is also the program of that pr
 The sandbox protects against accidents of generated code: an endless loop, full memory, a file removed by mistake. It
 does not stop an attacker. On Linux the kernel removes the network, if it permits that; all else is refused by Python's
 audit events (PEP 578), which malicious code can get around. Do not run a model that you do not trust. Without the
-`resource` module (Windows) memory has no limit; macOS does not enforce that limit.
+`resource` module (Windows) memory has no limit; macOS does not enforce that limit. Coroutines do not run on Windows,
+where asyncio needs the network to wake its loop.
 """
 
 from __future__ import annotations
 
+import io
 import marshal
 import os
 import sys
@@ -145,7 +147,10 @@ def _redirect(output: str) -> None:
     """Make stdin empty, and write stdout to a file, whose size is limited."""
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
-    os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+    # On Windows both the descriptor and Python would make "\r\n" of each "\n".
+    os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)), 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(newline="\n")
 
 
 def _limit(seconds: float) -> None:
@@ -186,17 +191,18 @@ def _leave_the_network() -> None:
 def _refusal(folder: str) -> Callable[[str, tuple[Any, ...]], None]:
     """Return an audit hook that refuses to reach outside the process or `folder`."""
     realpath, separator, devnull = os.path.realpath, os.sep, os.path.realpath(os.devnull)
-    decode, join, readlink, left = os.fsdecode, os.path.join, os.readlink, [WRITTEN_FILES]
+    decode, isabs, join, readlink = os.fsdecode, os.path.isabs, os.path.join, os.readlink
+    left = [WRITTEN_FILES]
 
     def outside(path: Any, relative_to: Any = None) -> bool:
         if not isinstance(path, (str, bytes, os.PathLike)):
             return False  # a file descriptor, which is open already
         path = decode(path)
-        if isinstance(relative_to, int) and relative_to >= 0:
+        if isinstance(relative_to, int) and relative_to >= 0 and not isabs(path):
             try:
                 base = readlink(f"/proc/self/fd/{relative_to}")
-            except OSError:  # macOS has no such files
-                base = ""
+            except OSError:  # macOS has no such files, so nobody knows which folder this is
+                return True
             path = join(base, path)
         there = realpath(path)
         return there not in (folder, devnull) and not there.startswith(folder + separator)

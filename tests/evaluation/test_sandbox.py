@@ -14,10 +14,12 @@ import pytest
 from ftlab.data import sources
 from ftlab.evaluation import sandbox
 from ftlab.evaluation.sandbox import holds, printed
+from tests import isolation
 
 RIGHT = "def double(x):\n    return 2 * x"
 WRONG = "def double(x):\n    return x"
 TEST = "assert double(2) == 4\nassert double('ab') == 'abab'"
+HAS_AF_UNIX = hasattr(socket, "AF_UNIX")  # Windows has none in Python
 needs_resource = pytest.mark.skipif(sys.platform != "linux", reason="the bound on memory is Linux's")
 
 
@@ -131,7 +133,7 @@ def test_there_is_no_network_to_reach():
             "import socket\nsocket.socket()",
             "import socket\nsocket.getaddrinfo('localhost', 80)",
             f"import urllib.request\nurllib.request.urlopen('http://127.0.0.1:{port}', timeout=1)",
-            "import socket\nsocket.socket(socket.AF_UNIX).connect('/tmp/.X11-unix/X0')",
+            *["import socket\nsocket.socket(socket.AF_UNIX).connect('/tmp/.X11-unix/X0')"] * HAS_AF_UNIX,
             "import asyncio\nasyncio.run(asyncio.open_connection('127.0.0.1', 1))",
         ):
             assert attempt(code) in ("PermissionError\n", "URLError\n"), code
@@ -152,16 +154,20 @@ def may_leave_the_network():
     )
 
 
-@pytest.mark.skipif(not may_leave_the_network(), reason="the kernel does not permit it")
 def test_where_the_kernel_permits_it_the_network_is_another_one():
-    assert printed("import os\nprint(os.readlink('/proc/self/ns/net'))").strip() != str(
-        Path("/proc/self/ns/net").readlink()
-    )
+    if not may_leave_the_network():
+        isolation.lacking("the kernel does not permit it")
+    own = str(Path("/proc/self/ns/net").readlink())
+    assert printed("import os\nprint(os.readlink('/proc/self/ns/net'))").strip() != own
 
 
-def test_coroutines_and_threads_run():
+@pytest.mark.skipif(not HAS_AF_UNIX, reason="asyncio wakes its loop through the network where it has no AF_UNIX")
+def test_coroutines_run():
     code = "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 5\nprint(asyncio.run(f()))"
     assert printed(code) == "5\n"
+
+
+def test_threads_run():
     assert printed("import threading\nthreading.Thread(target=print, args=['hi']).start()") == "hi\n"
 
 
@@ -216,6 +222,35 @@ def test_it_changes_nothing_outside_of_its_folder(tmp_path):
     assert mine.read_text(encoding="utf-8") == "three years of work"
 
 
+def test_a_path_relative_to_a_folder_that_nobody_can_name_is_outside(tmp_path, monkeypatch):
+    """As on macOS, which has no /proc/self/fd."""
+    folder, readlink = tmp_path.resolve(), os.readlink
+
+    def without_proc(path, *given, **named):
+        if str(path).startswith("/proc/"):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return readlink(path, *given, **named)
+
+    monkeypatch.setattr(os, "readlink", without_proc)
+    monkeypatch.chdir(folder)
+    refuse = sandbox._refusal(str(folder))
+    for event, arguments in (("os.remove", ("mine", 5)), ("os.rename", ("mine", str(folder / "here"), 5, -1))):
+        with pytest.raises(PermissionError):
+            refuse(event, arguments)
+    refuse("os.remove", ("mine", -1))  # relative to the folder that it is in
+    refuse("os.remove", (str(folder / "mine"), 5))  # and this is relative to nothing
+
+
+def test_a_line_ends_as_the_code_prints_it_where_the_system_has_another_end(tmp_path):
+    """As on Windows, where Python writes \\r\\n to stdout."""
+    done = in_a_process_of_its_own(
+        "import sys\nfrom ftlab.evaluation import sandbox\n"
+        f"sys.stdout.reconfigure(newline='\\r\\n')\nsandbox._redirect({str(tmp_path / 'printed')!r})\nprint('a')"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "printed").read_bytes() == b"a\n"
+
+
 def test_its_own_folder_is_empty_is_its_to_write_in_and_is_gone_afterwards():
     code = (
         "import os, tempfile\nprint(os.listdir())\nopen('a', 'w').write('x')\nprint(open('a').read(), os.listdir())\n"
@@ -242,7 +277,8 @@ def test_it_sees_nothing_of_this_process(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "helper.py").write_text("", encoding="utf-8")
-    assert printed("import os\nprint(dict(os.environ))") == "{}\n"
+    kept = "{'SYSTEMROOT'}" if sys.platform == "win32" else "set()"  # Windows starts no process without it
+    assert printed("import os\nprint(set(os.environ))") == f"{kept}\n"
     assert attempt("import helper") == attempt("import ftlab") == attempt("import numpy") == "ModuleNotFoundError\n"
     assert attempt("input()") == "EOFError\n"
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import forks
+from tests import isolation
+from tests.faults import forks, small_disks
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # forks, /proc and limits of Linux
@@ -25,3 +26,10 @@ def given(tmp_path_factory) -> Path:
 def server(given) -> Iterator[forks.Server]:
     with forks.Server(given) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def mounts() -> None:
+    """Nothing; it skips what needs mounts of its own where this process may have none."""
+    if not small_disks.may_mount():
+        isolation.lacking("this process may not mount a file system of its own")

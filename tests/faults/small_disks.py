@@ -12,14 +12,16 @@ import pytest
 OWN_MOUNTS = 0x00020000  # CLONE_NEWNS of Linux
 
 
-def _mounts() -> bool:
+# The fixture is in conftest.py: asked of the system once, and not by each fork that imports this module.
+needs_mounts = pytest.mark.usefixtures("mounts")
+
+
+def may_mount() -> bool:
+    """Whether this process may mount a file system of its own."""
     if sys.platform != "linux" or not shutil.which("unshare"):
         return False
     words = ["unshare", "-m", "mount", "-t", "tmpfs", "-o", "size=64k", "none", "/mnt"]
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
-
-
-needs_mounts = pytest.mark.skipif(not _mounts(), reason="this process may not mount a file system of its own")
 
 
 def mount_to_read(folder: Path) -> None:

@@ -13,6 +13,7 @@ from ftlab.data import streams, tables
 from ftlab.errors import BadInput
 from ftlab.evaluation.rating import COLUMNS, Item, Sheet
 from ftlab.models import model_files
+from tests import windows
 from tests.command_line import ftlab
 from tests.hostile.payloads import FORMULAS, MARKUP, TEMPLATE, TERMINAL
 
@@ -67,7 +68,8 @@ def test_code_in_the_place_of_a_name_is_refused(capsys, name):
 @pytest.mark.parametrize("strange", ["{}{0.__class__}", 'it\'s "quoted"', "$(touch ran) `touch ran`; %s"])
 def test_a_parameter_reaches_a_cell_as_it_is(tmp_path, strange):
     """papermill writes parameters into code, and formats the paths of notebooks."""
-    folder = tmp_path / strange.replace("/", "")
+    windows.require_name(strange)
+    folder = tmp_path / strange
     folder.mkdir()
     cells = [
         nbformat.v4.new_code_cell("dataset = None", metadata={"tags": ["parameters"]}),
@@ -85,6 +87,7 @@ def test_a_parameter_reaches_a_cell_as_it_is(tmp_path, strange):
 
 @pytest.mark.parametrize("name", ["{}.csv", "it's.csv", "$(touch ran).csv", "a\nb.csv", "{0.__class__}.csv", "%s.csv"])
 def test_a_file_may_have_such_a_name(tmp_path, monkeypatch, name):
+    windows.require_name(name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text("text,label\na,b\n", encoding="utf-8")
     assert tables.read_table(tmp_path / name, ["text"])["text"].tolist() == ["a"]

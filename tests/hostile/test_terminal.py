@@ -8,6 +8,7 @@ import pytest
 from ftlab.errors import BadInput
 from ftlab.files import to_json
 from ftlab.wording import in_markdown, printable
+from tests import windows
 from tests.command_line import ftlab
 from tests.hostile.payloads import MARKDOWN, MARKUP, TERMINAL, obeyed
 
@@ -69,6 +70,7 @@ def test_what_is_refused_is_refused_without_the_payload(capsys, arguments):
 
 
 def test_a_file_with_such_a_name_is_read_and_shown(capsys, tmp_path):
+    windows.require_name(f"{TERMINAL}.csv")
     lines = [[f"this is the text with the number {row}", row % 2] for row in range(40)]
     path = written(tmp_path / f"{TERMINAL}.csv", ["text", "label"], lines)
     code, out, _ = ftlab(capsys, "audit", path, "--html", path.with_suffix(".html"))
@@ -81,6 +83,10 @@ def test_predictions_say_nothing_to_the_terminal(capsys, rows, classifier_folder
     _, out, _ = ftlab(capsys, "predict", classifier_folder, rows)
     assert obeyed(out) == []
     assert json.loads(out.splitlines()[0])["label"] == f"{TERMINAL}0"  # JSON has lost nothing
+
+
+def test_the_name_of_a_file_of_predictions_says_nothing_to_the_terminal(capsys, rows, classifier_folder, tmp_path):
+    windows.require_name(f"{TERMINAL}.csv")
     _, out, _ = ftlab(capsys, "predict", classifier_folder, rows, "--out", tmp_path / f"{TERMINAL}.csv")
     assert obeyed(out) == []
 

@@ -19,6 +19,6 @@ def enough_examples_get_through(request: pytest.FixtureRequest) -> Iterator[None
         with refusals.counted(test) as handle.inner_test:
             yield
             if request.session.testsfailed > failures:
-                refusals.forget()
+                refusals.excuse()
     finally:
         handle.inner_test = test

@@ -46,14 +46,14 @@ def gets_through(share: float) -> Callable[[Test], Test]:
     return stated
 
 
-def forget() -> None:
-    """Count from zero."""
-    _counted.clear()
+def excuse() -> None:
+    """Require nothing of the property that runs: it has failed, and said why."""
+    _counted["excused"] += 1
 
 
 @contextmanager
 def counted(test: Callable[..., None]) -> Iterator[Callable[..., None]]:
-    """Yield `test`, which counts its examples, and fail at the end unless enough of them were not refused."""
+    """Yield `test`, which counts its examples, and fail at the end unless there were some, and enough not refused."""
 
     @functools.wraps(test)
     def counting(*args: object, **named: object) -> None:
@@ -62,8 +62,11 @@ def counted(test: Callable[..., None]) -> Iterator[Callable[..., None]]:
         _counted["examples"] += 1
         _counted["refused"] += _counted["now"] > 0
 
-    forget()
+    _counted.clear()
     yield counting
+    if _counted["excused"]:
+        return
+    assert _counted["examples"], "no example was counted: Hypothesis has not called the property through this counter"
     through, share = _counted["examples"] - _counted["refused"], getattr(test, "gets_through", HALF)
     assert through >= share * _counted["examples"], (
         f"{through} of {_counted['examples']} examples got through, fewer than {share:.0%}: the property is vacuous"

@@ -135,7 +135,7 @@ def test_a_report_on_two_files_counts_within_the_rows_of_both(frames):
 
 
 @given(strategies.texts, st.integers(1, 3))
-@settings(max_examples=nightly.cases(few=1, nightly=60))
+@settings(max_examples=nightly.cases(few=1, nightly=60))  # each takes seconds
 def test_a_huge_text_is_no_trouble(text, times):
     texts = [f"{text} {n} " * (20_000 // (len(text) + 4)) * (n == 0) + "so it is" for n in range(4)] * times
     report = examined(table(texts, ["a", "b"] * (len(texts) // 2)))
@@ -344,7 +344,7 @@ ATTACKS = st.sampled_from(
 
 
 @given(st.lists(ATTACKS, min_size=5, max_size=9), st.lists(ATTACKS, min_size=2, max_size=2, unique=True), ATTACKS)
-@settings(max_examples=nightly.cases(few=2, nightly=500))
+@settings(max_examples=nightly.cases(few=2, nightly=1_000))
 def test_a_page_has_no_tag_that_the_rows_or_the_title_bring(texts, labels, title):
     texts = [*texts, texts[0], "plain words of a review", "plain words of a review"]
     hostile = table([f"{text} a film" for text in texts], (labels * len(texts))[: len(texts)], prefix="<b>")
@@ -357,7 +357,7 @@ def test_a_page_has_no_tag_that_the_rows_or_the_title_bring(texts, labels, title
 
 
 @given(reviews(most=8), st.sampled_from([None, "error", "warning"]))
-@settings(max_examples=nightly.cases(few=3, nightly=300))
+@SLOW
 def test_the_command_s_exit_code_agrees_with_the_gate(tmp_path, capsys, frame, gate):
     path = tmp_path / "rows.jsonl"
     path.write_text(

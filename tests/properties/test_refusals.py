@@ -46,6 +46,13 @@ def test_an_example_that_is_refused_twice_is_one_and_one_that_fails_is_none():
             counting(2)
 
 
+def test_a_property_without_an_example_fails_unless_it_has_failed_already():
+    with pytest.raises(AssertionError, match="no example was counted"):
+        run(refuses({}), 0)
+    with refusals.counted(refuses({})):
+        refusals.excuse()
+
+
 @pytest.mark.parametrize("said", ["", "two\nlines", "one\u2028two"])
 def test_a_refusal_is_one_sentence(said):
     with pytest.raises(AssertionError):

@@ -116,7 +116,7 @@ def test_what_is_frozen_and_what_trains_is_each_parameter_once_whatever_was_froz
 
 
 @given(st.sampled_from([name for name in profiles.table() if "model" in profiles.names(name)]), st.data())
-@settings(max_examples=nightly.cases(few=15, nightly=300))
+@settings(max_examples=nightly.cases(few=15, nightly=1_000))
 def test_a_budget_that_is_adapted_stays_within_what_its_model_can_take(lesson, data):
     own = profiles.resolve(lesson, "smoke").model
     most, depth = loading.max_positions(own), loading.depth(own)

@@ -137,9 +137,11 @@ def expanded(level: float, drawn: int) -> float:
 def resampled_interval(value: float, drawn: np.ndarray, rows: int, *, level: float = LEVEL) -> Interval:
     """Return `value` with the percentile interval of the same score over the resamples `drawn`, shaped (resamples,).
 
-    `rows` is the number of rows in a resample: on few rows the percentiles lie further out than `level` (see
-    `expanded`).
+    `rows` is the number of rows or groups in a resample: on few the percentiles lie further out than `level` (see
+    `expanded`). With one group alone the bounds are NaN.
     """
+    if rows < 2 and np.ptp(drawn) == 0:
+        return Interval(float(value), float("nan"), float("nan"), level)
     wide = expanded(level, rows)
     low, high = np.quantile(drawn, [(1 - wide) / 2, (1 + wide) / 2])
     return Interval(float(value), float(low), float(high), level)
@@ -205,13 +207,15 @@ def _student(values: np.ndarray, variances: float, level: float) -> Interval:
 
 
 def t_test(values: np.ndarray) -> float:
-    """Return the p-value of Student's test that the mean of `values` is 0; NaN for fewer than two values."""
+    """Return the p-value of Student's test that the mean of `values` is 0; NaN if it is not defined.
+
+    It is not for fewer than two values, nor for equal ones: scores of few rows come in steps, so that two differences
+    are equal by chance, and show no spread.
+    """
     from scipy import stats
 
-    if len(values) < 2:
+    if len(values) < 2 or np.allclose(values, values[0], rtol=1e-9, atol=1e-12):
         return float("nan")
-    if np.std(values) == 0:
-        return float(np.mean(values) == 0)
     return float(stats.ttest_1samp(values, 0).pvalue)
 
 

@@ -59,8 +59,12 @@ def test_the_test_over_seeds_agrees_with_their_interval():
     rng = np.random.default_rng(2)
     for values in rng.normal(0.02, 0.02, (50, 4)):
         assert (t_test(values) < 0.05) == (not holds(over_seeds(values), 0))
-    assert np.isnan(t_test(np.array([0.1])))
-    assert (t_test(np.array([0.1, 0.1])), t_test(np.array([0.0, 0.0]))) == (0, 1)
+
+
+@pytest.mark.parametrize("values", [[0.1], [0.1, 0.1], [0.0, 0.0], [0.55 - 0.45, 0.35 - 0.25]])
+def test_equal_values_show_no_spread_and_prove_nothing(values):
+    """Accuracies of 20 rows come in steps of 0.05: two seeds often differ by the same."""
+    assert np.isnan(t_test(np.array(values)))
 
 
 # --- several comparisons ---

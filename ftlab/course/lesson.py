@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import math
 import os
 import random
@@ -222,7 +223,31 @@ class Lesson:
             **depends_on,
         }
         resume = budget.resume if resume is None else resume
-        return checkpoints.checkpoint(self.checkpoints / name, identity, resume=resume)
+        found = checkpoints.checkpoint(self.checkpoints / name, identity, resume=resume)
+        if resume:
+            where = f"goes on from {Path(found).name}" if found else "begins anew: there is no checkpoint of it"
+            print(f"the training {where}")
+        return found
+
+    def left_by(self, lesson: str, *settings: str) -> Path | None:
+        """Return the folder that a finished run of another lesson has left beside this one, if it was a run like this.
+
+        Args:
+            lesson: its name, "05_lora_phi2".
+            settings: of its budget, which have to be those of this run; profile and seed have to be, too. With another
+                seed the rows that judge here may have been training rows there.
+
+        Returns:
+            None if there is no such folder, or if its run was another one.
+        """
+        folder = self.folder.parent / lesson
+        try:
+            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            theirs = [metrics["profile"], metrics["seed"], *(metrics["budget"][name] for name in settings)]
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        ours = [self.budget.profile, self.budget.seed, *(self.budget.settings[name] for name in settings)]
+        return folder if theirs == ours else None
 
     def open_test(self, splits: Splits | Streamed, why: str) -> Dataset:
         """Return the sealed test split of `splits`; the record says that it was opened, and `why`."""

@@ -352,8 +352,15 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
             loading.check(values[model])
     if values.get("template") not in (None, *prompts.TEMPLATES):
         raise BadInput(f"there is no template {values['template']!r}; there are {', '.join(prompts.TEMPLATES)}")
+    if values.get("policy") == "full":
+        raise BadInput("policy is full, which the lesson compares each policy with; give another one")
     if values.get("policy") not in (None, *plans.POLICIES):
-        raise BadInput(f"there is no policy {values['policy']!r}; there are {', '.join(plans.POLICIES)}")
+        others = [name for name in plans.POLICIES if name != "full"]
+        raise BadInput(f"there is no policy {values['policy']!r}; there are {', '.join(others)}")
+    if values.get("policy") == "head" and "policy_learning_rate" in given:
+        raise BadInput("policy is head, whose rate is head_learning_rate; set that one, and not policy_learning_rate")
+    if "least_steps" in values and "epochs" in given and "least_steps" not in given:
+        values["least_steps"] = 1  # or few rows would train for more epochs than were asked for
     if values.get("variant") not in (None, *lora.VARIANTS):
         raise BadInput(f"there is no variant {values['variant']!r}; there are {', '.join(lora.VARIANTS)}")
     return Budget(lesson, profile, seed, values, given)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -700,15 +699,9 @@ def _judge_answers(lesson: Lesson, rows: _Pairs, found: Mapping[str, _Answers]) 
 def _checkpoint(lesson: Lesson, options: Options, name: str = "", **depends_on: Any) -> str | None:
     """Return the checkpoint to go on from, in each process, which has read the same rows."""
     processes.require_same("rows", files.to_json({split: noted["sha256"] for split, noted in lesson.data.items()}))
-
-    def found() -> str | None:
-        path = lesson.checkpoint(name, resume=options.resume, **options.identity(), **depends_on)
-        if options.resume:
-            where = f"goes on from {Path(path).name}" if path else f"begins anew: no checkpoint in {lesson.checkpoints}"
-            print(f"ftlab: the training {where}", file=sys.stderr, flush=True)
-        return path
-
-    return processes.from_main(found)
+    return processes.from_main(
+        lambda: lesson.checkpoint(name, resume=options.resume, **options.identity(), **depends_on)
+    )
 
 
 def saved_whole(trainer: Trainer, lesson: Lesson) -> Path:

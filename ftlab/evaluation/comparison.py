@@ -1,5 +1,8 @@
 """Scores of classifiers from prediction tables, with confidence intervals, by class, and two models compared.
 
+If the rows have groups (an author, a patient), these are drawn, and not the rows: rows of a group are right or wrong
+together, so they tell less than as many others. Source: Davison and Hinkley 1997, section 3.8.
+
 The intervals of F1 and MCC are bootstraps over rows. These scores depend only on the confusion matrix, and drawing rows
 with replacement draws its counts from a multinomial distribution. So the counts are drawn and not the rows: thousands
 of resamples take milliseconds. The interval lies between their quantiles (`intervals.resampled_interval`). Source:
@@ -13,7 +16,10 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 
+from ftlab.data import group_columns
+from ftlab.data.group_columns import GROUP
 from ftlab.errors import BadInput
 from ftlab.intervals import (
     LEVEL,
@@ -29,6 +35,7 @@ from ftlab.intervals import (
 __all__ = ["Comparison", "Interval", "accuracy", "by_truncation", "compare", "correct", "difference", "mean_interval",
            "report", "scores", "smallest_difference"]  # fmt: skip
 
+AT_ONCE = 2**22  # draws of groups that are in memory together
 Metric = Literal["accuracy", "f1_macro", "f1_weighted", "mcc"]
 
 
@@ -38,15 +45,19 @@ def correct(predictions: pd.DataFrame) -> np.ndarray:
 
 
 def accuracy(predictions: pd.DataFrame, *, level: float = LEVEL) -> Interval:
-    """Return the accuracy of `predictions` with Wilson's interval at `level`."""
-    return proportion(correct(predictions), level=level)
+    """Return the accuracy of `predictions` with Wilson's interval at `level`, or with a bootstrap over its groups."""
+    groups = _groups(predictions)
+    if groups is None:
+        return proportion(correct(predictions), level=level)
+    return mean_interval(correct(predictions), groups=groups, bounds=(0, 1), level=level)
 
 
 def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> dict[str, Interval]:
     """Compute accuracy, macro F1, weighted F1, MCC and the F1 of each class, each with its interval.
 
-    Accuracy has Wilson's interval; the others have a percentile bootstrap over rows. A bootstrap draws only mistakes
-    that occur in the rows: with few mistakes its interval is too narrow, and with none it is a point.
+    Accuracy has the interval of `accuracy`; the others have a percentile bootstrap over rows, or over groups if the
+    table has a column `group`. A bootstrap draws only mistakes that occur in the rows: with few mistakes its interval
+    is too narrow, and with none it is a point.
 
     Args:
         predictions: a table of `prediction_table`.
@@ -57,26 +68,27 @@ def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) ->
         The intervals by name: "accuracy", "f1_macro", "f1_weighted", "mcc", and "f1[<label>]" for each class.
     """
     names = _labels(predictions)
-    counts = _confusion(predictions, names)
-    drawn = _resample(counts, seed)
+    shape = (len(names), len(names))
+    cells = _cells(predictions, names)
+    counts = np.bincount(cells, minlength=len(names) ** 2).reshape(shape)
+    drawn, lots = _resample(cells, len(names) ** 2, _groups(predictions), seed)
+    drawn = drawn.reshape(-1, *shape)
     found = {"accuracy": accuracy(predictions, level=level)}
     measures = {"f1_macro": _f1_macro, "f1_weighted": _f1_weighted, "mcc": _mcc}
     for name, measure in measures.items():
-        found[name] = resampled_interval(measure(counts[np.newaxis])[0], measure(drawn), len(predictions), level=level)
+        found[name] = resampled_interval(measure(counts[np.newaxis])[0], measure(drawn), lots, level=level)
     by_class, drawn_by_class = _f1(counts[np.newaxis])[0], _f1(drawn)
     for index, name in enumerate(names):
-        found[f"f1[{name}]"] = resampled_interval(
-            by_class[index], drawn_by_class[:, index], len(predictions), level=level
-        )
+        found[f"f1[{name}]"] = resampled_interval(by_class[index], drawn_by_class[:, index], lots, level=level)
     return found
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> Comparison:
     """Return the accuracy of `first` minus that of `second`, paired by row id (see `intervals.paired`).
 
-    Both tables must have the same row ids, in any order. `seed` is of the bootstrap.
+    Both tables must have the same row ids, in any order; the groups are those of `first`. `seed` is of the bootstrap.
     """
-    return paired(correct(first), correct(_aligned(first, second)), seed=seed)
+    return paired(correct(first), correct(_aligned(first, second)), groups=_groups(first), seed=seed)
 
 
 def difference(
@@ -87,7 +99,7 @@ def difference(
     Paired means: each resample draws rows, and both models are scored on the drawn rows.
 
     Args:
-        first: a table of `prediction_table`.
+        first: a table of `prediction_table`; if it has groups, these are drawn.
         second: one with the same row ids, in any order.
         metric: "accuracy", "f1_macro", "f1_weighted" or "mcc".
         seed: of the bootstrap.
@@ -104,15 +116,17 @@ def difference(
     answers = [frame[column].map(codes).to_numpy(dtype=int) for frame, column in
                ((first, "label"), (first, "prediction"), (second, "prediction"))]  # fmt: skip
     # Only the combinations that occur: with many classes most combinations of (label, first, second) do not.
-    (true, by_first, by_second), counts = np.unique(np.stack(answers), axis=1, return_counts=True)
-    drawn = _resample(counts, seed)
+    (true, by_first, by_second), cells = np.unique(np.stack(answers), axis=1, return_inverse=True)
+    cells = cells.ravel()
+    drawn, lots = _resample(cells, len(true), _groups(first), seed)
     measure = _MEASURES[metric]
 
     def gap(drawn: np.ndarray) -> np.ndarray:
         each = (measure(_confusions(true, predicted, drawn, len(names))) for predicted in (by_first, by_second))
         return np.subtract(*each)
 
-    return resampled_interval(gap(counts[np.newaxis])[0], gap(drawn), len(first), level=level)
+    counts = np.bincount(cells, minlength=len(true))
+    return resampled_interval(gap(counts[np.newaxis])[0], gap(drawn), lots, level=level)
 
 
 def smallest_difference(rows: int, disagree: float, *, power: float = 0.8, level: float = LEVEL) -> float:
@@ -224,17 +238,42 @@ def _labels(predictions: pd.DataFrame) -> list[str]:
     return sorted({*predictions["label"], *predictions["prediction"]})
 
 
-def _confusion(predictions: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
-    codes, size = {name: index for index, name in enumerate(names)}, len(names)
-    cells = predictions["label"].map(codes) * size + predictions["prediction"].map(codes)
-    return np.bincount(cells, minlength=size**2).reshape(size, size)
+def _groups(predictions: pd.DataFrame) -> np.ndarray | None:
+    """Return the number of the group of each row, or None if there is no column of them."""
+    return group_columns.numbers(predictions[GROUP]) if GROUP in predictions else None
 
 
-def _resample(counts: np.ndarray, seed: int) -> np.ndarray:
-    """Draw bootstrap resamples of a table of counts, shaped (resamples, *counts.shape)."""
-    rows = int(counts.sum())
-    drawn = np.random.default_rng(seed).multinomial(rows, (counts / rows).ravel(), size=RESAMPLES)
-    return drawn.reshape(RESAMPLES, *counts.shape)
+def _cells(predictions: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """Return the cell of the confusion matrix that each row falls into, counted row by row of the matrix."""
+    codes = {name: index for index, name in enumerate(names)}
+    return (predictions["label"].map(codes) * len(names) + predictions["prediction"].map(codes)).to_numpy(dtype=int)
+
+
+def _resample(cells: np.ndarray, size: int, groups: np.ndarray | None, seed: int) -> tuple[np.ndarray, int]:
+    """Draw rows with replacement, or whole groups of them, and count them by cell.
+
+    Args:
+        cells: (rows,) the cell of each row, from 0 to `size` - 1.
+        size: the number of cells.
+        groups: (rows,) the group of each row, or None.
+        seed: of the draws.
+
+    Returns:
+        The counts, shaped (resamples, cells), and how many rows or groups each resample draws.
+    """
+    lots = np.random.default_rng(seed)
+    if groups is None:
+        counts = np.bincount(cells, minlength=size)
+        return lots.multinomial(len(cells), counts / len(cells), size=RESAMPLES), len(cells)
+    members = np.unique(groups, return_inverse=True)[1]
+    count = int(members.max()) + 1
+    of_group = csr_array((np.ones(len(cells), dtype=np.int64), (members, cells)), shape=(count, size))
+    step = max(1, AT_ONCE // count)
+    drawn = [
+        lots.multinomial(count, np.full(count, 1 / count), size=min(step, RESAMPLES - done)) @ of_group
+        for done in range(0, RESAMPLES, step)
+    ]
+    return np.concatenate(drawn), count
 
 
 def _confusions(true: np.ndarray, predicted: np.ndarray, drawn: np.ndarray, size: int) -> np.ndarray:

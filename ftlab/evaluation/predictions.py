@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ftlab.data.group_columns import GROUP
 from ftlab.errors import BadInput
 from ftlab.freezing.features import Features
 from ftlab.models import batches
@@ -30,7 +31,7 @@ def prediction_table(rows: Dataset, probabilities: np.ndarray, labels: Sequence[
 
     Returns:
         One line a row: id, text, label and prediction (names), confidence (the probability of the prediction), and
-        `p_<label>` for each class.
+        `p_<label>` for each class; and `group`, if the rows have groups.
 
     Raises:
         BadInput: `probabilities` has another shape, or `labels` are not the labels of the rows.
@@ -54,6 +55,8 @@ def prediction_table(rows: Dataset, probabilities: np.ndarray, labels: Sequence[
             "confidence": probabilities[np.arange(len(rows)), best],
         }
     )
+    if GROUP in rows.column_names:
+        table[GROUP] = list(rows[GROUP])
     return table.assign(**{f"p_{name}": probabilities[:, index] for index, name in enumerate(names)})
 
 
@@ -79,6 +82,8 @@ def predict_rows(trainer: Trainer, rows: Dataset, tokenized: Dataset | Features)
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     labels = _labels_of(model)
     if isinstance(tokenized, Features):
+        if "id" in tokenized.rows.column_names and list(tokenized.rows["id"]) != list(rows["id"]):
+            raise BadInput("the cached features are of other rows, or in another order; cache those of these rows")
         return prediction_table(rows, tokenized.run(model, batches.softmax), labels)
     if "id" in tokenized.column_names and list(tokenized["id"]) != list(rows["id"]):
         raise BadInput("the tokenized rows are in another order than the rows; tokenize the rows that you predict")

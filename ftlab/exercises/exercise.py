@@ -20,7 +20,7 @@ from ftlab.exercises import checker, manifest, rating_checks
 from ftlab.exercises.handed_in import HandedIn, NotHandedIn
 from ftlab.exercises.outcomes import Result, Status
 from ftlab.exercises.recorder import EARLIER, Recorder
-from ftlab.models import loading
+from ftlab.models import devices, loading
 from ftlab.progress import quiet
 
 WORK = "work"
@@ -179,6 +179,7 @@ def begin(name: str, parameters: Mapping[str, Any] | None = None, **overrides: A
         if key in profiles.PARAMETERS and settings.get(key) is not None:
             settings[key] = profiles.PARAMETERS[key].parse(key, settings[key])
     quiet()
+    devices.use_one_gpu()
     columns = {key: settings[key] for key in ("text_column", "label_column") if settings.get(key)}
     needed = loading.required_assets(settings["model"])
     if "dataset" in settings:

@@ -32,7 +32,10 @@ KAPPA = 0.5  # agreement of two TF-IDF baselines above chance (Cohen's kappa): "
 AGREEMENT = 0.9  # share of equal answers from where on kappa does not count: it is low where one class is nearly all
 ARGUMENTS = "full/arguments.json, frozen/arguments.json"
 BOTH_LOGS, BOTH_TABLES = "full/log.json, frozen/log.json", "full/predictions.csv, frozen/predictions.csv"
-ALIKE = ("weight_decay", "fp16", "bf16", "device", "max_steps")  # settings of both runs
+# Settings of both runs: of what is learned, and of what is timed.
+ALIKE = (
+    "weight_decay", "fp16", "bf16", "device", "max_steps", "train_sampling_strategy", "eval_strategy", "save_strategy",
+)  # fmt: skip
 ENOUGH_FOR_KAPPA = 50  # test rows
 SEEDS = range(3)  # of the bootstraps that must agree before a conclusion is called wrong
 CLOCK = 1e-6  # seconds, which no training falls short of
@@ -209,6 +212,11 @@ def same_rows(work: HandedIn) -> Answer:
             f"{len(other)} rows are in one only: {some(other)}",
             BOTH_LOGS,
         )
+    if cut := _cut_otherwise(work):
+        return fix(
+            "the same tokens of a row in both runs", f"{len(cut)} rows have others, {some(cut)}", BOTH_LOGS,
+            advice="Tokenize once, with one max_length: a shorter text is quicker, too.",
+        )  # fmt: skip
     if lacking := sorted({*work.part("train")["id"]} - {*first}):
         return fix(
             "a training on all training rows",
@@ -223,6 +231,16 @@ def same_rows(work: HandedIn) -> Answer:
             BOTH_TABLES,
         )
     return passed(f"{len(first)} training rows and {len(judged[0])} test rows", BOTH_LOGS)
+
+
+def _cut_otherwise(work: HandedIn) -> list[str]:
+    """Return the ids of training rows whose recorded tokens differ between the two runs."""
+    recorded = []
+    for run in ("full", "frozen"):
+        tokens = work.json(f"{run}/log.json").get("train_tokens")
+        ids = work.texts(f"{run}/log.json", "train_rows") or []
+        recorded.append(dict(zip(ids, tokens, strict=False)) if isinstance(tokens, list) else {})
+    return sorted(one for one in recorded[0].keys() & recorded[1].keys() if recorded[0][one] != recorded[1][one])
 
 
 def same_settings(work: HandedIn) -> Answer:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 ARGUMENTS = (
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "train_batch_size", "world_size",
     "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "seed",
-    "logging_strategy", "logging_first_step", "eval_strategy", "load_best_model_at_end", "metric_for_best_model",
+    "logging_strategy", "logging_first_step", "eval_strategy", "save_strategy", "train_sampling_strategy",
+    "load_best_model_at_end", "metric_for_best_model",
     "label_smoothing_factor", "fp16", "bf16", "dataloader_drop_last",
 )  # fmt: skip
 STATE = ("global_step", "max_steps", "epoch", "logging_steps", "best_global_step", "log_history")

@@ -319,3 +319,25 @@ def test_a_checkpoint_is_for_the_rows_and_the_settings_that_wrote_it(folder):
         checkpoint(rows.train.select(range(9)), resume=True)
     with pytest.raises(BadInput, match="were made with learning_rate"):
         checkpoint(rows.train, resume=True, learning_rate=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("other", "is_like"),
+    [({}, True), ({"seed": 1}, False), ({"rank": 2}, False), ({"learning_rate": 1e-5}, True)],
+)
+def test_what_another_lesson_left_is_taken_of_a_run_like_this_one_alone(folder, monkeypatch, other, is_like):
+    """With another seed, rows that judge here may have been trained on there."""
+    monkeypatch.setenv("FTLAB_RUN_FOLDER", str(folder / "05_lora_phi2"))
+    begin("05_lora_phi2", profile="smoke", **{"rank": 4, **other}).finish("done")
+    monkeypatch.setenv("FTLAB_RUN_FOLDER", str(folder / "06_merge_and_inference"))
+    lesson = begin("06_merge_and_inference", profile="smoke", rank=4)
+    assert lesson.left_by("05_lora_phi2", "model", "task", "rank") == (folder / "05_lora_phi2" if is_like else None)
+
+
+def test_what_was_never_finished_is_not_taken(folder, monkeypatch):
+    monkeypatch.setenv("FTLAB_RUN_FOLDER", str(folder / "06_merge_and_inference"))
+    lesson = begin("06_merge_and_inference", profile="smoke")
+    assert lesson.left_by("05_lora_phi2", "model") is None
+    (folder / "05_lora_phi2").mkdir()
+    (folder / "05_lora_phi2" / "metrics.json").write_text('{"profile": ', encoding="utf-8")
+    assert lesson.left_by("05_lora_phi2", "model") is None

@@ -282,7 +282,12 @@ def test_the_packages_of_the_rows_that_judge_are_needed_as_well(tmp_path):
     [
         ({"frozen_layers": 0}, "frozen_layers is 0; expected at least 1"),
         ({"frozen_layers": -2}, "frozen_layers is -2; expected at least 1"),
-        ({"policy": "half"}, "there is no policy 'half'; there are full, first_layers"),
+        ({"policy": "full"}, "policy is full, which the lesson compares each policy with; give another one"),
+        (
+            {"policy": "head", "policy_learning_rate": 1e-4},
+            "policy is head, whose rate is head_learning_rate; set that",
+        ),
+        ({"policy": "half"}, "there is no policy 'half'; there are first_layers"),
         ({"seeds": 1}, "seeds is 1; expected at least 2"),
     ],
 )
@@ -345,3 +350,9 @@ def test_a_text_for_replay_is_read_before_any_work(tmp_path):
     assert "mine.txt is empty" in refusal("gpt2_instruction_tuning", replay_text=str(mine))
     assert "does not exist" in refusal("gpt2_instruction_tuning", replay_text=str(tmp_path / "none.txt"))
     assert "replay is 1.0; expected more than 0 and at most 0.9" in refusal("gpt2_instruction_tuning", replay=1)
+
+
+def test_epochs_that_were_asked_for_are_trained_however_few_the_rows():
+    assert profiles.resolve("freezing_comparison", "cpu").least_steps > 1
+    assert profiles.resolve("freezing_comparison", "cpu", {"epochs": 1}).least_steps == 1
+    assert profiles.resolve("freezing_comparison", "cpu", {"epochs": 1, "least_steps": 9}).least_steps == 9

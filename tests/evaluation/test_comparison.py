@@ -404,3 +404,54 @@ def test_each_row_needs_its_number_of_tokens():
     with pytest.raises(BadInput) as caught:
         comparison.by_truncation(answers("ab", "ab"), [5], 10)
     assert_one_sentence(caught, "1 token counts for 2 rows", "give one for each row")
+
+
+# --- groups ---
+
+
+def of_authors(rows: int, each: int) -> pd.DataFrame:
+    """A table of `rows` answers, and `each` copies of each: an author is right in all rows, or wrong in all."""
+    lots = np.random.default_rng(3)
+    right = lots.random(rows) < 0.8
+    labels = lots.choice(["a", "b"], rows)
+    other = np.where(labels == "a", "b", "a")
+    table = pd.DataFrame({"label": labels, "prediction": np.where(right, labels, other), "group": range(rows)})
+    table = table.loc[np.repeat(table.index, each)].assign(group=lambda one: "author " + one["group"].astype(str))
+    return table.reset_index(drop=True).assign(id=lambda one: [f"r{number}" for number in range(len(one))])
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1_macro", "f1_weighted", "mcc", "f1[a]"])
+def test_rows_of_an_author_tell_no_more_than_the_author(name):
+    one, many = (comparison.scores(of_authors(120, each))[name] for each in (1, 10))
+    assert many.value == pytest.approx(one.value)
+    assert width(many) == pytest.approx(width(one), rel=0.05)
+    as_rows = comparison.scores(of_authors(120, 10).drop(columns="group"))[name]
+    assert width(as_rows) < width(many) / 2.5
+
+
+def test_a_difference_over_authors_is_as_uncertain_as_over_one_row_of_each():
+    def second(table):
+        flipped = [int(author.split()[1]) % 9 == 0 for author in table["group"]]
+        return table.assign(prediction=table["prediction"].mask(flipped, "a"))
+
+    one, many = (of_authors(120, each) for each in (1, 10))
+    for found in (comparison.difference, lambda *tables: comparison.compare(*tables).difference):
+        alone, copied = (found(table, second(table)) for table in (one, many))
+        assert copied.value == pytest.approx(alone.value)
+        assert width(copied) == pytest.approx(width(alone), rel=0.05)
+    assert comparison.compare(many, second(many)).p_value == pytest.approx(comparison.compare(one, second(one)).p_value)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), ""])
+def test_rows_without_a_group_are_their_own(missing):
+    table = of_authors(120, 1)
+    grouped, alone = (comparison.scores(each) for each in (table.assign(group=missing), table.drop(columns="group")))
+    for name in ("f1_macro", "mcc"):
+        assert width(grouped[name]) == pytest.approx(width(alone[name]), rel=0.05)
+
+
+def test_one_author_alone_has_no_interval():
+    table = of_authors(1, 30)
+    table.loc[:9, "prediction"] = "c"
+    found = comparison.scores(table)
+    assert np.isnan([found["accuracy"].low, found["f1_macro"].low, found["mcc"].high]).all()

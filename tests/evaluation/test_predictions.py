@@ -8,6 +8,7 @@ from ftlab.data import sources
 from ftlab.errors import BadInput
 from ftlab.evaluation import comparison
 from ftlab.evaluation.predictions import predict_rows, prediction_table
+from ftlab.freezing import features, plans
 from ftlab.inference import Classifier
 from ftlab.models import loading
 from tests.evaluation.tables import assert_one_sentence, labelled_rows
@@ -190,3 +191,20 @@ def test_a_model_with_names_of_its_own_is_not_judged_on_others_and_one_without_n
     with pytest.raises(BadInput) as caught:
         predict_rows(trainer, rows, tokenized)
     assert_one_sentence(caught, "the rows have the label 'negative', and the model knows ham, spam")
+
+
+def test_cached_features_of_other_rows_are_refused(trainer, rows, tokenized, tokenizer):
+    plan = plans.freeze(trainer.model, "first_layers", 2)
+    made = features.compute(trainer.model, plan, tokenized.select(range(12)), tokenizer)
+    assert len(predict_rows(trainer, rows.select(range(12)), made)) == 12
+    for other in (rows.select(range(11, -1, -1)), rows.select(range(12, 24))):
+        with pytest.raises(BadInput, match="the cached features are of other rows, or in another order"):
+            predict_rows(trainer, other, made)
+
+
+def test_a_table_keeps_the_groups_of_its_rows(rows):
+    grouped = rows.select(range(4)).add_column("group", ["Ann", "Ann", None, "Bob"])
+    kept = prediction_table(grouped, np.full((4, 2), 0.5))["group"]
+    assert kept.isna().tolist() == [False, False, True, False]
+    assert kept.dropna().tolist() == ["Ann", "Ann", "Bob"]
+    assert "group" not in prediction_table(rows.select(range(4)), np.full((4, 2), 0.5))

@@ -119,6 +119,7 @@ class Way:
     leaked: int = 0
     pairs_across: bool = False
     choose_on: str = "validation"
+    max_length: int = MAX_LENGTH
     shuffle_labels: bool = False
     baseline_rows: int | None = None
     freeze: Callable[[Any], None] | None = None
@@ -146,7 +147,7 @@ def train(parts: dict[str, Any], way: Way, base: str) -> tuple[Any, Any]:
     tokenizer = loading.tokenizer(base, split_special_tokens=True)
 
     def tokenized(rows: Any) -> Any:
-        return rows.map(lambda row: tokenizer(row["text"], truncation=True, max_length=MAX_LENGTH))
+        return rows.map(lambda row: tokenizer(row["text"], truncation=True, max_length=way.max_length))
 
     names = parts["train"].features["label"].names
     model = fresh_model(base, names, way.head_seed)
@@ -161,8 +162,8 @@ def train(parts: dict[str, Any], way: Way, base: str) -> tuple[Any, Any]:
         rows = rows.remove_columns("label").add_column("label", labels.tolist())
     arguments = TrainingArguments(
         str(Path(base).parent / "checkpoints"), num_train_epochs=way.epochs, per_device_train_batch_size=BATCH,
-        learning_rate=way.rate, eval_strategy="epoch", save_strategy="no", logging_steps=5, seed=way.seed, use_cpu=True,
-        report_to="none", disable_tqdm=True, weight_decay=0.0, **way.options,
+        learning_rate=way.rate, save_strategy="no", logging_steps=5, seed=way.seed, use_cpu=True,
+        report_to="none", disable_tqdm=True, weight_decay=0.0, **{"eval_strategy": "epoch", **way.options},
     )  # fmt: skip
     trainer = Trainer(
         model=model, args=arguments, train_dataset=rows, eval_dataset=tokenized(parts[way.choose_on]),
@@ -222,9 +223,9 @@ def conclude1(folder: Path) -> None:
     record.conclusion(answer=answer(comparison.compare(tuned, counted)), because="the paired interval")
 
 
-def tokenized_like(trainer: Any, rows: Any) -> Any:
+def tokenized_like(trainer: Any, rows: Any, max_length: int = MAX_LENGTH) -> Any:
     """Tokenize rows as the Trainer's own were."""
-    return rows.map(lambda row: trainer.processing_class(row["text"], truncation=True, max_length=MAX_LENGTH))
+    return rows.map(lambda row: trainer.processing_class(row["text"], truncation=True, max_length=max_length))
 
 
 def answer(found: comparison.Comparison) -> str:
@@ -260,8 +261,9 @@ def rerun(folder: Path, file: Path, run: str, way: Way) -> Path:
     trainer, tokenizer = train(parts, way, base_of(file))
     record = Recorder(manifest.level("level2"), folder, about(file))
     record.training(trainer, run=run)
-    record.weights(trainer.model, tokenizer, max_length=MAX_LENGTH, run=run)
-    record.predictions(predict_rows(trainer, parts["test"], tokenized_like(trainer, parts["test"])), run=run)
+    record.weights(trainer.model, tokenizer, max_length=way.max_length, run=run)
+    asked = tokenized_like(trainer, parts["test"], way.max_length)
+    record.predictions(predict_rows(trainer, parts["test"], asked), run=run)
     conclude2(folder)
     return folder
 

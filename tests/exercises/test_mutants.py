@@ -313,9 +313,14 @@ RUNS = {
     "later layers did not move": ("trained-layers", "frozen", freeze(freeze=only_the_head_trains)),
     "a full run with frozen layers": ("trained-layers", "full", freeze()),
     "the two runs on different rows": ("same-rows", "frozen", freeze(draw=drawn_again())),
+    "texts cut shorter in one run": ("same-rows", "frozen", freeze(max_length=6)),
     "another seed": ("same-settings", "frozen", freeze(seed=7)),
+    "one run scored while it is timed": ("same-settings", "frozen", freeze(options={"eval_strategy": "no"})),
+    "one run with less padding": (
+        "same-settings", "frozen", freeze(options={"train_sampling_strategy": "group_by_length"})
+    ),
     "the test rows scored in one run": ("chosen", "frozen", freeze(choose_on="test")),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("mutant", RUNS)

@@ -13,6 +13,10 @@ from ftlab.errors import BadInput
 from ftlab.wording import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
     from ftlab.data.audit import AuditReport
 
 ROWS = (".csv", ".tsv", ".jsonl", ".parquet")  # the ends of the names of files of rows
@@ -156,11 +160,26 @@ def _run(options: argparse.Namespace) -> int:
                         "out the options that name other columns"
                     ) from None
                 raise
+    _require_distinct_splits(splits, options)
     rows, others = splits.pop("file"), splits
     for note in dict.fromkeys(table.attrs["provenance"].note for table in (rows, *others.values())):
         if note:
             print(f"ftlab: {printable(note)}", file=sys.stderr)
     return _said(examine(rows, **others, **lengths), options)
+
+
+def _require_distinct_splits(splits: Mapping[str, pd.DataFrame], options: argparse.Namespace) -> None:
+    """Raise BadInput if one split of a data set of the hub was read twice: all its rows would be leakage."""
+    read: dict[str, str] = {}
+    for name, frame in splits.items():
+        split = frame.attrs.get("hub_split", name)
+        if split in read:
+            first = "the training rows" if read[split] == "file" else f"--{read[split]}"
+            raise BadInput(
+                f"--{name} {getattr(options, name)} and {first} are the same rows ({split}), so all of them would be "
+                f"leakage; leave --{name} out, or name a data set with a split of its own for it"
+            )
+        read[split] = name
 
 
 def _said(report: AuditReport, options: argparse.Namespace) -> int:

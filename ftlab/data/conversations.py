@@ -49,6 +49,7 @@ BESIDE = {
     "system": "a system text", "system_prompt": "a system text", "tools": "tools", "functions": "tools",
     "images": "pictures", "image": "pictures", "chat_template_kwargs": "options of the chat template",
 }  # fmt: skip
+HISTORY = "history"  # a column beside a pair of instruction and output: the turns before it
 LABEL = "label"  # false: a bad answer, in data sets of preferences
 CORRECT = "correct the row, or leave it out"
 
@@ -97,7 +98,7 @@ def problem_beside(row: Mapping[Any, Any]) -> str:
     "it has a system text in the column 'system', which is not read; write it as the first turn of the conversation"
     """
     for name, kind in BESIDE.items():
-        if not _is_nothing(row.get(name)):
+        if is_said(row.get(name)):
             advice = "write it as the first turn of the conversation" if "system" in name else CORRECT
             return f"it has {kind} in the column {name!r}, which is not read; {advice}"
     if str(row.get(LABEL)).strip().lower() == "false":
@@ -106,6 +107,25 @@ def problem_beside(row: Mapping[Any, Any]) -> str:
             "leave the row out"
         )
     return ""
+
+
+def require_whole(frame: pd.DataFrame, where: str) -> None:
+    """Raise BadInput, which begins with `where`, for a pair of `frame` that is a part of a conversation.
+
+    A row is one with turns before it (HISTORY), or with something in one of the columns BESIDE.
+    """
+    columns = {HISTORY: "earlier turns", **BESIDE}
+    columns = {name: kind for name, kind in columns.items() if name in frame.columns}
+    for number, row in enumerate(frame[[*columns]].to_dict("records") if columns else []):
+        for name, kind in columns.items():
+            if is_said(row[name]):
+                begin = "these turns" if name == HISTORY else "this text" if "system" in name else ""
+                whole = f"write the row as a conversation (messages) that begins with {begin}, or leave the column out"
+                advice = whole if begin else CORRECT
+                raise BadInput(
+                    f"{where}, row {number}: it has {kind} in the column {name!r}, which is not read beside an "
+                    f"instruction and its output; {advice}"
+                )
 
 
 def problem_of(value: Any) -> str:
@@ -276,6 +296,17 @@ def _called(value: Any) -> str:
         return "nothing"
     kinds = {str: "the text ", bool: "", int: "the number ", float: "the number ", dict: "an object, "}
     return f"{kinds.get(type(value), 'a list, ' if _as_list(value) is not None else '')}{quoted(value)}"
+
+
+def is_said(value: Any) -> bool:
+    """Return whether a cell says something: it is no missing value, and no empty text, list or object.
+
+    >>> is_said(None), is_said("[]"), is_said([]), is_said(0)
+    (False, False, False, True)
+    """
+    if isinstance(value, str):
+        return value.strip() not in ("", "[]", "{}")  # as a cell of CSV has them
+    return not _is_nothing(value)
 
 
 def _is_nothing(value: Any) -> bool:

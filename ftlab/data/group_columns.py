@@ -2,7 +2,7 @@
 
 Rows of one group share more than their label: a style, names, a topic. If a group is in training and in test, a model
 can know the answer from the group. So a group stays on one side of a split, as copies of a text do. A row without a
-group is a group of its own.
+group is a group of its own; so is one with a word for a missing value (NO_GROUP), which many unlike rows may have.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ MOST_COLUMNS = 3  # of each sort are kept
 A_LABEL = 0.95  # of the rows have the usual label of their value: then few values are the label in other words
 FEW_VALUES = 20
 LONGEST_NAME = 80  # characters of a value of a column whose name does not tell; what is longer is a text
+NO_GROUP = values.WRITTEN_MISSING | {"none", "null", "n/a", "na"}
+_WHOLE = re.compile(r"(-?\d+)\.0+")
 _KEYS = {"id", "ids", "name", "key", "no", "nr", "num", "number", "code", "uid", "uuid", "guid", "hash", "index", "idx"}
 _TELLING = {
     "account", "annotator", "app", "article", "asin", "auteur", "author", "autor", "autorin", "benutzer", "book",
@@ -76,16 +78,31 @@ class Candidates(dict[str, int]):
         return self
 
 
-def numbers(groups: Iterable[object]) -> np.ndarray:
-    """Return a number for each of `groups`, equal for equal ones (after normalising); a missing one is its own group.
+def key(group: object) -> str:
+    """Return the text by which `group` is compared with others; "" if it is missing, blank or one of NO_GROUP.
 
-    >>> numbers(["Ann", "bob", None, "ann ", ""]).tolist()
-    [0, 1, 2, 0, 3]
+    A whole number is written without ".0", which pandas adds where another row of the column has no number.
+
+    >>> key(" Ann"), key("12.0"), key("1.2.0"), key("NaN"), key(None)
+    ('ann', '12', '1.2.0', '', '')
+    """
+    text = normalise(group) if isinstance(group, str) else ""
+    if text in NO_GROUP:
+        return ""
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def numbers(groups: Iterable[object]) -> np.ndarray:
+    """Return a number for each of `groups`, equal for those with one `key`; a missing one is its own group.
+
+    >>> numbers(["Ann", "bob", None, "ann ", "", "7", "7.0"]).tolist()
+    [0, 1, 2, 0, 3, 4, 4]
     """
     seen: dict[object, int] = {}
-    keys = (normalise(group) if isinstance(group, str) else "" for group in groups)
+    keys = map(key, groups)
     # A row number is no key of a group: those are texts.
-    return np.fromiter((seen.setdefault(key or row, len(seen)) for row, key in enumerate(keys)), dtype=np.int64)
+    return np.fromiter((seen.setdefault(found or row, len(seen)) for row, found in enumerate(keys)), dtype=np.int64)
 
 
 def chained(*numberings: np.ndarray) -> np.ndarray:
@@ -112,7 +129,7 @@ def require_column(where: str, frame: pd.DataFrame, column: str, used: Iterable[
 
 
 def read(frame: pd.DataFrame, column: str, where: str, *, judging: bool = False) -> pd.Series:
-    """Return the groups in `column` of `frame` as text; a missing or blank one is None.
+    """Return the groups in `column` of `frame` as text; a missing or blank one, or a word of NO_GROUP, is None.
 
     Args:
         frame: a table with this column.
@@ -125,7 +142,7 @@ def read(frame: pd.DataFrame, column: str, where: str, *, judging: bool = False)
             one group only.
     """
     texts = values.plain_texts(frame[column], f"{where}, column {column!r}")
-    there = (text if isinstance(text, str) and text.strip() else None for text in texts)
+    there = (text if key(text) else None for text in texts)
     groups = pd.Series(list(there), index=frame.index, dtype=object)
     if not judging:
         require(groups, f"{where}, column {column!r}")
@@ -134,10 +151,11 @@ def read(frame: pd.DataFrame, column: str, where: str, *, judging: bool = False)
 
 def require(groups: pd.Series, where: str) -> None:
     """Raise BadInput, which begins with `where`, unless there are two groups or more, and one of them has two rows."""
-    count, there = len(groups), groups.dropna()
+    keys = groups.map(key)
+    count, there = len(groups), keys[keys != ""]
     if there.empty:
         raise BadInput(f"{where}: none of the {count:,} rows has a group; {ADVICE}")
-    distinct = there.map(normalise).nunique()
+    distinct = there.nunique()
     if distinct == 1 and len(there) == count:
         raise BadInput(
             f"{where}: all {count:,} rows have the same group, so no split can keep it on one side; {ADVICE}, or "
@@ -201,7 +219,7 @@ def _groups(column: pd.Series, telling: bool, labels: pd.Series | None) -> pd.Se
             return None
         there = values.with_whole_numbers(there).astype(str)
     texts = there.str.strip()
-    texts = texts[texts != ""]
+    texts = texts[(texts != "") & ~texts.str.lower().isin(NO_GROUP)]
     rows_of = texts.value_counts()
     if not FEWEST_GROUPS <= len(rows_of) < len(texts) or rows_of[rows_of > 1].sum() < SHARED * len(texts):
         return None

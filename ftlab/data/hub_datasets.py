@@ -110,9 +110,10 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Table:
-    """The texts and labels of a split, with the SHA-256 of its files and a sentence on what was chosen."""
+    """The texts and labels of a split, with its name, the SHA-256 of its files and a sentence on what was chosen."""
 
     configuration: Configuration
+    split: str
     rows: pd.DataFrame
     sha256: str
     note: str
@@ -252,7 +253,7 @@ def read(
     if group_column:
         group_columns.require_column(where, _names(rows), group_column, [text, label])
     others = _others(rows, [text, label], group_column)
-    return Table(configuration, frame, _checksum(configuration, split), "; ".join(notes), others)
+    return Table(configuration, split, frame, _checksum(configuration, split), "; ".join(notes), others)
 
 
 # --- the files of a configuration -----------------------------------------------------------------------------------

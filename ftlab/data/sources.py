@@ -116,7 +116,8 @@ def read(
 
     Returns:
         The rows; `attrs["provenance"]` says where they came from, `attrs["group_column"]` the name of the column of
-        groups, and, without one, `attrs["group_candidates"]` the columns that look like one.
+        groups, and, without one, `attrs["group_candidates"]` the columns that look like one. Of a data set on the hub,
+        `attrs["hub_split"]` names the commit, the configuration and the split that were read.
 
     Raises:
         BadInput: the name is unknown, the file is missing, empty, binary or lacks a column, a text or a label is a
@@ -496,6 +497,7 @@ def _read_hub(
     origin = Provenance(configuration.id, configuration.origin, configuration.licence, table.sha256, table.note)
     prefix = configuration.short_name if split == "train" else f"{configuration.short_name}-{split}"
     frame = values.with_label_names(_with_ids(frame, prefix, origin))
+    frame.attrs["hub_split"] = f"{configuration.origin}, split {table.split!r}"
     return _with_groups(frame, table.others, (), group_column, dataset, judging)
 
 

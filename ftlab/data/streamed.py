@@ -36,7 +36,6 @@ from ftlab.data.normalisation import skeleton
 from ftlab.data.sources import Provenance, keep_provenance
 from ftlab.data.splits import Splits
 from ftlab.data.stratified import SHORT
-from ftlab.data.words import normalise
 from ftlab.errors import BadInput
 from ftlab.wording import beginning
 
@@ -266,7 +265,7 @@ class _Columns:
             for text, label, group in zip(*read, strict=True):
                 said = self._as_text(text, self.text, position)
                 of = self._as_text(group, self.group, position) if self.group else None
-                yield _Row(position, said, label, of if of and of.strip() else None)
+                yield _Row(position, said, label, of if group_columns.key(of) else None)
                 position += 1
 
     def _require_in(self, table: pd.DataFrame) -> None:
@@ -317,7 +316,7 @@ def _is_blank(text: str | None) -> bool:
 
 def _hash_of(row: _Row, seed: int) -> int:
     """64 bits of the row's group, or of its text if it has no group; rows of one hash stay together."""
-    said = f"text {skeleton(row.text or '')}" if row.group is None else f"group {normalise(row.group)}"
+    said = f"text {skeleton(row.text or '')}" if row.group is None else f"group {group_columns.key(row.group)}"
     digest = hashlib.blake2b(said.encode(errors="surrogatepass"), digest_size=8, key=str(seed).encode()[:64])
     return int.from_bytes(digest.digest(), "big")
 

@@ -38,6 +38,8 @@ LIBRARY = "python_docstrings"  # the rows that `tutor` has from Python's standar
 COLUMNS = ("id", "instruction", "input", "output", "kind", "test", "group")
 CLASSIFY = "Is this note a diagnosis, a treatment or a symptom?"
 SUMMARIZE = "Summarize this text in one sentence."
+PAIR = ("instruction", "input", "output")
+OWN = ("id", "kind", "group")  # that are read of a file of one's own; its column `test` must not be run as code
 MESSAGES = "messages"  # one more column, if the rows are conversations
 ADVICE = "rename the columns of the file: a task's are called instruction and output, and perhaps input, kind and group"
 
@@ -50,14 +52,15 @@ def read(task: str) -> pd.DataFrame:
 
     Args:
         task: one of TASKS, or a JSONL, CSV, TSV or Parquet file with columns instruction, output and perhaps input,
-            kind and group. An output that is a list or an object becomes JSON text, and `attrs["note"]` says so. A file
-            of conversations (`conversations.of_frame`) has one more column, `messages`: the turns of each. The last
-            question is then the instruction, and the last answer the output; `attrs["note"]` names the other columns,
-            which are not read.
+            kind and group. An output that is a list or an object becomes JSON text. A file of conversations
+            (`conversations.of_frame`) has one more column, `messages`: the turns of each. The last question is then
+            the instruction, and the last answer the output. `attrs["note"]` says what became JSON text, and names the
+            other columns, which are not read.
 
     Raises:
         BadInput: the name is unknown, the file cannot be read, a row has no instruction or output, an instruction or
-            input is a list or an object, or a conversation cannot be learned from (`conversations.problem_of`).
+            input is a list or an object, a pair has earlier turns or a system text in a column of its own
+            (`conversations.require_whole`), or a conversation cannot be learned from (`conversations.problem_of`).
     """
     if task == "clinical_notes":
         notes = sources.read(task)
@@ -187,8 +190,7 @@ def _own(task: str) -> pd.DataFrame:
     if not (there or path.suffix or "/" in task):
         raise BadInput(f"there is no task {task!r}; there are {', '.join(TASKS)}, or give the path of a file")
     rows = tables.read_table(path, ["instruction", "output"], advice=ADVICE, unless=conversations.of_frame)
-    # A column `test` of an unknown file must not be run as code.
-    rows = rows.drop(columns="test", errors="ignore").assign(id=sources.row_ids(path.name, len(rows)))
+    rows = rows.assign(id=sources.row_ids(path.name, len(rows)))
     named = conversations.of_frame(rows)
     return _of_conversations(rows, named, path) if named else _of_pairs(rows, path)
 
@@ -196,31 +198,36 @@ def _own(task: str) -> pd.DataFrame:
 def _of_conversations(rows: pd.DataFrame, named: str, path: Path) -> pd.DataFrame:
     conversations.require_alone(rows, str(path))
     said = conversations.read(rows[named], f"{path}, column {named!r}")
-    read = {named, "id", "kind", "group"}
-    unread = [visible(name) for name in rows if name not in read and rows[name].notna().any()]
-    rows = rows[[name for name in rows if name in read and name != named]].assign(
+    what = f"{path.name}: the rows are the conversations in column {named!r}"
+    note = _note(what, rows, {named, *OWN})
+    rows = rows[[name for name in rows if name in OWN and name != named]].assign(
         instruction=[turns[-2]["content"] for turns in said], output=[turns[-1]["content"] for turns in said]
     )
     rows[MESSAGES] = pd.Series(said, index=rows.index, dtype=object)
-    rows.attrs["note"] = (
-        f"{path.name}: the rows are the conversations in column {named!r}; not read beside them: {', '.join(unread)}"
-        if unread
-        else ""
-    )
+    rows.attrs["note"] = note
     return rows
 
 
+def _note(what: str, rows: pd.DataFrame, read: Collection[str]) -> str:
+    """A sentence that begins with `what` and names the columns of `rows` that are not `read`, if any says something."""
+    unread = [visible(name) for name in rows if name not in read and rows[name].map(conversations.is_said).any()]
+    return f"{what}; not read beside them: {', '.join(unread)}" if unread else ""
+
+
 def _of_pairs(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    conversations.require_whole(rows, str(path))
     for column in ("instruction", "output"):
         empty = sources.blank(rows[column])
         if empty.any():
             raise BadInput(f"row {int(empty.argmax())} of {path} has no {column}; give it one, or leave the row out")
-    outputs, note = values.as_answers(rows["output"], f"{path.name}, column 'output'")
+    outputs, converted = values.as_answers(rows["output"], f"{path.name}, column 'output'")
     for column in ("instruction", "input"):
         if column in rows:
             rows[column] = values.plain_texts(rows[column], f"{path}, column {column!r}")
-    rows = rows.assign(output=outputs).drop(columns=MESSAGES, errors="ignore")
-    rows.attrs["note"] = note
+    read = [name for name in rows if name in (*PAIR, *OWN)]
+    unread = _note(f"{path.name}: the rows are pairs of instruction and output", rows, read)
+    rows = rows[read].assign(output=outputs)
+    rows.attrs["note"] = "; ".join(filter(None, [unread, converted]))
     return rows
 
 

@@ -22,6 +22,7 @@ CHAT = (
     "a conversation is not read as a text: call its column messages, as a task and `ftlab audit --messages` read it, "
     "or write the user's turn and the assistant's to columns of their own, one pair a row"
 )
+WRITTEN_MISSING = frozenset({"nan", "<na>", "#n/a"})  # by pandas, R and spreadsheets, hardly ever by people
 MULTI_LABEL = (
     "the lessons do no multi-label classification, so give each row one label; several at once take a model with "
     'problem_type="multi_label_classification", whose loss is binary cross-entropy over the labels'
@@ -77,6 +78,12 @@ def require_text(value: object, what: str) -> None:
         raise BadInput(f"{what} is {kind}; expected a text, or name another column")
 
 
+def require_answer(value: object, what: str) -> None:
+    """Raise BadInput if `value` is a conversation or bytes; `what` says where it is. Lists and objects become JSON."""
+    if kind_of(value) == "bytes" or is_chat(value):
+        require_text(value, what)
+
+
 def as_texts(column: pd.Series, where: str) -> pd.Series:
     """Return `column` as strings, with missing values left missing.
 
@@ -114,11 +121,15 @@ def as_answers(column: pd.Series, where: str) -> tuple[pd.Series, str]:
     Raises BadInput, which begins with `where`, for a row that is a conversation or bytes.
     """
     for number, value in enumerate(column, start=1):
-        if kind_of(value) == "bytes" or is_chat(value):
-            require_text(value, f"{where}, row {number}")
+        require_answer(value, f"{where}, row {number}")
     structured = int(column.map(lambda value: kind_of(value) is not None).sum())
-    note = f"{where}: {structured:,} of {len(column):,} are lists or objects, and are read as JSON text"
-    return with_whole_numbers(column).map(text_of), note if structured else ""
+    return with_whole_numbers(column).map(text_of), structured_note(where, structured, len(column))
+
+
+def structured_note(where: str, structured: int, count: int) -> str:
+    """Return a sentence on how many of the `count` answers `where` were `structured`; "" if there were none."""
+    note = f"{where}: {structured:,} of {count:,} are lists or objects, and are read as JSON text"
+    return note if structured else ""
 
 
 def with_whole_numbers(column: pd.Series) -> pd.Series:

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from ftlab.data import group_columns, sources
+from ftlab.data.audit import audit
 from ftlab.errors import BadInput
 
 ROWS = 60
@@ -144,3 +145,25 @@ def test_groups_are_equal_after_normalising_and_a_missing_one_stands_alone():
     groups = group_columns.numbers(["Ann", "ANN ", None, float("nan"), "", "bob"])
     assert groups.tolist() == [0, 0, 1, 2, 3, 4]
     assert group_columns.chained(groups, np.array([0, 1, 1, 2, 3, 3])).tolist() == [0, 0, 0, 1, 2, 2]
+
+
+def test_a_whole_number_is_one_group_with_and_without_its_decimal_places():
+    """Beside a missing value, pandas writes 12 as 12.0."""
+    assert group_columns.numbers(["12", "12.0", " 12.00", "-3", "-3.0"]).tolist() == [0, 0, 0, 1, 1]
+    assert group_columns.numbers(["1.2.0", "1.2", "v2.0", "v2", "12.5", "12.05", "10"]).tolist() == [*range(7)]
+    with pytest.raises(BadInput, match="all 3 rows have the same group"):
+        group_columns.require(pd.Series(["7", "7.0", "7"]), "rows")
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "NULL", "NA", " n/a ", "<NA>", "#N/A"])
+def test_a_word_for_a_missing_value_is_no_group(tmp_path, word):
+    assert group_columns.numbers([word, "ann", word, "nano"]).tolist() == [0, 1, 2, 3]
+    authors = [word if number % 2 else f"writer {number % 12}" for number in range(ROWS)]
+    path = saved(tmp_path, author=authors)
+    assert sources.read(path, group_column="author")["group"].tolist()[:3] == ["writer 0", None, "writer 2"]
+    assert dict(found(author=authors)) == {"author": 6}
+    assert audit(sources.read(path, group_column="author"))["group_column"].what.startswith(
+        "the column 'author' has 6 groups of 5.0 rows on average, the largest of 5, 30 rows have none"
+    )
+    with pytest.raises(BadInput, match="none of the 60 rows has a group"):
+        sources.read(saved(tmp_path, author=word), group_column="author")

@@ -635,3 +635,17 @@ def test_an_audit_says_once_what_was_read_of_each_table(hub, capsys):
         "ftlab: some/glue: the texts are its column 'sentence', the labels 'label'; the test rows are its split "
         "'validation', since it has no split 'test' with labels that its training rows have",
     ]
+
+
+def test_an_audit_does_not_take_one_split_for_two(hub, capsys):
+    """The test labels of GLUE are secret, so its validation rows judge."""
+    assert cli.main(["audit", "some/glue", "--validation", "some/glue", "--test", "some/glue"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("ftlab: --test some/glue and --validation are the same rows (some/glue@")
+    assert said.endswith(
+        "configuration default, split 'validation'), so all of them would be leakage; leave --test out, or name a data "
+        "set with a split of its own for it"
+    )
+    assert cli.main(["audit", "some/glue", "--test", "some/glue", "--json"]) == 0
+    assert cli.main(["audit", "some/two:films", "--test", "some/glue"]) == 2
+    assert "are the same rows" not in capsys.readouterr().err

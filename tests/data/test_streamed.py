@@ -127,6 +127,20 @@ def test_a_group_stays_on_one_side(file):
     assert all(len(names) == 1 for names in sides.values())
 
 
+def test_a_group_is_known_by_its_number_and_a_word_for_nothing_is_no_group(tmp_path):
+    authors = [f"{n % 40}" if n % 2 else f"{n % 40}.0" for n in range(300)]
+    written = [row | {"author": ("nan", "NULL")[n % 2] if n % 5 == 0 else authors[n]} for n, row in enumerate(made())]
+    written = [row | {"author": f"{float(n % 40)}"} if n >= 200 and n % 5 else row for n, row in enumerate(written)]
+    parts = parts_of(survey(write(tmp_path / "mine.csv", written), group_column="author"))
+    sides = defaultdict(set)
+    for name, part in parts.items():
+        for row in part:
+            place = int(row["id"].rpartition("-")[2])
+            sides["none" if place % 5 == 0 else place % 40].add(name)
+    assert len(sides.pop("none")) > 1  # these rows share nothing
+    assert all(len(names) == 1 for names in sides.values())
+
+
 @pytest.mark.parametrize("group", [None, "author"])
 def test_the_order_of_the_rows_does_not_change_what_is_held_out(tmp_path, group):
     drawn = []

@@ -395,6 +395,48 @@ def test_a_column_test_of_one_s_own_is_not_taken_for_code_to_run(jsonl):
     assert (tasks.read(jsonl(numbered(3, test="import antigravity")))["test"] == "").all()
 
 
+def test_columns_of_a_pair_that_are_not_read_are_named_in_the_note(jsonl):
+    beside = {"context": "c", "category": "d", "test": "1", "history": [], "system": "", "empty": None}
+    file = jsonl(numbered(20, input="i", kind="k", group="", id="x", **beside))
+    note = "own.jsonl: the rows are pairs of instruction and output; not read beside them: context, category, test"
+    assert tasks.read(file).attrs["note"] == note
+    assert sources.provenance(drawn(file, 10, 3, 3).train).note == note
+    assert tasks.read(jsonl(numbered(3, input="i", history=None))).attrs["note"] == ""
+
+
+def test_the_rows_of_a_task_of_the_course_can_be_written_and_read_again(tmp_path):
+    for task in tasks.TASKS:
+        rows = tasks.read(task).head(40)
+        for suffix, save in ((".csv", "to_csv"), (".parquet", "to_parquet")):
+            path = tmp_path / f"{task}{suffix}"
+            getattr(rows, save)(path, index=False)
+            again = tasks.read(str(path))
+            columns = ["instruction", "input", "output", "kind", "group"]
+            assert again[columns].to_dict("records") == rows[columns].to_dict("records")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("history", [["Hi", "Hello."]], "write the row as a conversation (messages) that begins with these turns, or"),
+        ("system", "Be brief.", "write the row as a conversation (messages) that begins with this text, or leave"),
+        ("tools", [{"name": "add"}], "correct the row, or leave it out"),
+    ],
+)
+def test_a_pair_that_is_a_part_of_a_conversation_is_refused_in_one_sentence(jsonl, tmp_path, column, value, said):
+    rows = numbered(6, **{column: lambda number: value if number == 4 else None})
+    table = tmp_path / "own.csv"
+    pd.DataFrame(rows).assign(**{column: [json.dumps(row[column] or []) for row in rows]}).to_csv(table, index=False)
+    for file in (jsonl(rows), str(table)):
+        for look in (tasks.read, tasks.check):
+            with pytest.raises(BadInput) as raised:
+                look(file)
+            assert f"{file}, row 4: it has " in sentence(raised)
+            assert f"in the column '{column}', which is not read beside an instruction and its output; {said}" in str(
+                raised.value
+            )
+
+
 @pytest.mark.parametrize("column", ["instruction", "output"])
 @pytest.mark.parametrize("value", [None, "", " \n"], ids=["null", "empty", "blank"])
 def test_a_row_without_instruction_or_output_is_named(jsonl, column, value):

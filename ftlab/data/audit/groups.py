@@ -256,7 +256,7 @@ def _claim(table: Table, groups: np.ndarray) -> Claim | None:
 
 
 def _said(name: str, groups: pd.Series) -> str:
-    there = groups.dropna()
+    there = groups[groups.map(group_columns.key) != ""]
     sizes = np.bincount(group_columns.numbers(there))
     alone = f", {len(groups) - len(there):,} rows have none" if len(there) < len(groups) else ""
     return (

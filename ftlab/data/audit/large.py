@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ftlab.data import sources, tables
+from ftlab.data import group_columns, sources, tables, values
 from ftlab.data.audit import audit, audit_instructions, large_checks, large_files, lengths
 from ftlab.data.audit.findings import SEVERITIES, Finding
 from ftlab.data.audit.large_report import LargeReport, LargeTable
-from ftlab.data.audit.large_scan import SAMPLE, SAMPLED_CHARACTERS, Columns, Scan, scan
+from ftlab.data.audit.large_scan import SAMPLE, Columns, Scan, scan
 from ftlab.data.audit.report import AuditReport
 from ftlab.errors import BadInput
 from ftlab.progress import bar
@@ -67,7 +67,7 @@ def audit_file(
         group_column: of all files: what no split should share with another (see `sources.read`). It is not priced.
         advice: the next step, for the message on a column that is missing.
         processes: that work beside this one. A script that asks for some needs `if __name__ == "__main__":`.
-        sample: how many rows to draw for what all rows cannot tell.
+        sample: how many rows to draw for what all rows cannot tell; fewer if their texts are very long.
         seed: of the drawing.
         **options: of the audit of these rows: tokenizer, max_length and hidden_size.
 
@@ -83,6 +83,8 @@ def audit_file(
     )
     if not columns.prompt and columns.text == columns.label:
         raise BadInput(f"text_column and label_column are both {columns.text!r}; expected two columns of {path}")
+    if group_column:
+        group_columns.require_column(path, pd.DataFrame(columns=columns.names), group_column, columns.of_texts)
     lengths.require(options.get("max_length"))
     given = {"train": path, "validation": validation, "test": test}
     files = {split: _file(name) for split, name in given.items() if name}
@@ -114,7 +116,7 @@ def audit_file(
         ThreadPoolExecutor(1) as beside,
     ):
         # numpy releases Python's global lock while it sorts, so the rows drawn can be audited meanwhile.
-        comparing = beside.submit(_exact, scans, columns, names, codes, progress)
+        comparing = beside.submit(_exact, scans, columns, names, codes, label_list, progress)
         drawn = _audit_of_sample(train, columns, options)
         exact = comparing.result()
     found = exact + large_checks.from_sample(drawn.findings, len(train.sample), len(train), {*large_checks.SEARCHED})
@@ -131,7 +133,7 @@ def audit_file(
         table=_table(scans, found, drawn, codes[characters >= 0], label_list),
         max_length=None,
         tokenizer=drawn.tokenizer,
-        notes=_notes(train, drawn, options.get("tokenizer") is not None),
+        notes=_notes(scans, columns, drawn, options.get("tokenizer") is not None),
     )
 
 
@@ -145,14 +147,19 @@ def _file(name: str) -> Path:
 
 
 def _exact(
-    scans: dict[str, Scan], columns: Columns, names: pd.Series, codes: np.ndarray, progress: tqdm[Any]
+    scans: dict[str, Scan],
+    columns: Columns,
+    names: pd.Series,
+    codes: np.ndarray,
+    label_list: list[str],
+    progress: tqdm[Any],
 ) -> list[Finding]:
     """The findings that are exact."""
     train = scans["train"]
     found = large_checks.prompts(train) if columns.prompt else large_checks.table_findings(train, names)
     progress.update(1)
     found += large_checks.noise(train)
-    found += large_checks.copies(train, codes, progress.update)
+    found += large_checks.copies(train, codes, label_list, progress.update)
     if columns.group:
         found += large_checks.groups(scans)
     progress.update(1)
@@ -218,13 +225,15 @@ def _skipped(train: Scan, drawn: AuditReport, columns: Columns, *, several: bool
     return tuple(skipped)
 
 
-def _notes(train: Scan, drawn: AuditReport, tokens: bool) -> tuple[str, ...]:
+def _notes(scans: dict[str, Scan], columns: Columns, drawn: AuditReport, tokens: bool) -> tuple[str, ...]:
+    train = scans["train"]
     notes = [
         f"read in pieces: copies (by 64-bit hashes), leakage, labels, noise and personal data in all {len(train):,} "
         f"rows; the rest in {len(train.sample):,} rows drawn at random, with 95 % intervals"
     ]
     if tokens:
         notes.append("tokens, and what max_length cuts, in the rows drawn at random")
-    if train.cut:
-        notes.append(f"of {train.cut:,} texts drawn at random the first {SAMPLED_CHARACTERS:,} characters")
+    for each in scans.values():
+        where = f"{each.name}, column {columns.completion!r}"
+        notes += filter(None, [values.structured_note(where, each.structured, len(each))])
     return (*notes, *drawn.notes)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ftlab.data import group_columns
-from ftlab.data.audit import basics, personal_data
+from ftlab.data.audit import basics, personal_data, placeholders
 from ftlab.data.audit.findings import Finding, finding, share
 from ftlab.data.audit.large_rows import KEPT
 from ftlab.data.audit.large_scan import Scan
@@ -24,9 +24,9 @@ NOISE = {
 SEARCHED = NOISE | {name: said for name, (said, _) in personal_data.KINDS.items()}
 # Found in all rows, so that the sample has nothing to add.
 EXACT = {
-    "missing_text", "missing_label", "missing_prompt", "empty_completion", "label_slip", "one_class", "tiny_class",
-    "imbalance", "few_rows", "sorted_by_label", "exact_duplicates", "normalised_duplicates", "disguised_duplicates",
-    "conflicting_labels", "leakage", "duplicate_prompts",
+    "missing_text", "missing_label", "missing_prompt", "empty_completion", "label_slip", "similar_labels",
+    "placeholder_labels", "one_class", "tiny_class", "imbalance", "few_rows", "sorted_by_label", "exact_duplicates",
+    "normalised_duplicates", "disguised_duplicates", "conflicting_labels", "leakage", "duplicate_prompts",
     "group_leakage", "group_column",
 }  # fmt: skip
 # Two rows of a pair are hardly ever both in a sample, so its share says nothing about the file.
@@ -53,7 +53,7 @@ def table_findings(scan: Scan, names: pd.Series) -> list[Finding]:
     frame = pd.DataFrame({"id": np.arange(len(scan)), "label": names})
     frame.attrs.update(names.attrs)
     complete = frame[~blank_text & ~blank_label]
-    made = [*basics.slips(frame), *basics.classes(complete), *basics.order(complete)]
+    made = [*basics.slips(frame), *basics.classes(complete), *basics.order(complete), *placeholders.labels(frame)]
     return found + [_with_ids(scan, each) for each in made]
 
 
@@ -72,12 +72,13 @@ def label_names(scan: Scan) -> pd.Series:
     return names
 
 
-def copies(scan: Scan, codes: np.ndarray, done: Callable[[int], object]) -> list[Finding]:
+def copies(scan: Scan, codes: np.ndarray, label_list: Sequence[str], done: Callable[[int], object]) -> list[Finding]:
     """Return the findings on copies within `scan`, and on copies with different labels.
 
     Args:
         scan: of the training file.
-        codes: (rows,) the label of each row as a number; -1 for none.
+        codes: (rows,) the label of each row as its position in `label_list`; -1 for none.
+        label_list: the labels.
         done: called with 1 after each of COPY_STEPS steps.
     """
     exact, normal, skeleton = (scan.array(name) for name in ("exact", "normal", "skeleton"))
@@ -102,7 +103,7 @@ def copies(scan: Scan, codes: np.ndarray, done: Callable[[int], object]) -> list
             found.append(_finding(scan, finding_id, what, rows, copy_of=scan.ids(originals[:KEPT].tolist())))
         done(1)
     labelled = codes[texts] >= 0
-    found += _conflicts(scan, texts[labelled], skeleton[labelled], codes[texts[labelled]])
+    found += _conflicts(scan, texts[labelled], skeleton[labelled], codes[texts[labelled]], label_list)
     done(1)
     return found
 
@@ -110,7 +111,9 @@ def copies(scan: Scan, codes: np.ndarray, done: Callable[[int], object]) -> list
 COPY_STEPS = 4
 
 
-def _conflicts(scan: Scan, rows: np.ndarray, keys: np.ndarray, codes: np.ndarray) -> list[Finding]:
+def _conflicts(
+    scan: Scan, rows: np.ndarray, keys: np.ndarray, codes: np.ndarray, label_list: Sequence[str]
+) -> list[Finding]:
     first = _first(keys)
     differs = codes != codes[first]
     if not differs.any():
@@ -118,7 +121,7 @@ def _conflicts(scan: Scan, rows: np.ndarray, keys: np.ndarray, codes: np.ndarray
     conflict = np.isin(keys, keys[differs])
     groups = first[conflict]
     order = np.argsort(groups, kind="stable")
-    label = np.array([str(label) for label in scan.labels], dtype=object)[codes[conflict]][order]
+    label = np.array(label_list, dtype=object)[codes[conflict]][order]
     what = f"the same text with different labels in {{count}}; texts: {len(np.unique(groups)):,}"
     numbers = np.unique(groups, return_inverse=True)[1][order]
     evidence = {"text_number": numbers[:KEPT].tolist(), "label": label[:KEPT].tolist()}
@@ -138,16 +141,19 @@ def _first(keys: np.ndarray) -> np.ndarray:
 
 
 def prompts(scan: Scan) -> list[Finding]:
-    """Return the findings on prompts that are missing, or that an earlier row of `scan` has with another answer."""
+    """Return the findings on missing prompts and answers, and on prompts of an earlier row of `scan`."""
     inputs, skeleton = scan.array("inputs"), scan.array("skeleton")
     found = []
     if (missing := np.flatnonzero(inputs == 0)).size:
         found.append(_finding(scan, "missing_prompt", "no prompt in {count}", missing))
+    if scan.unanswered:
+        rows = np.array(scan.unanswered)
+        found.append(_finding(scan, "empty_completion", "an empty completion in {count}", rows))
     rows = np.flatnonzero(inputs)
     first = _first(inputs[rows])
     other = (first != np.arange(len(rows))) & (_first(skeleton[rows]) == np.arange(len(rows)))
     if other.any():
-        what = "the prompt of an earlier row with another answer in {count}"
+        what = "the prompt of an earlier row with another completion in {count}"
         originals = scan.ids(rows[first[other]][:KEPT].tolist())
         found.append(_finding(scan, "duplicate_prompts", what, rows[other], prompt_of=originals))
     return found

@@ -116,17 +116,23 @@ def _batches(path: Path, columns: list[str], advice: str, done: Callable[[int], 
         }
         # Few rows at a time: a batch is whole in memory before its size is known.
         batches = file.iter_batches(batch_size=256, columns=columns)
-        rows = itertools.chain.from_iterable(_rows_of(path, batch, columns, classes) for batch in batches)
+        rows = _rows_of(path, batches, columns, classes)
         for piece in _grouped(rows, columns, lambda: None):
             done(whole * len(piece[columns[0]]) // max(1, file.metadata.num_rows))
             yield piece
 
 
-def _rows_of(path: Path, batch: Any, columns: list[str], classes: dict[str, list[str]]) -> Iterable[Any]:
-    values = {column: batch.column(column).to_pylist() for column in columns}
-    for column, names in classes.items():
-        values[column] = tables.label_names(values[column], names, f"{path}, column {column!r}")
-    return zip(*values.values(), strict=True)
+def _rows_of(
+    path: Path, batches: Iterable[Any], columns: list[str], classes: dict[str, list[str]]
+) -> Iterator[tuple[Any, ...]]:
+    read = 0
+    for batch in batches:
+        values = {column: batch.column(column).to_pylist() for column in columns}
+        for column, names in classes.items():
+            where = f"{path}, column {column!r}"
+            values[column] = tables.label_names(values[column], names, where, first_row=read + 1)
+        read += batch.num_rows
+        yield from zip(*values.values(), strict=True)
 
 
 def _grouped(rows: Iterable[Sequence[Any]], columns: list[str], done: Callable[[], object]) -> Iterator[Piece]:

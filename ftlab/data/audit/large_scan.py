@@ -12,25 +12,43 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ftlab.data import values
+from ftlab.data import group_columns, values
 from ftlab.data.audit import large_files
 from ftlab.data.audit.large_files import Piece
 from ftlab.data.audit.large_rows import SHOWN, Found, Measured, excerpt, hashes_of, measure
-from ftlab.data.words import normalise
 from ftlab.errors import BadInput
 
 SAMPLE = 5_000  # rows
-SAMPLED_CHARACTERS = 20_000  # of a text
+SAMPLED_CHARACTERS = 100_000_000  # of the sample; where texts are long, fewer rows are drawn, and none is cut
+FEWEST_SAMPLED = 200  # rows, however long they are
 MOST_LABELS = 100_000  # more are no classes
 REMEMBERED = 2_000_000  # rows among which the first copies are noticed while the file is read
 AHEAD = 2  # pieces for each process that wait
 
 Part = tuple[list[str | None], list[str] | None]  # texts, and what a model gets of them as input if that is less
+
+
+class Rows(NamedTuple):
+    """What is read of a piece of a file.
+
+    Attributes:
+        texts: of the rows; prompt and completion together.
+        labels: of the rows; None for instruction data.
+        inputs: the prompts; None for rows with labels.
+        unanswered: the positions of the rows without a completion.
+        structured: how many completions are lists or objects.
+    """
+
+    texts: list[str | None]
+    labels: list[Any] | None = None
+    inputs: list[str] | None = None
+    unanswered: Sequence[int] = ()
+    structured: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,34 +62,33 @@ class Columns:
     group: str = ""
 
     @property
+    def of_texts(self) -> list[str]:
+        """The columns of texts, labels, prompts and completions."""
+        return [*self.prompt, self.completion] if self.prompt else [self.text, self.label]
+
+    @property
     def names(self) -> list[str]:
         """The columns of the file."""
-        read = [*self.prompt, self.completion] if self.prompt else [self.text, self.label]
-        return [*dict.fromkeys([*read, self.group] if self.group else read)]
+        return [*dict.fromkeys([*self.of_texts, self.group] if self.group else self.of_texts)]
 
-    def rows(
-        self, piece: Piece, where: Callable[[str, int], str]
-    ) -> tuple[list[str | None], list[Any] | None, list[str] | None]:
-        """Return texts, labels and inputs of a `piece`; `where` says for an error in which column and row it is."""
+    def rows(self, piece: Piece, where: Callable[[str, int], str]) -> Rows:
+        """Return what is read of a `piece`; `where` says for an error in which column and row it is."""
         if not self.prompt:
-            return _texts(piece[self.text], self.text, where), piece[self.label], None
+            return Rows(_texts(piece[self.text], self.text, where), piece[self.label])
         parts = [_texts(piece[name], name, where) for name in self.prompt]
         inputs = ["\n".join(part for part in row if part and part.strip()) for row in zip(*parts, strict=True)]
-        answers = [values.text_of(value) or "" for value in piece[self.completion]]
+        answers, structured = _answers(piece[self.completion], self.completion, where)
         texts: list[str | None] = ["\n".join(row) for row in zip(inputs, answers, strict=True)]
-        return texts, None, inputs
+        return Rows(texts, None, inputs, [row for row, answer in enumerate(answers) if not answer.strip()], structured)
 
     def record(self, piece: Piece, row: int) -> dict[str, Any]:
-        """Return the row `row` of `piece` as an audit in memory takes it, with texts of SAMPLED_CHARACTERS at most."""
-        read = [*self.prompt, self.completion] if self.prompt else [self.text]
-        texts = {name: values.text_of(piece[name][row]) for name in read}
-        short = {name: text and text[:SAMPLED_CHARACTERS] for name, text in texts.items()}
+        """Return the row `row` of `piece` as an audit in memory takes it."""
         if not self.prompt:
-            return {"text": short[self.text], "label": piece[self.label][row]}
+            return {"text": values.text_of(piece[self.text][row]), "label": piece[self.label][row]}
         named = sorted(dict.fromkeys(self.prompt), key=lambda name: name != "instruction")
-        parts = [short[name] or "" for name in named]
+        parts = [values.text_of(piece[name][row]) or "" for name in named]
         joined = ["\n".join(part for part in some if part.strip()) for some in (parts, parts[1:])]
-        answer = short[self.completion]
+        answer = values.text_of(piece[self.completion][row])
         return {"instruction": parts[0], "input": joined[1], "prompt": joined[0], "completion": answer}
 
 
@@ -86,6 +103,17 @@ def _texts(column: list[Any], name: str, where: Callable[[str, int], str]) -> li
     return texts
 
 
+def _answers(column: list[Any], name: str, where: Callable[[str, int], str]) -> tuple[list[str], int]:
+    """The answers as text ("" if missing), and how many of them were lists or objects."""
+    answers, structured = [], 0
+    for row, value in enumerate(column):
+        if type(value) is not str:
+            values.require_answer(value, where(name, row))
+            structured += values.kind_of(value) is not None
+        answers.append(values.text_of(value) or "")
+    return answers, structured
+
+
 @dataclass
 class Scan:
     """What was kept of a file.
@@ -96,10 +124,11 @@ class Scan:
         codes: the position of each row's label in `labels`, -1 for none.
         labels: the different values of the label column.
         groups: the hash of each row's group, 0 for none; empty without a column of groups.
+        unanswered: the positions of the rows without a completion.
+        structured: how many completions are lists or objects, which were read as JSON.
         found: by each search in the texts.
         texts: of the first rows that have an earlier text, by their positions.
         sample: some of the rows, drawn at random, as an audit in memory takes them; in the order of the file.
-        cut: how many texts of the sample were cut.
     """
 
     name: str
@@ -107,10 +136,11 @@ class Scan:
     codes: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
     labels: list[Any] = field(default_factory=list)
     groups: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    unanswered: list[int] = field(default_factory=list)
+    structured: int = 0
     found: dict[str, Found] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
     sample: pd.DataFrame = field(default_factory=pd.DataFrame)
-    cut: int = 0
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -146,12 +176,12 @@ def scan(
         done: called from time to time with the bytes read since then.
         search: whether to search the texts for noise, personal data and secrets.
         known: the hashes (see `Measured.inputs`) of the inputs of earlier files; the first rows with one are kept.
-        sample: how many rows to draw.
+        sample: how many rows to draw; fewer are drawn if these have more than SAMPLED_CHARACTERS.
         seed: of the drawing.
 
     Raises:
-        BadInput: as `large_files.pieces`; a text is a list or an object, or all are numbers; or there are too many
-            labels.
+        BadInput: as `large_files.pieces`; a text or a group is a list or an object, or all texts are numbers; a
+            completion is a conversation or bytes; or there are too many labels.
     """
     kept = Scan(path.name)
     labels, drawn = _Labels(path, columns.label), _Sample(sample, seed)
@@ -166,15 +196,17 @@ def scan(
     def read() -> Iterator[Part]:
         nonlocal begins, words
         for piece in large_files.pieces(path, columns.names, advice=advice, done=done):
-            texts, marks, inputs = columns.rows(piece, where)
-            words = words or any(text and text.strip() and not _is_number(text) for text in texts)
-            if marks is not None:
-                labels.add(marks)
+            rows = columns.rows(piece, where)
+            words = words or any(text and text.strip() and not _is_number(text) for text in rows.texts)
+            if rows.labels is not None:
+                labels.add(rows.labels)
             if columns.group:
-                groups.append(_group_hashes(piece[columns.group]))
-            drawn.add(begins, len(texts), partial(columns.record, piece))
-            begins += len(texts)
-            yield texts, inputs
+                groups.append(_group_hashes(_texts(piece[columns.group], columns.group, where)))
+            kept.unanswered += [begins + row for row in rows.unanswered]
+            kept.structured += rows.structured
+            drawn.add(begins, len(rows.texts), partial(columns.record, piece))
+            begins += len(rows.texts)
+            yield rows.texts, rows.inputs
 
     at = 0
     with _without_collector():
@@ -191,7 +223,7 @@ def scan(
     kept.codes = labels.joined() if not columns.prompt else np.full(begins, -1, dtype=np.int32)
     kept.labels = labels.values
     kept.groups = np.concatenate(groups) if groups else kept.groups
-    kept.sample, kept.cut = drawn.table(kept)
+    kept.sample = drawn.table(kept)
     return kept
 
 
@@ -207,9 +239,8 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _group_hashes(column: list[Any]) -> np.ndarray:
-    texts = [values.text_of(value) for value in column]
-    return hashes_of([normalise(text).encode() if text else b"" for text in texts])
+def _group_hashes(groups: list[str | None]) -> np.ndarray:
+    return hashes_of([group_columns.key(group).encode() for group in groups])
 
 
 def _is_number(text: str) -> bool:
@@ -258,7 +289,7 @@ class _Labels:
 
     def add(self, labels: list[Any]) -> None:
         """Add the labels of a piece."""
-        codes = [self._code(label) for label in labels]
+        codes = [self._code(label, row) for row, label in enumerate(labels, start=self.rows)]
         self.rows += len(codes)
         self.parts.append(np.array(codes, dtype=np.int32))
 
@@ -266,19 +297,19 @@ class _Labels:
         """Return the codes of all rows."""
         return np.concatenate(self.parts)
 
-    def _code(self, label: Any) -> int:
+    def _code(self, label: Any, row: int) -> int:
         key = label if type(label) is str else (type(label), label)  # 1, True and 1.0 are equal
         try:
             return self.numbers[key]
         except KeyError:
-            return self._new(key, label)
+            return self._new(key, label, row)
         except TypeError:  # a list
-            return self._new(None, label)
+            return self._new(None, label, row)
 
-    def _new(self, key: Any, label: Any) -> int:
+    def _new(self, key: Any, label: Any, row: int) -> int:
         if values.kind_of(label):
             # The reader of files in memory says what is wrong with such a label.
-            values.with_label_names(pd.DataFrame({"id": [f"{self.path.name}, row {self.rows + 1}"], "label": [label]}))
+            values.with_label_names(pd.DataFrame({"id": [f"{self.path.name}-{row:05d}"], "label": [label]}))
         if label is None or (not isinstance(label, str) and pd.isna(label)) or not str(label).strip():
             code = -1
         else:
@@ -288,7 +319,7 @@ class _Labels:
         if len(self.values) > MOST_LABELS:
             raise BadInput(
                 f"{self.path}, column {self.column!r}: more than {MOST_LABELS:,} different labels in the first "
-                f"{self.rows + large_files.ROWS:,} rows, too many for classes; is it the right column?"
+                f"{row + 1:,} rows, too many for classes; is it the right column?"
             )
         return code
 
@@ -297,36 +328,47 @@ class _Sample:
     """Rows drawn at random from a file whose number of rows is not known before its end.
 
     Each row gets a random number, and the rows with the smallest stay (reservoir sampling with random sort, Sunter
-    1977).
+    1977). If they have more than SAMPLED_CHARACTERS, half of them stay, and so on. A text is never cut: its end and
+    its length are what some checks look at.
     """
 
     def __init__(self, size: int, seed: int) -> None:
         self.size, self.limit = size, float(size > 0)
         self.draw = np.random.default_rng(seed)
         self.rows: list[tuple[float, int, dict[str, Any]]] = []
+        self.characters = 0
 
     def add(self, begins: int, count: int, record: Callable[[int], dict[str, Any]]) -> None:
         """Draw from a piece of `count` rows; `begins` is the position of the first."""
         keys = self.draw.random(count)
         for row in np.flatnonzero(keys < self.limit).tolist():
             self.rows.append((float(keys[row]), begins + row, record(row)))
-        if len(self.rows) > 2 * self.size:
-            self._shrink()
+            self.characters += _characters(self.rows[-1][2])
+            if len(self.rows) > 2 * self.size or self.characters > 2 * SAMPLED_CHARACTERS:
+                self._shrink()
 
     def _shrink(self) -> None:
         self.rows = sorted(self.rows, key=lambda row: row[0])[: self.size]
+        self.characters = sum(_characters(record) for _, _, record in self.rows)
+        while self.characters > SAMPLED_CHARACTERS and len(self.rows) > FEWEST_SAMPLED:
+            # Half, and not as many as fit: the row that does not fit is a long one, and would always be left out.
+            self.size = max(FEWEST_SAMPLED, len(self.rows) // 2)
+            self.rows = self.rows[: self.size]
+            self.characters = sum(_characters(record) for _, _, record in self.rows)
         if self.size and len(self.rows) == self.size:
             self.limit = self.rows[-1][0]
 
-    def table(self, kept: Scan) -> tuple[pd.DataFrame, int]:
-        """Return the rows in the order of the file, with their ids, and how many of their texts were cut."""
+    def table(self, kept: Scan) -> pd.DataFrame:
+        """Return the rows in the order of the file, with their ids."""
         self._shrink()
         rows = sorted(self.rows, key=lambda row: row[1])
         table = pd.DataFrame([record for _, _, record in rows], dtype=object)
         table.insert(0, "id", kept.ids(row for _, row, _ in rows))
-        columns = [column for column in ("text", "prompt", "completion") if column in table]
-        cut = table[columns].map(lambda text: isinstance(text, str) and len(text) >= SAMPLED_CHARACTERS)
-        return table, int(cut.any(axis=1).sum())
+        return table
+
+
+def _characters(record: dict[str, Any]) -> int:
+    return sum(len(value) for value in record.values() if isinstance(value, str))
 
 
 class _FirstCopies:

@@ -26,7 +26,7 @@ def check(table: Table) -> list[Finding]:
         return []
     rows, order = table.texts, table.split_order
     known = np.zeros(len(rows), dtype=bool)
-    for groups in (table.input_groups, table.clusters):
+    for groups in (table.input_groups, table.whole_dialogues, table.clusters):
         known |= order > pd.Series(order).groupby(groups).transform("min").to_numpy()
     found = []
     for finding_id, part, said, long in (

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ftlab.data import sources
+from ftlab.data import sources, values
 from ftlab.data.audit.findings import Finding, finding
 from ftlab.data.audit.table import Table
 
-MISSING = frozenset({"nan", "<na>", "#n/a"})  # written by pandas, R and spreadsheets, hardly ever by people
+MISSING = values.WRITTEN_MISSING
 NO_TIME = "NaT"  # written by pandas; case matters, since Nat is a name
 EMPTY = frozenset({"null", "undefined", "none", "n/a", "na", "nil", "-", "--", "\u2013", "\u2014", "tbd"})
 LINES = frozenset({"nan", "NaN", "<NA>", "#N/A"})
+LABELS = frozenset({"null", "n/a", "na", "undefined"})  # of EMPTY: hardly ever the name that somebody gives a class
 LONGEST = max(map(len, MISSING | EMPTY)) + 1
 OFTEN = 2  # rows: a word that only one row has may be meant
 VARIED = 0.9  # share of different answers from which they are no classes; a class may be called "none"
 
 
 def check(table: Table) -> list[Finding]:
-    """Return the finding on rows of `table` with a placeholder as text, label, completion or part of a prompt."""
+    """Return the findings on rows of `table` with a placeholder as text, label, completion or part of a prompt."""
+    return [*_texts(table), *([] if table.pairs else labels(table.frame))]
+
+
+def _texts(table: Table) -> list[Finding]:
     frame = table.frame
     found: dict[str, str] = {}
     counts: dict[tuple[str, str], int] = {}
@@ -36,6 +41,17 @@ def check(table: Table) -> list[Finding]:
     evidence = frame.loc[frame["id"].isin(found), ["id"]]
     evidence = evidence.assign(found=evidence["id"].map(found))
     return [finding("placeholder_texts", f"a placeholder in {{count}}: {said}", evidence=evidence)]
+
+
+def labels(frame: pd.DataFrame) -> list[Finding]:
+    """Return the finding on classes of `frame` (columns id and label) that may be missing labels: "NULL", "N/A"."""
+    names = frame["label"].dropna()
+    odd = [name for name in names.value_counts().index if str(name).strip()[:LONGEST].casefold() in LABELS]
+    if not odd:
+        return []
+    what = f"a label that may stand for a missing one in {{count}}: {', '.join(f'{name!r}' for name in odd[:3])}"
+    evidence = frame.loc[names.index[names.isin(odd)], ["id", "label"]]
+    return [finding("placeholder_labels", what, evidence=evidence)]
 
 
 def _words(column: pd.Series, *, answers: bool, lines: bool) -> pd.Series:

@@ -12,6 +12,7 @@ from ftlab.data.audit.findings import Finding, finding
 from ftlab.data.audit.table import Table
 
 Allowed = Callable[[np.ndarray, int], np.ndarray]  # (others, row) -> a mask of the others to compare the row with
+OTHER_TURNS = "other turns of the dialogue"
 COMPARED = 10  # in a large cluster, a row is compared with at most so many others to find the nearest
 
 
@@ -221,20 +222,27 @@ def _leakage(table: Table) -> list[Finding]:
     if not table.others:
         return []
     rows, order = table.texts, table.split_order
-    earliest = pd.Series(order).groupby(table.input_groups).transform("min").to_numpy()
-    leaked = order > earliest
+    copied, copy_of = _of_earlier_split(order, table.input_groups)
+    goes_on, part_of = _of_earlier_split(order, table.whole_dialogues)
+    leaked = copied | goes_on
     found = []
     if leaked.any():
-        firsts = pd.Series(np.arange(len(rows))).groupby(table.input_groups).transform("first").to_numpy()[leaked]
+        firsts = np.where(copied, copy_of, part_of)[leaked]
         said = "prompt" if table.pairs else "text"
         inputs = rows[said].fillna("").to_numpy()
+        differs_in = [
+            _disguise(*pair) if is_copy else OTHER_TURNS
+            for is_copy, *pair in zip(copied[leaked], inputs[firsts], inputs[leaked], strict=True)
+        ]
         evidence = pd.DataFrame(
             {
                 "id": rows["id"][leaked], "split": rows["split"][leaked], "copy_of": rows["id"].to_numpy()[firsts],
-                "differs_in": [_disguise(*pair) for pair in zip(inputs[firsts], inputs[leaked], strict=True)],
+                "differs_in": differs_in,
             }
         )  # fmt: skip
-        what = f"a copy of a {said} from an earlier split in {{count}} of {_names(evidence['split'])}"
+        kinds = [f"a copy of a {said}"] if copied.any() else []
+        kinds += ["other turns of a dialogue"] if OTHER_TURNS in differs_in else []
+        what = f"{' or '.join(kinds)} from an earlier split in {{count}} of {_names(evidence['split'])}"
         found.append(finding("leakage", what, evidence=evidence))
     earliest = pd.Series(order).groupby(table.clusters).transform("min").to_numpy()
     close = np.flatnonzero((order > earliest) & ~leaked)
@@ -246,6 +254,12 @@ def _leakage(table: Table) -> list[Finding]:
         columns = ["id", "split", "near", "similarity", "differs_in"]
         found.append(finding("near_leakage", what, evidence=evidence[columns]))
     return found
+
+
+def _of_earlier_split(order: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rows have a row of their group in an earlier split (see `Table.split_order`), and the first one."""
+    earliest = pd.Series(order).groupby(groups).transform("min").to_numpy()
+    return order > earliest, pd.Series(np.arange(len(groups))).groupby(groups).transform("first").to_numpy()
 
 
 def _difference(table: Table, row: int, other: int) -> str:

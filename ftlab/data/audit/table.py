@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ftlab.data import duplicates, histories, sources
+from ftlab.data import dialogues, duplicates, histories, sources
 from ftlab.data.containment import Contained, contained
 from ftlab.data.duplicates import Forms, NearPairs
 from ftlab.data.values import is_whole, with_label_names
@@ -203,6 +203,22 @@ class Table:
         return duplicates.copies(self.texts["prompt"].fillna("")) if self.pairs else self.copies
 
     @cached_property
+    def whole_dialogues(self) -> np.ndarray:
+        """A number for each text; two conversations have the same one if they are of one dialogue.
+
+        As `tasks.load` keeps them on one side (`dialogues.clusters`). Of pairs, each text has a number of its own.
+        """
+        numbers = np.arange(len(self.texts))
+        if not self.conversations:
+            return numbers
+        parts = [frame for frame in (self.frame, *self.others.values()) if "messages" in frame]
+        turns = pd.concat([frame.set_index("id")["messages"] for frame in parts]).reindex(self.texts["id"])
+        there = np.flatnonzero(turns.notna().to_numpy())
+        if len(there):
+            numbers[there] = len(numbers) + dialogues.clusters(turns.iloc[there].tolist())
+        return numbers
+
+    @cached_property
     def near(self) -> NearPairs:
         """The near-duplicates among the first rows of all copies."""
         words, firsts = self.compared, self.forms.firsts
@@ -289,11 +305,14 @@ class Table:
     def copies_in_training(self, ids: tuple[str, ...], *, near: bool) -> set[str]:
         """Return the ids of the training rows that are copies of one of the rows `ids`.
 
-        Copies have the same input, however it is disguised; with `near`, they are in the same of the `clusters`.
+        Copies have the same input, however it is disguised, or are conversations of one dialogue; with `near`, they are
+        in the same of the `clusters`.
         """
-        groups = self.clusters if near else self.input_groups
-        wanted = groups[self.texts["id"].isin(ids).to_numpy()]
-        return set(self.texts["id"][self.train & np.isin(groups, wanted)])
+        listed = self.texts["id"].isin(ids).to_numpy()
+        copied = np.zeros(len(listed), dtype=bool)
+        for groups in [self.clusters] if near else [self.input_groups, self.whole_dialogues]:
+            copied |= np.isin(groups, groups[listed])
+        return set(self.texts["id"][self.train & copied])
 
 
 def _inside(wanted: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

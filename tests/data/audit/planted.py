@@ -144,6 +144,11 @@ def similar_labels() -> Planted:
 
 
 @plants
+def placeholder_labels() -> Planted:
+    return Planted(changed(reviews(), "label", {5: "N/A", 6: "N/A", 7: "N/A"}), ("r5", "r6", "r7"))
+
+
+@plants
 def imbalance() -> Planted:
     frame = reviews(200)
     rare = frame.index[frame["label"] == "positive"][15:]

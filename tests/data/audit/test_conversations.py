@@ -144,6 +144,52 @@ def test_a_training_conversation_in_the_test_rows_is_leakage(tmp_path):
     assert audit_instructions(training, test=test)["leakage"].rows == ("test.jsonl-00000",)
 
 
+GATES = [
+    turns(f"Where is gate {n}?", f"Left of the tower {n}.", f"And the town {n}?", f"By the river {n}.")
+    for n in range(8)
+]
+
+
+def test_a_beginning_of_a_training_dialogue_in_another_split_is_leakage_and_said_once(tmp_path):
+    """`tasks.load` keeps both in one split (`dialogues.clusters`)."""
+    beginning = {"messages": GATES[3]["messages"][:2]}
+    longer = {"messages": [*GATES[5]["messages"], *turns("Thanks, and who lives there?", "A miller.")["messages"]]}
+    broken = {"messages": None}
+    files = {
+        "training": [*GOOD, *GATES, broken],
+        "validation": [turns("Who dug the well?", "A monk did."), beginning, broken],
+        "test": [turns("Who built the mill?", "A miller."), longer, GATES[1], broken],
+    }
+    frames = {
+        split: sources.read_conversations(written(tmp_path / f"{split}.jsonl", rows)) for split, rows in files.items()
+    }
+    report = audit_instructions(frames.pop("training"), **frames)
+    found = report["leakage"]
+    assert (
+        found.what
+        == "a copy of a prompt or other turns of a dialogue from an earlier split in 3 rows of validation and test"
+    )
+    assert found.evidence[["id", "copy_of"]].to_numpy().tolist() == [
+        ["validation.jsonl-00001", "training.jsonl-00009"],
+        ["test.jsonl-00001", "training.jsonl-00011"],
+        ["test.jsonl-00002", "training.jsonl-00007"],
+    ]
+    assert not {"near_leakage", "prompt_leakage", "answer_leakage"} & {each.id for each in report.findings}
+    dropped = set(report.repair("leakage").log["id"])
+    assert dropped == {f"training.jsonl-{number:05d}" for number in (7, 9, 11)}
+
+
+def test_a_greeting_that_dialogues_share_is_no_leakage(tmp_path):
+    hello = turns("Hi!", "Hello! How can I help?")["messages"]
+    training = [{"messages": hello + row["messages"]} for row in GATES]
+    test = [{"messages": hello + turns("Who built the mill?", "A miller.")["messages"]}]
+    read = [
+        sources.read_conversations(written(tmp_path / f"{number}.jsonl", rows))
+        for number, rows in enumerate((training, test))
+    ]
+    assert "leakage" not in audit_instructions(read[0], test=read[1])
+
+
 # --- tokens ---
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 
 from ftlab import cli
 from ftlab.data import normalisation, sources, tables
-from ftlab.data.audit import audit, large_files, large_rows, large_scan
+from ftlab.data.audit import audit, audit_instructions, large_files, large_rows, large_scan
 from ftlab.data.audit.large import audit_file, is_large
 from ftlab.data.audit.large_scan import Columns
 from ftlab.data.words import normalise
@@ -73,8 +76,125 @@ def test_a_file_read_in_pieces_has_the_findings_of_one_in_memory(tmp_path: Path,
     ):  # fmt: skip
         assert set(in_pieces[finding_id].rows) == set(in_memory[finding_id].rows), finding_id
         assert in_pieces[finding_id].count == in_memory[finding_id].count
+    conflicts = [report["conflicting_labels"].evidence[["id", "label"]] for report in (in_pieces, in_memory)]
+    assert set(conflicts[0].itertuples(index=False)) == set(conflicts[1].itertuples(index=False))
     assert in_pieces.classes["rows"].to_dict() == in_memory.classes["rows"].to_dict()
     assert in_pieces.rows == in_memory.rows
+
+
+def test_pairs_read_in_pieces_have_the_findings_of_those_in_memory(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"q": rows()["text"], "a": [f"It is {number} at the river." for number in range(300)]})
+    frame.loc[[12, 13], "q"] = ""
+    frame.loc[[20, 21, 22], "a"] = [None, "", "  "]
+    frame.loc[40] = frame.loc[5]
+    frame.loc[41, "q"] = frame.loc[6, "q"]
+    path, columns = write(frame, tmp_path / "pairs.jsonl"), {"prompt_columns": ["q"], "completion_column": "a"}
+    in_pieces, in_memory = audit_file(path, **columns), audit_instructions(sources.read_pairs(path, **columns))
+    for finding_id in ("missing_prompt", "empty_completion", "exact_duplicates", "duplicate_prompts"):
+        assert set(in_pieces[finding_id].rows) == set(in_memory[finding_id].rows), finding_id
+        assert in_pieces[finding_id].what == in_memory[finding_id].what
+
+
+@pytest.mark.parametrize("labels", [["zebra", "ant"], [2, 1]])
+def test_a_conflict_has_the_labels_of_its_rows_whatever_label_comes_first(tmp_path: Path, labels: list[object]) -> None:
+    frame = rows(100).assign(label=pd.Series([labels[number % 2] for number in range(100)], dtype=object))
+    frame.loc[11, "text"] = frame.loc[4, "text"]
+    found = audit_file(write(frame, tmp_path / "rows.jsonl"))["conflicting_labels"].evidence
+    assert found[["id", "label"]].to_numpy().tolist() == [
+        ["rows.jsonl-00004", str(labels[0])], ["rows.jsonl-00011", str(labels[1])],
+    ]  # fmt: skip
+
+
+def test_no_finding_is_reported_twice(tmp_path: Path) -> None:
+    frame = planted().replace({"label": {"bad": "Masse", "good": "Ma\u00dfe"}})
+    frame.loc[100:150, "label"] = "N/A"
+    frame.loc[200:210, "text"] = "N/A"
+    for sample in (5000, 200):
+        found = [each.id for each in audit_file(write(frame, tmp_path / "rows.csv"), sample=sample).findings]
+        assert {"similar_labels", "placeholder_labels", "placeholder_texts"} <= {*found}
+        assert len(found) == len({*found})
+
+
+def test_a_long_answer_is_drawn_whole(tmp_path: Path) -> None:
+    """Cut after some characters, it would seem to end in the middle, and its JSON would be broken."""
+    prose = "The river is wide, and " * 2000 + "it ends here."
+    answers = [json.dumps({"order": "river " * 9000, "item": number}) for number in range(40)]
+    frame = pd.DataFrame({"q": rows(80)["text"], "a": [*answers, *[prose] * 40]})
+    columns = {"prompt_columns": ["q"], "completion_column": "a"}
+    found = {each.id for each in audit_file(write(frame, tmp_path / "pairs.jsonl"), **columns).findings}
+    assert not found & {"cut_off_answer", "broken_format"}
+
+
+def test_of_long_texts_fewer_rows_are_drawn_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = rows(2000)
+    frame.loc[::50, "text"] += " stone" * 2000
+    path = Path(write(frame, tmp_path / "rows.csv"))
+    monkeypatch.setattr(large_scan, "SAMPLED_CHARACTERS", 200_000)
+    monkeypatch.setattr(large_scan, "FEWEST_SAMPLED", 50)
+    drawn = [
+        large_scan.scan(path, Columns(), processes=0, advice="", done=lambda read: None, sample=1000, seed=seed).sample
+        for seed in range(12)
+    ]
+    for sample in drawn:
+        assert len(sample) >= 50
+        assert sample["text"].str.len().sum() <= 200_000 or len(sample) == 50
+        assert set(sample["text"]) <= set(frame["text"])
+    every = pd.concat(drawn)
+    assert 0.01 < (every["text"].str.len() > 2000).mean() < 0.04  # as in the file, where it is 0.02
+    places = every["id"].str.rpartition("-")[2].astype(int)
+    assert 800 < places.mean() < 1200
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([{"role": "user", "content": "x"}], "column 'a', row 51 is a list of turns; a conversation is not read"),
+        (b"x", "column 'a', row 51 is bytes; expected a text"),
+    ],
+)
+def test_an_answer_that_is_no_answer_is_refused_as_in_a_small_file(tmp_path: Path, value: object, message: str) -> None:
+    answers = pd.Series([value if number == 50 or type(value) is bytes else "So." for number in range(100)])
+    frame = pd.DataFrame({"q": rows(100)["text"], "a": answers})
+    if type(value) is bytes:
+        frame, message = frame.head(20), message.replace("51", "1")
+    path = write(frame, tmp_path / ("rows.parquet" if type(value) is bytes else "rows.jsonl"))
+    columns = {"prompt_columns": ["q"], "completion_column": "a"}
+    for look in (audit_file, sources.read_pairs):
+        with pytest.raises(BadInput) as raised:
+            look(path, **columns)
+        assert message in str(raised.value)
+
+
+def test_answers_that_are_objects_are_json_and_a_note_says_so(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"q": rows(100)["text"], "a": [{"order": number} for number in range(100)]})
+    frame.loc[3, "a"] = "none"
+    path, columns = write(frame, tmp_path / "rows.jsonl"), {"prompt_columns": ["q"], "completion_column": "a"}
+    note = sources.read_pairs(path, **columns).attrs["provenance"].note
+    assert note.startswith("rows.jsonl, column 'a': 99 of 100 are lists or objects")
+    assert note in audit_file(path, **columns).notes
+
+
+def test_a_refusal_names_the_row_wherever_its_piece_begins(tmp_path: Path) -> None:
+    records = rows(100).to_dict("records")
+    records[50]["label"] = ["a", "b"]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    for look in (audit_file, sources.read):
+        with pytest.raises(BadInput, match=r"the row rows\.jsonl-00050 has a list of 2 labels"):
+            look(str(path))
+
+
+def test_a_label_without_a_name_is_refused_with_its_row_in_the_file(tmp_path: Path) -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    frame = rows(600).assign(label=[number % 2 for number in range(600)])
+    table = Dataset.from_pandas(frame, features=features, preserve_index=False).data.table
+    places = table.column_names.index("label")
+    labels = [5 if row == 555 else label for row, label in enumerate(frame["label"])]
+    table = table.set_column(places, table.schema.field("label"), [pa.array(labels, pa.int64())])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    for look in (audit_file, sources.read):
+        with pytest.raises(BadInput, match="row 556: the label 5 has no name"):
+            look(str(tmp_path / "rows.parquet"))
 
 
 def test_the_hashes_of_ascii_are_those_of_the_normal_forms() -> None:
@@ -185,6 +305,22 @@ def test_groups_on_two_sides_are_found(tmp_path: Path) -> None:
         audit_file(write(frame.assign(author=range(300)), tmp_path / "ids.csv"), group_column="author")
     with pytest.raises(BadInput, match="has no column 'writer'"):
         audit_file(train, group_column="writer")
+    with pytest.raises(BadInput, match="the column 'label' has the texts or the labels, so it cannot be of groups"):
+        audit_file(train, group_column="label")
+    with pytest.raises(BadInput, match="column 'author', row 1 is a list"):
+        audit_file(write(frame.assign(author=[["a"]] * 300), tmp_path / "lists.jsonl"), group_column="author")
+
+
+def test_a_group_is_known_by_its_number_and_a_word_for_nothing_is_no_group(tmp_path: Path) -> None:
+    """Beside a missing value, pandas writes whole numbers with .0."""
+    groups = [str(number % 30) if number % 3 else "nan" for number in range(300)]
+    train = write(rows().assign(author=groups), tmp_path / "rows.csv")
+    test = rows(20, seed=1).assign(author=["4.0"] * 5 + ["NaN", "None", "NULL", "NA", "n/a"] + ["99.0"] * 10)
+    test_file = write(test, tmp_path / "test.csv")
+    found = audit_file(train, test=test_file, group_column="author")["group_leakage"]
+    known = {"group_column": "author"}
+    in_memory = audit(sources.read(train, **known), test=sources.read(test_file, **known, judging=True))
+    assert found.rows == in_memory["group_leakage"].rows == tuple(f"test.csv-{number:05d}" for number in range(5))
 
 
 def test_instruction_data_is_read_in_pieces(tmp_path: Path) -> None:

@@ -67,3 +67,21 @@ def test_each_column_that_a_prompt_is_joined_from_is_checked(tmp_path):
     # A prompt that comes whole is looked at line by line too; a text with a label is not.
     assert listed(audit_instructions(changed(pairs(), "prompt", {5: "Say it.\nnan"}))) == ("r5",)
     assert listed(audit(changed(reviews(), "text", {5: "a column of\nnan\nin it"}))) == ()
+
+
+@pytest.mark.parametrize("word", ["NULL", "null", "N/A", "undefined", " NA "])
+def test_a_class_that_is_called_like_a_missing_value_is_asked_about(word):
+    frame = changed(reviews(), "label", {5: word, 7: word})
+    found = audit(frame)["placeholder_labels"]
+    assert (found.severity, found.rows) == ("info", ("r5", "r7"))
+    assert found.what == f"a label that may stand for a missing one in 2 rows: {word!r}"
+    assert listed(audit(frame)) == ()
+
+
+@pytest.mark.parametrize("word", ["none", "-", "nil", "nullable"])
+def test_a_class_of_another_name_is_not(word):
+    assert "placeholder_labels" not in audit(changed(reviews(), "label", {5: word, 7: word}))
+
+
+def test_an_answer_called_null_is_not_taken_for_a_label():
+    assert "placeholder_labels" not in audit_instructions(changed(pairs(), "completion", {4: "NULL", 6: "NULL"}))

@@ -124,6 +124,7 @@ def test_neither_the_batch_nor_the_order_of_prompts_changes_an_answer(bases, sav
 
 
 def test_no_batch_has_more_prompts_than_allowed_and_its_prompts_are_of_like_length(tiny, monkeypatch):
+    tiny.answer(["a", "a film"], max_new_tokens=1)  # the first batch of a model also tests what batches do to it
     seen = []
     answer = tiny.model.generate
 
@@ -175,6 +176,16 @@ def test_a_tokenizer_without_a_pad_token_is_refused():
     tokenizer = loading.tokenizer("tiny-gpt2")
     tokenizer.pad_token = None
     assert "the tokenizer has no pad token" in refusal(Generator, loading.causal_lm("tiny-gpt2"), tokenizer)
+
+
+def test_a_pad_token_without_an_embedding_row_is_refused_before_a_batch_needs_it():
+    model, tokenizer = loading.causal_lm("tiny-gpt2"), loading.tokenizer("tiny-gpt2")
+    tokenizer.add_special_tokens({"pad_token": "<filler>"})
+    said = refusal(Generator, model, tokenizer)
+    assert "pad token '<filler>' is number 601, and the model's embedding has 601 rows" in said
+    assert "loading.match_pad_token(model, tokenizer)" in said
+    loading.match_pad_token(model, tokenizer)
+    assert len(Generator(model, tokenizer).answer(PROMPTS, max_new_tokens=2)) == len(PROMPTS)
 
 
 def test_a_question_is_asked_in_the_format_that_lesson_04_trains(tiny):
@@ -525,6 +536,25 @@ def test_what_is_no_language_model_is_refused_and_said_what_it_is(bases, saved, 
     config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"model_type": "hopfield9"}), encoding="utf-8")
     assert "cannot be loaded" in refusal(Generator.load, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architectures": [None]}, "is not a causal language model (it names no architecture)"),
+        ({"architectures": "PhiForCausalLM"}, "is not a causal language model (it names no architecture)"),
+        ({"num_attention_heads": 3}, "cannot be loaded"),
+        ({"hidden_size": "wide"}, "cannot be loaded"),
+    ],
+    ids=["null", "a text", "heads that do not fit", "a text for a number"],
+)
+def test_a_config_with_impossible_values_is_one_sentence(bases, tmp_path, change, message):
+    folder = shutil.copytree(bases["llama"], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | change), encoding="utf-8")
+    said = refusal(Generator.load, folder)
+    assert said.startswith(str(folder))
+    assert message in said
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"[]", b"\xff"])

@@ -211,6 +211,14 @@ def test_a_decoder_that_was_trained_with_eos_as_padding_reads_the_token_before_i
     np.testing.assert_allclose(decoder.probabilities(ended), expected, atol=1e-5)
 
 
+def test_a_negative_pad_id_in_a_config_means_none(tmp_path, texts):
+    save_decoder(tmp_path, AutoTokenizer.from_pretrained(loading.folder("tiny-gpt2")), pad_token_id=-1)
+    decoder = Classifier(str(tmp_path), device="cpu")
+    assert decoder.tokenizer.pad_token_id == decoder.model.config.pad_token_id == len(decoder.tokenizer) - 1
+    alone = [decoder.probabilities([text])[0] for text in texts]
+    np.testing.assert_allclose(decoder.probabilities(texts), alone, atol=1e-5)
+
+
 def test_an_unknown_word_at_the_end_is_no_padding(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(loading.folder("tiny-distilbert"))
     tokenizer.pad_token = None
@@ -334,6 +342,14 @@ def test_rows_keep_their_columns_and_get_the_answers_to_their_texts(classifier, 
     assert without.isna().all(axis=None)
 
 
+@pytest.mark.parametrize("index", [[0, 0, 0, 0], ["a", "b", "a", "b"], [3, 3, 1, 1]], ids=str)
+def test_rows_stay_apart_where_several_have_one_index(classifier, part, index):
+    (plain,) = classifier.label_rows([part.reset_index(drop=True)])
+    (answered,) = classifier.label_rows([part.set_axis(index)])
+    assert answered.index.tolist() == index
+    pd.testing.assert_frame_equal(answered.reset_index(drop=True), plain)
+
+
 def test_rows_without_any_text_get_no_label_and_need_none(classifier):
     (answered,) = classifier.label_rows([pd.DataFrame({"text": [None, ""]}, dtype=object)])
     assert answered["prediction"].isna().all()
@@ -372,6 +388,18 @@ def test_what_is_not_sure_enough_is_labelled_so_and_keeps_its_probability(classi
     pd.testing.assert_frame_equal(careful.drop(columns="label"), plain.drop(columns="label"))
     rows = pd.concat(classifier.label_rows([pd.DataFrame({"text": texts})], unsure_below=middle))
     assert rows["prediction"].tolist() == careful["label"].tolist()
+
+
+def test_a_label_of_the_model_that_is_called_unsure_is_not_mixed_up_with_a_refusal(classifier_folder, tmp_path, part):
+    folder = shutil.copytree(classifier_folder, tmp_path / "model")
+    edit(folder, id2label={"0": "bad", "1": UNSURE, "2": "good"}, label2id={"bad": 0, UNSURE: 1, "good": 2})
+    own = Classifier(str(folder), device="cpu")
+    assert own(["a film"])["probability"].iloc[0] > 0
+    for call in (own, lambda texts, **options: list(own.label_rows([part], **options))):
+        with pytest.raises(BadInput) as raised:
+            call(["a film"], unsure_below=0.5)
+        assert str(raised.value).startswith("'unsure' is a label of the model, so it cannot also mark the texts")
+        assert "leave out --unsure-below" in str(raised.value)
 
 
 @pytest.mark.parametrize("probability", [-0.1, 1.5, float("nan")])

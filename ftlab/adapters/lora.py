@@ -42,7 +42,7 @@ from ftlab.adapters.targets import (
 from ftlab.data import chat
 from ftlab.errors import BadInput, CourseError
 from ftlab.internals.bitsandbytes import UNPACKED, layers_that_pack
-from ftlab.models import loading, meta, shards
+from ftlab.models import loading, meta, model_files, shards
 from ftlab.wording import some
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_LINEAR", "PRESETS", "VARIANTS", "Targets", "attach", "config", "four_bit_config", "keep_trainable", "load",
-    "record_base", "record_fitting_base", "require_amp", "require_answers", "require_base", "require_counts",
-    "require_fit", "resolve", "same_as_base", "save", "tokenizer", "trainable",
+    "own_tokenizer", "record_base", "record_fitting_base", "require_amp", "require_answers", "require_base",
+    "require_counts", "require_fit", "resolve", "same_as_base", "same_tokens", "save", "tokenizer", "trainable",
 ]  # fmt: skip
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -343,3 +343,54 @@ def tokenizer(adapter: Path, base: str) -> PreTrainedTokenizerBase:
     loaded = adapter_config.load_tokenizer(adapter)
     loading.prepare_padding(loaded)
     return loaded
+
+
+def own_tokenizer(fitted: Fit, base: Path, rows: int) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer beside an adapter, ready to pad, if the adapter needs it; None if that of its base serves.
+
+    An adapter needs its own for a vocabulary of its own. It also does if it was trained with other tokens, or another
+    BOS or EOS, than the base's tokenizer has: a base may have spare embedding rows, so tokens need no resizing.
+
+    Args:
+        fitted: the adapter, checked to fit.
+        base: the folder of the base.
+        rows: of the base's stored embedding.
+
+    Raises:
+        BadInput: a tokenizer cannot be loaded, or a token of the adapter's has no embedding row. Its pad token needs
+            none, because padding is masked.
+    """
+    folder = fitted.adapter.folder
+    if not adapter_config.brings_tokenizer(folder):
+        return None
+    loaded = tokenizer(folder, str(base))
+    if fitted.vocabulary is not None:
+        return loaded
+    if any((base / name).is_file() for name in model_files.TOKENIZERS):
+        usual = adapter_config.load_tokenizer(base)
+        loading.prepare_padding(usual)
+        if same_tokens(loaded, usual):
+            return None
+    if without := sorted(
+        number for number in loaded.get_vocab().values() if number >= rows and number != loaded.pad_token_id
+    ):
+        named = some(loaded.convert_ids_to_tokens(without))
+        raise BadInput(
+            f"the tokenizer beside the adapter in {folder} has {named}, and the embedding of {base} has {rows:,} rows, "
+            "none for that; train with rows for all tokens (`model.resize_token_embeddings`) and save them with the "
+            "adapter, or take that tokenizer out of its folder"
+        )
+    return loaded
+
+
+def same_tokens(one: PreTrainedTokenizerBase | None, other: PreTrainedTokenizerBase | None) -> bool:
+    """Return whether the tokenizers `one` and `other` have the same tokens, BOS and EOS; None equals None alone.
+
+    Their pad tokens may differ: padding is masked.
+    """
+    if one is None or other is None:
+        return one is other
+    if (one.bos_token_id, one.eos_token_id) != (other.bos_token_id, other.eos_token_id):
+        return False
+    pads = {(each.pad_token, each.pad_token_id) for each in (one, other)}
+    return not (set(one.get_vocab().items()) ^ set(other.get_vocab().items())) - pads

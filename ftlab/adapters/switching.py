@@ -1,7 +1,8 @@
 """Several LoRA adapters on one base in memory: switch between them without loading, and mix them.
 
 The base's weights are read once, and the active adapter adds its part in the forward pass. An adapter that changes the
-base itself (trained biases, PiSSA) cannot be switched off, so it is refused where it would have to be.
+base itself (trained biases, PiSSA) cannot be switched off, so it is refused where it would have to be. So is one that
+brings a tokenizer of its own, for which the others were not trained.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def load(base: str, folders: Mapping[str, Path], *, dtype: torch.dtype | None = 
         The model in evaluation mode, with all parameters frozen.
 
     Raises:
-        BadInput: as `lora.load`; there is no adapter; PEFT cannot use a name; or one of several adapters changes the
-            base's own weights.
+        BadInput: as `lora.load` and `lora.own_tokenizer`; there is no adapter; PEFT cannot use a name; or one of
+            several adapters changes the base's own weights, or was trained with another tokenizer than the first.
     """
     if not folders:
         raise BadInput("there are no adapters to load; name at least one, or load the base alone")
@@ -54,18 +55,37 @@ def load(base: str, folders: Mapping[str, Path], *, dtype: torch.dtype | None = 
         if len(fitting) > 1 and (reason := _changes_the_base(loaded, name)):
             raise BadInput(f"the adapter {name!r} {reason}, so no other one can use that base; load it alone")
         _require_answers(loaded, name, folders[name])
+    loaded.brought_tokenizer = _one_tokenizer(base, fitting)
     return loaded.requires_grad_(False).eval()
 
 
-def tokenizer(base: str, folders: Mapping[str, Path], model: Any) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of `model`, loaded by `load` from `base` and `folders`.
+def tokenizer(base: str, model: Any) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of `model`, loaded by `load` from `base`: that of its adapters if they bring their own.
 
-    It is that of an adapter with a vocabulary of its own, else that of the base.
+    Its chat template is that of the base in any case: each adapter is asked in the one in its own folder.
     """
-    for name, folder in folders.items():
-        if name in getattr(model, "brought_embeddings", {}):  # then it is the only one
-            return lora.tokenizer(Path(folder).expanduser(), base)
-    return loading.tokenizer(base)
+    usual = loading.tokenizer(base)
+    own = getattr(model, "brought_tokenizer", None)
+    if own is None:
+        return usual
+    own.chat_template = usual.chat_template
+    if own.pad_token_id >= len(model.get_input_embeddings().weight) and own.eos_token is not None:
+        own.pad_token = own.eos_token  # padding is masked, so any token with an embedding row serves
+    return own
+
+
+def _one_tokenizer(base: str, fitting: Mapping[str, Fit]) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer that all adapters bring, or None for that of `base`. Raises BadInput if they differ."""
+    folder, rows = loading.folder(base), loading.config(base).get_text_config().vocab_size
+    brought = {name: lora.own_tokenizer(fitted, folder, rows) for name, fitted in fitting.items()}
+    first = next(iter(brought))
+    for name, one in brought.items():
+        if not lora.same_tokens(brought[first], one):
+            raise BadInput(
+                f"the adapters {first!r} and {name!r} were trained with tokenizers that have other tokens, or another "
+                "BOS or EOS, than each other (see their folders), so they cannot share a model; load each by itself"
+            )
+    return brought[first]
 
 
 def names(model: Any) -> list[str]:
@@ -82,7 +102,7 @@ def active(model: Any) -> str | None:
 def use(model: Any, name: str | None) -> None:
     """Activate only the adapter `name` of `model`, or with None no adapter. Which parameters train does not change.
 
-    Raises BadInput for an unknown name, and for None if an adapter has changed the base itself.
+    Raises BadInput for an unknown name, and for None if an adapter has changed the base itself or its tokenizer.
     """
     if name is None and not names(model):
         return
@@ -93,7 +113,8 @@ def use(model: Any, name: str | None) -> None:
             model.set_adapter(name)
         return
     for other in names(model):
-        if reason := _changes_the_base(model, other):
+        own = "has a tokenizer of its own" if getattr(model, "brought_tokenizer", None) else None
+        if reason := _changes_the_base(model, other) or own:
             raise BadInput(
                 f"the adapter {other!r} {reason}, so the base cannot run without it; load the base without adapters"
             )

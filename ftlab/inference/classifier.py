@@ -151,10 +151,17 @@ class Classifier:
             One row for each text, in their order: text, label, probability of that label, `p_<label>` of each label.
 
         Raises:
-            BadInput: `unsure_below` is not a probability; or as `probabilities`.
+            BadInput: `unsure_below` is not a probability, or is above 0 and UNSURE is a label of the model; or as
+                `probabilities`.
         """
         if not 0 <= unsure_below <= 1:
             raise BadInput(f"unsure_below is {unsure_below}; expected a probability, from 0 to 1")
+        if unsure_below > 0 and UNSURE in self.labels:
+            raise BadInput(
+                f"{UNSURE!r} is a label of the model, so it cannot also mark the texts that are left to a person; "
+                "leave out --unsure-below (unsure_below), or rename the label in the model's config.json (id2label, "
+                "label2id)"
+            )
         found = self.probabilities(texts)
         best = found.argmax(axis=1)
         table = pd.DataFrame(
@@ -182,7 +189,7 @@ class Classifier:
             missing or blank.
 
         Raises:
-            BadInput: a table has one of these columns already.
+            BadInput: a table has one of these columns already; or as for calling the classifier.
         """
         added = ["prediction", "probability", *(f"p_{name}" for name in self.labels)]
         for part in parts:
@@ -191,5 +198,5 @@ class Classifier:
             texts = pd.Series(streams.texts(part, column), index=part.index, dtype="str")
             there = (texts.str.strip() != "").to_numpy()
             answers = self(texts[there].tolist(), unsure_below=unsure_below).rename(columns={"label": "prediction"})
-            answers.index = part.index[there]
-            yield part.join(answers[added])
+            answers.index = np.flatnonzero(there)  # by place: several rows may have one index
+            yield part.reset_index(drop=True).join(answers[added]).set_axis(part.index)

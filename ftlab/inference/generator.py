@@ -15,7 +15,7 @@ from ftlab.data import prompts as formats
 from ftlab.data.special_tokens import Prompt
 from ftlab.errors import BadInput
 from ftlab.merging import certificate
-from ftlab.models import batches, devices, generation, loading
+from ftlab.models import batches, devices, generation, loading, model_files
 from ftlab.models.generation import Answer, Sampling
 from ftlab.wording import one_line
 
@@ -39,7 +39,7 @@ class Generator:
         template: the instruction format of `prompt` and `ask`: the one that the model was trained in.
 
     Raises:
-        BadInput: `tokenizer` has no pad token.
+        BadInput: `tokenizer` has no pad token, or one without an embedding row.
     """
 
     def __init__(
@@ -51,6 +51,12 @@ class Generator:
     ) -> None:
         if tokenizer.pad_token_id is None:
             raise BadInput("the tokenizer has no pad token, and batches need one; call `loading.ensure_pad_token`")
+        if tokenizer.pad_token_id >= (rows := len(model.get_input_embeddings().weight)):
+            raise BadInput(
+                f"the tokenizer's pad token {tokenizer.pad_token!r} is number {tokenizer.pad_token_id:,}, and the "
+                f"model's embedding has {rows:,} rows, so it cannot read a padded batch; call "
+                "`loading.match_pad_token(model, tokenizer)`, which adds a row"
+            )
         self.model = model
         self.tokenizer = copy.deepcopy(tokenizer)
         self.tokenizer.padding_side = "left"  # an answer continues from the last position
@@ -83,7 +89,7 @@ class Generator:
 
         Raises:
             BadInput: `model` is not a language model, or is a merged model that gets an adapter; or an adapter is
-                incomplete or was trained on other weights.
+                incomplete, was trained on other weights, or needs another tokenizer than the first one.
         """
         base = str(model)
         folders = _by_name(adapters)
@@ -99,7 +105,7 @@ class Generator:
             loaded: Any = switching.load(base, folders, dtype=dtype)
         else:
             loaded = loading.causal_lm(base, dtype=dtype).requires_grad_(False).eval()
-        made = cls(loaded.to(device), switching.tokenizer(base, folders, loaded), template=template)
+        made = cls(loaded.to(device), switching.tokenizer(base, loaded), template=template)
         found = {name: chats.of_folder(path) for name, path in folders.items()}
         made._chat_templates = {name: one for name, one in found.items() if one}
         return made
@@ -301,7 +307,8 @@ def require_language_model(model: str) -> None:
         )
     loading.check(model)
     folder = loading.folder(model)
-    architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    written = model_files.read_json(folder / "config.json").get("architectures")
+    architectures = [name for name in written if isinstance(name, str)] if isinstance(written, list) else []
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         raise BadInput(
             f"{model} is not a causal language model ({', '.join(architectures) or 'it names no architecture'}), so it "
@@ -309,7 +316,7 @@ def require_language_model(model: str) -> None:
         )
     try:
         AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except ValueError as problem:  # an architecture that transformers does not know
+    except Exception as problem:  # an architecture that transformers does not know, or impossible values
         raise BadInput(
             f"{model} cannot be loaded ({one_line(problem)}); give a folder that lesson 04 saved"
         ) from problem

@@ -200,6 +200,9 @@ def merge_with_certificate(base: Path, adapter: Path, out: Path, prompts: Sequen
         )
     rows = encode(tokenizer, prompts, config)
     with merging.staged(base, adapter, out) as (folder, merged):
+        if merged.tokenizer is not None:
+            tokenizer = lora.tokenizer(merged.tokenizer, str(base))
+            rows = encode(tokenizer, prompts, config)
         options = {"dtype": merged.dtype}
         model: Any = loading.load(AutoModelForCausalLM, str(base), config=config, **options)
         model = lora.attach(model, lora.require_fit(model, adapter, str(base)))
@@ -244,7 +247,7 @@ def _notes(merged: Merged, base: Path, tokenizer: PreTrainedTokenizerBase) -> tu
         )
     if merged.vocabulary is not None:
         whose = "the one that lies beside the adapter"
-        if merged.tokenizer == base:
+        if merged.tokenizer is None:
             whose = (
                 f"the base's, of {len(tokenizer):,} tokens, since none lies beside the adapter: if tokens were added "
                 "in training, copy that tokenizer into the merged model's folder"
@@ -252,6 +255,11 @@ def _notes(merged: Merged, base: Path, tokenizer: PreTrainedTokenizerBase) -> tu
         notes.append(
             f"The vocabulary has {merged.vocabulary:,} rows, another number than the base's: the adapter brought its "
             f"own embeddings. The tokenizer is {whose}."
+        )
+    elif merged.tokenizer is not None:
+        notes.append(
+            "The tokenizer is the one that lies beside the adapter, because it has other tokens, or another BOS or "
+            "EOS, than the base's."
         )
     return tuple(notes)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +44,9 @@ class Merged:
     """The result of a merge: the folder, and the names of the tensors with a delta (`merged`) or `replaced`.
 
     `tensors`, `shards` and `bytes` are totals of the model; `dtype` is that of most of its bytes. `vocabulary` is the
-    number of tokens, if the adapter has another one than the base; then `tokenizer` is the folder of the tokenizer.
-    `recorded` tells whether the adapter's base.json names this base, `chat_template` whether its own one came along.
+    number of tokens, if the adapter has another one than the base. `tokenizer` is the adapter's folder if the model got
+    the tokenizer there, and None if it got the base's. `recorded` tells whether the adapter's base.json names this
+    base, `chat_template` whether its own one came along.
     """
 
     folder: Path
@@ -66,8 +67,8 @@ def merge(base: Path, adapter: Path, out: Path) -> Merged:
 
     The result equals that of PEFT's `merge_and_unload` with the base loaded in its own dtype. Supported are LoRA,
     rsLoRA and DoRA on Linear, Conv1D and Embedding layers, rank and alpha patterns, modules_to_save and trained
-    biases. If the adapter has embeddings for a larger vocabulary, the model gets that vocabulary, and the tokenizer in
-    the adapter's folder, if there is one.
+    biases. If the adapter has embeddings for a larger vocabulary, the model gets that vocabulary. It gets the tokenizer
+    in the adapter's folder, if there is one with that vocabulary, or with other tokens, BOS or EOS than the base's.
 
     The folder is written under another name, its config last, and then renamed, so `out` is complete or absent. The
     next merge to the same place removes what a killed process left (`.partial-*`).
@@ -102,7 +103,7 @@ def staged(base: Path, adapter: Path, out: Path) -> Iterator[tuple[Path, Merged]
     place = _place(base, adapter, out)
     plan = merge_plan.read(base, adapter)
     merged = _summary(plan, place)
-    _require_disk(place, merged.bytes + sum(file.stat().st_size for file in _files_beside(plan)))
+    _require_disk(place, merged.bytes + sum(file.stat().st_size for file in _files_beside(plan).values()))
     with files.atomic(place, folder=True, replace=False, error=BadInput) as partial:
         _write(plan, partial)
         yield partial, merged
@@ -134,11 +135,15 @@ def _require_disk(place: Path, needed: int) -> None:
         )
 
 
-def _files_beside(plan: Plan) -> list[Path]:
-    """Return the files to copy with the weights; the tokenizer's are all from the base or all from the adapter."""
+def _files_beside(plan: Plan) -> dict[Path, Path]:
+    """Return the files to copy with the weights, by their places in the merged model's folder.
+
+    Those of the tokenizer are all from the base or all from the adapter.
+    """
     own = plan.tokenizer or plan.base.folder
     sources = {pattern: own if pattern in TOKENIZER else plan.base.folder for pattern in BESIDE}
-    return sorted({file for pattern, folder in sources.items() for file in folder.glob(pattern) if file.is_file()})
+    found = {(folder, file) for pattern, folder in sources.items() for file in folder.glob(pattern) if file.is_file()}
+    return {file.relative_to(folder): file for folder, file in sorted(found)}
 
 
 def _summary(plan: Plan, place: Path) -> Merged:
@@ -192,34 +197,41 @@ def _write(plan: Plan, folder: Path) -> None:
                 copies[shard].result()
     finally:
         copying.shutdown(cancel_futures=True)
-    for path in [*_files_beside(plan), base / shards.INDEX]:
-        if path.is_file():
-            shutil.copyfile(path, folder / path.name)
+    beside = _files_beside(plan)
+    if (base / shards.INDEX).is_file():
+        beside[Path(shards.INDEX)] = base / shards.INDEX
+    for name, source in beside.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, folder / name)
     if plan.chat_template:
-        _write_format(plan.chat_template, plan.base.config, folder)
+        (folder / chat.ALONE).write_text(plan.chat_template, encoding="utf-8", newline="")
+    if plan.chat_template or plan.tokenizer:
+        _write_ends(plan, folder)
     shutil.copyfile(base / "config.json", folder / UNFINISHED)
     if plan.vocabulary is not None:
         _write_vocabulary(plan, folder)
 
 
-def _write_format(chat_template: str, config: Mapping[str, Any], folder: Path) -> None:
-    """Write the adapter's chat template, and name the tokens that end its turns in the generation config.
+def _write_ends(plan: Plan, folder: Path) -> None:
+    """Name the EOS of the adapter's own tokenizer, and what ends a turn in its template, in the generation config.
 
-    `pipeline` and `generate` stop at the tokens of that config alone; if it names none, at those of the `config`.
+    `pipeline` and `generate` stop at the tokens of that config alone; if it names none, at those of the model's config.
     """
-    (folder / chat.ALONE).write_text(chat_template, encoding="utf-8", newline="")
     if not any((folder / name).is_file() for name in model_files.TOKENIZERS):
         return
-    try:
-        ends = chat.Chat(adapter_config.load_tokenizer(folder)).known_ends
-    except BadInput:  # a template that no prompt fits: whoever asks in it is told
-        return
-    path = folder / GENERATION
+    ends: list[int] = []
+    with suppress(BadInput):  # a template that no prompt fits: whoever asks in it is told
+        tokenizer = adapter_config.load_tokenizer(folder)
+        if plan.tokenizer and tokenizer.eos_token_id is not None:
+            ends.append(tokenizer.eos_token_id)
+        if plan.chat_template:
+            ends += chat.Chat(tokenizer).known_ends
+    path, config = folder / GENERATION, plan.base.config
     of_config = {name: config[name] for name in SPECIAL if config.get(name) is not None}
     said = model_files.read_json(path) if path.is_file() else of_config
     own = said.get("eos_token_id", config.get("eos_token_id"))
     known = own if isinstance(own, list) else [one for one in [own] if one is not None]
-    if new := [one for one in ends if one not in known]:
+    if new := [one for one in dict.fromkeys(ends) if one not in known]:
         files.write_json(path, {**said, "eos_token_id": [*known, *new]})
 
 

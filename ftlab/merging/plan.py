@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "chat_template.json*", "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
 )  # fmt: skip
 
 
@@ -59,9 +60,9 @@ class Plan:
     """A planned merge: the base, the adapter's folder, and all changes.
 
     `vocabulary` is the number of tokens of the merged model, if the base has another. Then `layouts` are the new
-    headers of the shards that change in size, and `tokenizer` is the folder of the merged model's tokenizer.
-    `recorded` tells whether the adapter's `base.json` names this base. `chat_template` is the adapter's own, the format
-    in which it was trained; None if its folder has none.
+    headers of the shards that change in size. `tokenizer` is the adapter's folder if the merged model needs the
+    tokenizer in it (`lora.own_tokenizer`). `recorded` tells whether the adapter's `base.json` names this base.
+    `chat_template` is the adapter's own, the format in which it was trained; None if its folder has none.
     """
 
     base: Checkpoint
@@ -80,20 +81,23 @@ def read(base: Path, adapter: Path) -> Plan:
     Nothing is written.
 
     Raises:
-        BadInput: a file is missing or damaged, the adapter belongs to another base, or the merged model would differ
-            from PEFT's `merge_and_unload` or from the unmerged adapter.
+        BadInput: a file is missing or damaged, the adapter belongs to another base, its tokenizer has a token without
+            an embedding row, or the merged model would differ from PEFT's `merge_and_unload` or from the unmerged
+            adapter.
     """
+    from ftlab.adapters import lora
+
     held = adapter_tensors.read(adapter)
     _require_mergeable(held.config, adapter)
     checkpoint = shards.read(base)
     recorded = adapter_config.read_record(adapter) is not None  # the hash of the weights that it was trained on
     if recorded:
-        from ftlab.adapters import lora
-
         lora.require_base(adapter, str(base.resolve()))  # absolute: a path, whatever its name
     model = meta.from_checkpoint(checkpoint)
-    tokenizer = adapter if adapter_config.brings_tokenizer(adapter) else base
-    fitted = matching.fit(held, model, base, tokens=lambda: _tokens(tokenizer))
+    brings = adapter_config.brings_tokenizer(adapter)
+    fitted = matching.fit(held, model, base, tokens=lambda: _tokens(adapter if brings else base))
+    own = brings and lora.own_tokenizer(fitted, base, len(model.get_input_embeddings().weight)) is not None
+    tokenizer = adapter if own else None
     names = _StoredNames(checkpoint, fitted, model)
     shapes: dict[str, tuple[int, ...]] = {}
     changes: dict[str, Change] = {}
@@ -113,7 +117,8 @@ def read(base: Path, adapter: Path) -> Plan:
     named = chat.of_folder(adapter)
     trained_in = named.get(chat.DEFAULT) if isinstance(named, Mapping) else named
     if fitted.vocabulary is None:
-        return Plan(checkpoint, adapter, tuple(changes.values()), recorded=recorded, chat_template=trained_in)
+        unmoved = tuple(changes.values())
+        return Plan(checkpoint, adapter, unmoved, tokenizer=tokenizer, recorded=recorded, chat_template=trained_in)
     _require_vocabulary(checkpoint)
     layouts = shards.lay_out(checkpoint, shapes)
     moved = (

@@ -2,16 +2,19 @@
 
 A decoder continues from the last position of a row, so padding is on the left. Positions are counted from the first
 real token (transformers does this from the attention mask). A batch then has the same answers as one prompt at a time.
+A model for which that is not so, because it ignores the attention mask (XLM) or mixes rows (RWKV), gets no batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -22,6 +25,8 @@ from ftlab.progress import Bar
 if TYPE_CHECKING:
     import torch
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_batches_are_safe: MutableMapping[Any, bool] = WeakKeyDictionary()  # by model; see `_batches_of`
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,43 @@ def generate(
     progress = Bar(desc=what, total=len(prompts), unit="answers")
     with _answering(model, sampling), progress as bar:
         for places in batches.by_length(lengths, tokens, rows=batch_size):
-            rows = {"input_ids": [list(prompts[place]) for place in places]}
-            inputs = tokenizer.pad(rows, padding_side="left", return_tensors="pt").to(model.device)
-            found = model.generate(**inputs, generation_config=config)
-            for place, ids in zip(places, found[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-                answers[place] = _answer(ids, ends, tokenizer)
-            bar.update(len(places))
+            for batch in _batches_of(model, tokenizer, prompts, places):
+                inputs = _padded(model, tokenizer, [prompts[place] for place in batch])
+                found = model.generate(**inputs, generation_config=config)
+                for place, ids in zip(batch, found[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+                    answers[place] = _answer(ids, ends, tokenizer)
+                bar.update(len(batch))
     return [answers[place] for place in range(len(prompts))]
+
+
+def _padded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]]) -> Any:
+    """Return the inputs of `model` for prompts (token ids), padded on the left."""
+    held = {"input_ids": [list(row) for row in rows]}
+    return tokenizer.pad(held, padding_side="left", return_tensors="pt").to(model.device)
+
+
+def _batches_of(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], places: Sequence[int]
+) -> list[list[int]]:
+    """Return the batch `places`, or each prompt by itself if the other rows of a batch change the model's answers.
+
+    The first batch that needs padding is a test: two steps with its shortest prompt alone and beside its longest.
+    """
+    long, short = prompts[places[0]], prompts[places[-1]]
+    if len(places) == 1:
+        return [list(places)]
+    if model not in _batches_are_safe:
+        # Greedy, and without an end: the test must not move the draws of the answers, and has two steps in any case.
+        config = _rules([], tokenizer, 2, None)
+        config.output_logits = config.return_dict_in_generate = True
+        alone, batched = (
+            model.generate(**_padded(model, tokenizer, rows), generation_config=config).logits[-1][-1]
+            for rows in ([short], [long, short])
+        )
+        safe = batches.same_answer(model, alone, batched)
+        if not safe or len(long) > len(short):  # without padding, nothing is known about padding
+            _batches_are_safe[model] = safe
+    return [list(places)] if _batches_are_safe.get(model, True) else [[place] for place in places]
 
 
 def stream(
@@ -225,16 +260,34 @@ def _pieces(
     from transformers import TextIteratorStreamer
 
     class Streamer(TextIteratorStreamer):
-        """Leaves end tokens out of the text, also those that are not special tokens."""
+        """Yields pieces of the text of the whole answer, without its end tokens.
 
-        prompt_has_come = False
+        The original decodes each line by itself. Some tokenizers (Llama 2's) take away a space that a text begins with,
+        and so would take away one of each line. End tokens need not be special tokens, which decoding leaves out.
+        """
+
+        prompt_has_come, sent = False, 0  # characters that have been yielded
 
         def put(self, value: torch.Tensor) -> None:
-            if not self.prompt_has_come or int(value.reshape(-1)[-1]) not in ends:
-                super().put(value)
+            if self.prompt_has_come:
+                self.token_cache += [one for one in value.reshape(-1).tolist() if one not in ends]
+                self.send(last=False)
             self.prompt_has_come = True
 
-    streamer = Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        def end(self) -> None:
+            self.send(last=True)
+
+        def send(self, *, last: bool) -> None:
+            text = tokenizer.decode(self.token_cache, skip_special_tokens=True)
+            # The next token may change the last word and the space before it, but not a letter of a script without
+            # cases, such as Chinese, which may have no spaces.
+            whole = last or category(text[-1:] or " ") == "Lo"
+            until = len(text) if whole else max(text.rfind(" "), text.rfind("\n"))
+            if until > self.sent or last:
+                self.on_finalized_text(text[self.sent : until], stream_end=last)
+                self.sent = until
+
+    streamer = Streamer(tokenizer)
     unread = Event()
 
     def enough(ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:

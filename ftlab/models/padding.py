@@ -22,9 +22,9 @@ def prepare_padding(loaded: PreTrainedTokenizerBase, pad_token_id: int | None = 
     Args:
         loaded: the tokenizer; it is changed in place.
         pad_token_id: the pad id of a trained classifier, which finds the end of a text by it; None to choose a token
-            by `ensure_pad_token`.
+            by `ensure_pad_token`, and so is a negative number, which stands for none in some configs.
     """
-    known = None if pad_token_id is None else loaded.convert_ids_to_tokens(pad_token_id)
+    known = None if pad_token_id is None or pad_token_id < 0 else loaded.convert_ids_to_tokens(pad_token_id)
     if known is None:
         ensure_pad_token(loaded)
     else:

@@ -215,6 +215,20 @@ def test_the_merged_model_is_asked_in_the_format_of_its_adapter(own, base, adapt
     assert loading.tokenizer(str(tmp_path / "out")).chat_template == ("of the base" if own is None else NAMED)
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["the base's tokenizer", "the adapter's"])
+def test_templates_by_name_come_along_in_their_own_folder(own, base, adapter, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "told")
+    tokenizer = loading.bare_tokenizer(str(folder))
+    if own:
+        tokenizer.eos_token = "!"
+    tokenizer.chat_template = {"default": NAMED, "rag": "in its own words {{ messages }}"}
+    tokenizer.save_pretrained(adapter if own else folder)
+    assert (folder / "additional_chat_templates").is_dir() != own
+    merged = merging.merge(folder, adapter, tmp_path / "out").folder
+    assert loading.bare_tokenizer(str(merged)).chat_template == tokenizer.chat_template
+    assert (merged / "additional_chat_templates" / "rag.jinja").is_file()
+
+
 @pytest.mark.parametrize("written", [True, False], ids=["a generation config", "none"])
 def test_the_token_that_ends_a_turn_of_that_format_ends_an_answer_of_the_merged_model(written, tmp_path):
     base = tmp_path / "base"

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, BertForSequenceClassification
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+)
 
 from ftlab.data import sources
 from ftlab.models import batches, loading
@@ -94,6 +100,27 @@ def test_answers_come_in_the_order_of_the_rows_and_as_from_each_row_alone(classi
     assert found.shape == (len(lengths), 3)
     assert np.allclose(found.sum(axis=1), 1, atol=1e-6)
     assert np.abs(found - one_at_a_time(classifier, encodings, batches.softmax)).max() < 1e-5
+
+
+@pytest.mark.parametrize("deviation", [0.02, 0.3])
+@pytest.mark.parametrize("kind", ["fnet", "convbert", "bert"])
+def test_rows_share_a_batch_with_padding_only_if_the_model_does_not_read_it(kind, deviation, tokenizer, encodings):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = CONFIG_MAPPING[kind](
+        vocab_size=len(tokenizer), max_position_embeddings=128, initializer_range=deviation, num_labels=3, **sizes
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    expected = one_at_a_time(model, encodings, batches.softmax)
+    rows = []
+    model.register_forward_hook(lambda model, _, output: rows.append(len(output.logits)))
+    for _ in range(2):  # the second time, the model is known
+        rows.clear()
+        found = batches.run(model, tokenizer, encodings, batches.softmax)
+        assert np.abs(found - expected).max() < (1e-4 if kind == "convbert" else 1e-5)
+    lengths = [len(ids) for ids in encodings["input_ids"]]
+    assert len(rows) == (len(set(lengths)) if kind == "fnet" else len(rows))
+    assert max(rows) > 1
 
 
 def test_token_types_reach_a_model_that_has_them(tokenizer, encodings):

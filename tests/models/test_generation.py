@@ -5,7 +5,15 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from ftlab.errors import BadInput
 from ftlab.models import generation, loading
@@ -82,6 +90,7 @@ class Scripted(torch.nn.Module):
 def saying(model, *script):
     model = copy.deepcopy(model)
     model.lm_head = Scripted(script, model.config.vocab_size)
+    generation._batches_are_safe[model] = True  # a test of that would be the first steps of the script
     return model
 
 
@@ -110,6 +119,72 @@ def test_neither_the_batch_nor_the_order_of_prompts_changes_an_answer(model, tok
     for tokens in (1, 60, 4096):
         assert generate(model, tokenizer, prompts, max_new_tokens=NEW, tokens=tokens) == alone
     assert generate(model, tokenizer, prompts[::-1], max_new_tokens=NEW) == alone[::-1]
+
+
+@pytest.mark.parametrize("kind", ["rwkv", "xlm", "gpt2"])
+def test_prompts_share_a_batch_only_if_that_does_not_change_an_answer(kind, tokenizer, monkeypatch):
+    sizes = {
+        "rwkv": {"hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2, "context_length": 64},
+        "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 64},
+        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64},
+    }
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[kind](vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes[kind])
+    model = AutoModelForCausalLM.from_config(config)
+    model = model if kind == "rwkv" else lively(model)  # twelve times its shares of two tokens would be noise
+    rows = [tokenizer(text)["input_ids"] for text in ("Rain.", "A quiet film about bees and", "Rain.", "I")]
+    alone = [generate(model, tokenizer, [row], max_new_tokens=4)[0] for row in rows]
+    assert len({answer.text for answer in alone}) > 1
+    shapes, answer = [], model.generate
+
+    def watched(**options):
+        shapes.append(tuple(options["input_ids"].shape))
+        return answer(**options)
+
+    monkeypatch.setattr(model, "generate", watched)
+    for sampling in (None, Sampling(temperature=1e-9)):  # the second time, the model is known
+        shapes.clear()
+        assert generate(model, tokenizer, rows, max_new_tokens=4, sampling=sampling) == alone
+    assert [count for count, _ in shapes] == ([4] if kind == "gpt2" else [1] * 4)
+    if kind == "rwkv":  # it mixes rows, with and without padding
+        alike = copy.deepcopy(model)
+        assert generate(alike, tokenizer, [rows[0]] * 2, max_new_tokens=4) == [alone[0]] * 2
+
+
+INDENTED = "    for each in films:\n        show(each)\n\n  done \n \u4e2d\u6587\u5b57\n"
+DECODERS = {
+    "Llama 2": (
+        pre_tokenizers.Metaspace(prepend_scheme="first", split=False),
+        decoders.Sequence([
+            decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0),
+        ]),
+    ),
+    "Metaspace": (pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace(prepend_scheme="first")),
+    "bytes": (pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [INDENTED, "  a film .\n  It does n't end", "\n", " ", ""], ids=repr)
+@pytest.mark.parametrize("kind", DECODERS)
+def test_the_pieces_of_a_stream_are_the_answer_whatever_the_decoder_does_to_spaces(kind, text, gpt2):
+    splitter, decoder = DECODERS[kind]
+    alphabet = sorted({*pre_tokenizers.ByteLevel.alphabet(), "\u2581", *INDENTED})
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer, trained.decoder = splitter, decoder
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + 9, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    trained.train_from_iterator([text], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained, eos_token="</s>", pad_token="</s>")
+    ids = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+    assert max(ids) < gpt2.config.vocab_size
+    (answer,) = generate(saying(gpt2, ids), tokenizer, [[5]], max_new_tokens=len(ids))
+    assert answer.text.lstrip(" ") == text.lstrip(" ")
+    pieces = list(generation.stream(saying(gpt2, ids), tokenizer, [5], max_new_tokens=len(ids)))
+    assert "".join(pieces) == answer.text
+    assert all(pieces)
+    if text == INDENTED:
+        assert len(pieces) > 5
 
 
 def test_eos_ends_an_answer_is_counted_and_is_not_in_its_text(gpt2, tokenizer, prompts):

@@ -121,7 +121,7 @@ def test_a_checkpoint_of_another_format_is_refused(trained, tmp_path, monkeypatc
 
 def test_resume_says_where_the_training_goes_on(trained, capsys):
     trained("classify", resume=True)
-    assert "the training begins anew: there is no checkpoint of it" in capsys.readouterr().err
+    assert "the training begins anew: there is no checkpoint of it" in capsys.readouterr().out
 
 
 def test_a_training_that_runs_out_of_memory_is_one_sentence(trained, monkeypatch):

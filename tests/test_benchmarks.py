@@ -199,16 +199,19 @@ def test_each_mistake_that_is_put_into_the_code_is_one_place_of_a_function(bench
     assert {mutant.kind for mutant in made} == {"flipped", "dropped"}
 
 
+def write_signs(folder, source: str, test: str) -> None:
+    """A package with one module, and its test."""
+    for name, text in (("ftlab/signs.py", source), ("tests/test_signs.py", test), ("tests/__init__.py", "")):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
 def test_a_mistake_is_noticed_by_the_tests_that_run_its_line_or_survives_them(benchmark, tmp_path):
     """On a package of one function; the tests know one of its two lines."""
     suite = benchmark("suite")
-    (tmp_path / "ftlab").mkdir()
-    (tmp_path / "tests").mkdir()
     source = "def sign(number):\n    if number > 0:\n        return 1\n    return -1 if number < 0 else 0\n"
-    (tmp_path / "ftlab" / "signs.py").write_text(source, encoding="utf-8")
     test = "from ftlab.signs import sign\n\n\ndef test_sign():\n    assert sign(2) == 1\n    sign(-2)\n"
-    (tmp_path / "tests" / "test_signs.py").write_text(test, encoding="utf-8")
-    (tmp_path / "tests" / "__init__.py").touch()
+    write_signs(tmp_path, source, test)
     found = {}
     for mutant in suite.possible(source, "ftlab/signs.py"):
         result = suite.outcome(mutant, tmp_path, {("ftlab/signs.py", 2): {"tests/test_signs.py::test_sign"}}, {
@@ -226,14 +229,11 @@ def test_a_mistake_is_noticed_by_the_tests_that_run_its_line_or_survives_them(be
 
 def test_a_mistake_that_is_noticed_by_a_test_which_fails_without_it_too_is_not_counted(benchmark, tmp_path):
     suite = benchmark("suite")
-    (tmp_path / "ftlab").mkdir()
-    (tmp_path / "tests").mkdir()
     source = "def sign(number):\n    return number > 0\n"
-    (tmp_path / "ftlab" / "signs.py").write_text(source, encoding="utf-8")
-    (tmp_path / "tests" / "__init__.py").touch()
-    (tmp_path / "tests" / "test_signs.py").write_text(
+    write_signs(
+        tmp_path, source,
         "import pytest\nfrom ftlab.signs import sign\n\n\n@pytest.mark.parametrize('number', ['a - b', 2])\n"
-        "def test_sign(number):\n    assert sign(number)\n", encoding="utf-8",
+        "def test_sign(number):\n    assert sign(number)\n",
     )  # fmt: skip
     test = "tests/test_signs.py::test_sign"
     (flipped, *_) = suite.possible(source, "ftlab/signs.py")

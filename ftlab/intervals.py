@@ -138,7 +138,7 @@ def resampled_interval(value: float, drawn: np.ndarray, rows: int, *, level: flo
     """Return `value` with the percentile interval of the same score over the resamples `drawn`, shaped (resamples,).
 
     `rows` is the number of rows or groups in a resample: on few the percentiles lie further out than `level` (see
-    `expanded`). With one group alone the bounds are NaN.
+    `expanded`). With one row or group alone the bounds are NaN.
     """
     if rows < 2 and np.ptp(drawn) == 0:
         return Interval(float(value), float("nan"), float("nan"), level)

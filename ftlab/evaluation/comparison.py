@@ -57,7 +57,7 @@ def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) ->
 
     Accuracy has the interval of `accuracy`; the others have a percentile bootstrap over rows, or over groups if the
     table has a column `group`. A bootstrap draws only mistakes that occur in the rows: with few mistakes its interval
-    is too narrow, and with none it is a point.
+    is too narrow, and with none it is a point. With one row or group alone its bounds are NaN.
 
     Args:
         predictions: a table of `prediction_table`.

@@ -206,7 +206,7 @@ def compute(
     Raises:
         BadInput: no layer is frozen, there are no rows, the tokenizer pads on the left (a token's position would depend
             on the batch), `folder` holds something else or other features, or the layers return more than hidden
-            states.
+            states, or other ones for a row that is padded (ConvBERT mixes a token with the padding beside it).
         CourseError: the disk is full; nothing half-written is left.
     """
     if plan.frozen_layers < 1:
@@ -278,7 +278,13 @@ def _fill(
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(_name(precision))
     autocast = nullcontext() if dtype is None else torch.autocast(model.device.type, dtype)
     tokens = batches.TOKENS * (1 if dtype is None else 2)  # half precision takes half the memory
-    was_training, at = model.training, 0
+    was_training, at, tested = model.training, 0, False
+
+    def of_rows(places: Sequence[int]) -> torch.Tensor:
+        batch = batches.pad(tokenizer, {name: [column[place] for place in places] for name, column in columns.items()})
+        model.base_model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+        return seen.pop()
+
     model.eval()
     try:
         with (
@@ -288,10 +294,14 @@ def _fill(
             Bar(desc="frozen layers", total=len(rows), unit="rows") as progress,
         ):
             for places in batches.by_length(lengths.tolist(), tokens):
-                picked = {name: [column[place] for place in places] for name, column in columns.items()}
-                batch = batches.pad(tokenizer, picked)
-                model.base_model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-                output = seen.pop()
+                output, short = of_rows(places), places[-1]
+                if not tested and lengths[places[0]] != lengths[short]:
+                    tested = True
+                    if not batches.same_answer(model, of_rows([short])[0], output[-1, : lengths[short]]):
+                        raise BadInput(
+                            f"the layers of {type(model).__name__} give another output for a row that is padded than "
+                            "for the row alone, so its features depend on the rows beside it; train without features"
+                        )
                 found = output.float().cpu().numpy()
                 for line, place in zip(found, places, strict=True):
                     write(at, line[: lengths[place]])

@@ -18,6 +18,8 @@ import pytest
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
+    ConvBertConfig,
+    ConvBertForSequenceClassification,
     DataCollatorWithPadding,
     PrinterCallback,
     Trainer,
@@ -783,6 +785,20 @@ def test_padding_on_the_left_is_refused(model, plan, rows):
     with pytest.raises(BadInput) as raised:
         features.compute(model, plan, rows, left)
     assert_one_sentence(raised, "pads on the left", "tokenizer.padding_side = 'right'")
+
+
+@pytest.mark.parametrize("precision", [None, {"bf16": True}], ids=["fp32", "bf16"])
+def test_a_model_that_reads_its_padding_is_refused_since_its_features_depend_on_the_batch(precision, rows, tokenizer):
+    torch.manual_seed(0)
+    config = ConvBertConfig(**tiny_classifiers.SHARED, **tiny_classifiers.LAYERS, embedding_size=WIDTH)
+    model = ConvBertForSequenceClassification(config).eval()
+    plan = plans.freeze(model, "first_layers", 2)
+    with pytest.raises(BadInput) as raised:
+        features.compute(model, plan, rows, tokenizer, precision=precision)
+    assert_one_sentence(raised, "ConvBertForSequenceClassification", "padded", "train without features")
+    of_one_length = rows.filter(lambda row: len(row["input_ids"]) == 32)
+    assert len(of_one_length) > 1  # nothing is padded
+    assert len(features.compute(model, plan, of_one_length, tokenizer, precision=precision)) == len(of_one_length)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,13 @@ def test_in_a_terminal_claims_stand_below_their_section_and_above_the_status_lin
     assert progress.tasks == []
 
 
+def test_in_a_terminal_the_mark_of_a_claim_is_green_where_it_holds_and_red_where_not(terminal, tmp_path):
+    progress, written = terminal
+    run(live_status.Live(progress), tmp_path)
+    assert "\x1b[32m✓\x1b[0m accuracy" in written.getvalue()
+    assert "\x1b[31m✗\x1b[0m gain" in written.getvalue()
+
+
 def test_a_heading_or_a_line_of_a_notebook_cannot_move_the_cursor_or_set_colours(terminal, tmp_path):
     progress, written = terminal
     cells = [nbformat.v4.new_markdown_cell("# [red]a[/red] \x1b[31mb\x07"), printed("✓ \x1b[2J[bold]c\u202e\n")]

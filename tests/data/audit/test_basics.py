@@ -98,6 +98,13 @@ def test_letters_that_look_the_same_are_told_apart_in_the_message():
     assert found.what == f"1 row: {slip!r} instead of {usual!r} (look-alike letters: U+0041 for U+0410)"
 
 
+def test_an_accent_that_is_a_character_of_its_own_is_told_in_the_message():
+    usual, slip = "caf\u00e9", "cafe\u0301"
+    frame = changed(reviews(), "label", dict.fromkeys(range(18), usual) | {3: slip, 4: "Ben", 5: "Ben", 6: "Ben"})
+    found = audit(frame)["label_slip"]
+    assert found.what.endswith(f"{slip!r} instead of {usual!r} (the accents are characters of their own in one of them)")
+
+
 @pytest.mark.parametrize(("one", "other"), [
         ("1", "11"), ("1.5", "15"), ("1.5", "1"), ("-1", "1"), ("good", "goods"), ("1 star", "2 stars"), ("C", "C++"),
         ("+", "-"), (":)", ":("), ("a", "\u00e1"), ("p\u00e9ch\u00e9", "p\u00eache"), ("y", "t"), ("<p>", "<br>"),
@@ -149,7 +156,9 @@ def test_each_slip_is_shown_with_the_usual_spelling():
 
 def test_labels_of_two_types_are_audited():
     frame = changed(reviews(), "label", {row: row % 2 for row in range(17)} | {17: "1"})
-    assert audit(frame)["label_slip"].rows == ("r17",)
+    found = audit(frame)["label_slip"]
+    assert found.rows == ("r17",)
+    assert "(" not in found.what  # both look the same and have the same letters
 
 
 def test_labels_of_a_categorical_column_are_audited_where_one_is_missing():

@@ -360,6 +360,14 @@ def test_pairs_of_a_growing_dialogue_are_no_near_duplicates_and_no_parts():
     assert not {"near_duplicates", "contained_texts", "growing_dialogues"} & {*report.repairable}
 
 
+def test_a_training_pair_that_goes_on_with_a_test_row_is_leakage_and_no_growing_dialogue():
+    frame = growing(4)
+    report = audit_instructions(frame[1:].reset_index(drop=True), test=frame[:1])
+    assert "chat0-1" not in report["growing_dialogues"].rows
+    assert {"chat0-2", "chat0-3"} < {*report["growing_dialogues"].rows}
+    assert "chat0-0" in report["near_leakage"].rows
+
+
 def test_an_edited_copy_of_a_dialogue_is_a_near_duplicate_of_it():
     frame = growing(4)
     again = frame[frame["id"].str.startswith("chat1")].assign(

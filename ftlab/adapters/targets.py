@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from ftlab.adapters.tensors import alpha_of, rank_of, scaling_of
 from ftlab.errors import BadInput
 from ftlab.internals import peft as peft_internals
 from ftlab.internals.peft import HEADS
+from ftlab.models import loading_report
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +146,9 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
                 f"PEFT has no target_modules of its own for {architecture}; name some of its linear layers "
                 f"({linear_layers(model)}), or pass {ALL_LINEAR!r}"
             )
+    _require_no_experts(model, asked)
     kept = trained_in_full(model, asked)
+    _require_no_idle_head(model, kept)
     if asked.task_type == "SEQ_CLS":  # for other tasks PEFT adds the head only after it has matched the targets
         asked.modules_to_save = [*(asked.modules_to_save or []), *HEADS["SEQ_CLS"]]
     asked = peft_internals.with_all_linear(asked, model)
@@ -217,6 +221,36 @@ def resolve(model: torch.nn.Module, config: LoraConfig) -> Targets:
         ),
         config=prepared,
     )
+
+
+def _require_no_experts(model: torch.nn.Module, config: LoraConfig) -> None:
+    """Raise BadInput if PEFT would adapt experts that a mixture of experts holds in one parameter."""
+    if not hasattr(model, "config"):  # no model of transformers
+        return
+    try:
+        found = peft_internals.joined_experts(config, model)
+    except ValueError as problem:
+        found = [str(problem)]
+    if found:
+        raise BadInput(
+            f"the experts of {type(model).__name__} are joined in parameters ({found[0]}), whose adapters are not "
+            f"counted or saved here; name other linear layers, such as those of attention ({linear_layers(model)})"
+        )
+
+
+def _require_no_idle_head(model: torch.nn.Module, kept: Collection[str]) -> None:
+    """Raise BadInput if a weight of `model` started at random and is none of the modules `kept`, which train in full.
+
+    It would neither train nor be saved with the adapter.
+    """
+    fresh = loading_report.fresh_tensors(model)
+    idle = sorted(name for name in fresh if not any(name.startswith(f"{whole}.") for whole in kept))
+    if idle:
+        modules = sorted({name.rpartition(".")[0] for name in idle})
+        raise BadInput(
+            f"{idle[0]} of {type(model).__name__} starts at random, and would neither train nor be saved with the "
+            f"adapter; train it in full: modules_to_save={modules}"
+        )
 
 
 def require_unwrapped(model: torch.nn.Module) -> None:

@@ -368,13 +368,14 @@ def _lowest(rules: list[dict[str, Any]]) -> str:
 def _because(case: Case, approach: str, found: list[dict[str, Any]], verdicts: dict[str, str]) -> str:
     """The reasons of the rules that decided."""
     on_gpu, usable = case.gpu_gb > 0, bounds()["usable_gpu"] * case.gpu_gb
+    counted_on_gpu = on_gpu and (case.large or case.on_gpu(approach))  # where the GPU is too small, the CPU decides
     free = "memory_gb not given" if case.memory_gb is None else f"{case.memory_gb:g} GB of free memory"
     values = vars(case) | {
         "parameters": _parameters(case.model_parameters),
         "n_rows": _rows(case),
         "n_examples": "1 example fits" if case.rows == 1 else f"{case.rows:,} examples fit",
         "passing": _duration(case.rows * PASS_SECONDS * case.model_parameters / 1e9),
-        "needed": case.needed(approach, on_gpu=on_gpu) if approach in TRAINED else math.nan,
+        "needed": case.needed(approach, on_gpu=counted_on_gpu) if approach in TRAINED else math.nan,
         "machine": f"a GPU of {case.gpu_gb:g} GB, {usable:.1f} of them usable, {free}" if on_gpu else f"no GPU, {free}",
     }
     return "; ".join(rule["because"].format(**values) for rule in found if rule["effect"] == verdicts[approach])

@@ -6,6 +6,7 @@ has no public way to ask for the result before it changes the model.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,21 @@ def with_all_linear(config: LoraConfig, model: torch.nn.Module) -> LoraConfig:
     from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
 
     return _maybe_include_all_linear_layers(config, model)
+
+
+def joined_experts(config: LoraConfig, model: torch.nn.Module) -> list[str]:
+    """Return the parameters with several experts each that PEFT would adapt for `config` beside modules.
+
+    transformers joins the experts of a layer into one parameter. While PEFT wraps such a model it changes the config.
+
+    Raises:
+        ValueError: the targets are some of the matrices that are joined.
+    """
+    from peft.utils.transformers_weight_conversion import _convert_peft_config_moe
+
+    changed = copy.deepcopy(config)
+    _convert_peft_config_moe(changed, model)
+    return sorted(changed.target_parameters or [])
 
 
 def is_target(config: LoraConfig, name: str) -> bool:

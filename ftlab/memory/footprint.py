@@ -196,9 +196,16 @@ def _counted(
         named = list(target_modules) if isinstance(target_modules, tuple) else target_modules
         built = meta_models.adapt(built, rank=rank, target_modules=named)
         parameters += _numel(built.parameters()) - without_adapters
-    step = dry_run.count_step(
-        built, head, batch_size=batch_size, length=length, supervised=supervised, padded=padded, device=device
-    )  # fmt: skip
+    try:
+        step = dry_run.count_step(
+            built, head, batch_size=batch_size, length=length, supervised=supervised, padded=padded, device=device
+        )  # fmt: skip
+    except (RuntimeError, ValueError, NotImplementedError, TypeError) as problem:
+        why = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+        raise BadInput(
+            f"a step of {type(built).__name__} cannot be counted without its weights ({why}); expected a model that "
+            "runs as BERT, GPT-2 and Llama do: measure one step of a training instead"
+        ) from problem
 
     trained = [parameter for parameter in built.parameters() if parameter.requires_grad]
     gradients = _bytes(trained)
@@ -306,7 +313,7 @@ def _check_sizes(config: Any, *, batch_size: int, length: int, rank: int, superv
             f"rank {rank} is above the model's width; expected at most {width}: give a smaller rank (8 to 64 are usual)"
         )
     positions = getattr(config, "max_position_embeddings", None)
-    if positions and length > positions:
+    if positions and 0 < positions < length:  # XLNet's config says -1
         raise BadInput(
             f"rows of {length} tokens do not fit a {config.model_type} model with {positions} positions; expected a "
             f"length of at most {positions}: shorten the rows, or use another model"

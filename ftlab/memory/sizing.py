@@ -343,6 +343,7 @@ def _planned(counted: _Counted, tokens: float, gpu: Gpu, gpus: int, settings: _S
 def _counted(model: str | PreTrainedConfig, settings: _Settings) -> _Counted:
     """Count two shallow models: their difference is a layer, and what remains is outside the layers."""
     config = _config(model)
+    _require_one_kind_of_layer(config)
     shallow = []
     for layers in DEPTHS:
         cut = copy.deepcopy(config)
@@ -362,6 +363,17 @@ def _counted(model: str | PreTrainedConfig, settings: _Settings) -> _Counted:
         outside=footprint.Footprint(**{part: one[part] - layer[part] for part in one}),
         layer_input=2 * settings.batch_size * settings.length * config.hidden_size,  # bf16
     )
+
+
+def _require_one_kind_of_layer(config: Any) -> None:
+    """Raise BadInput for a mixture of experts: a token passes some of its weights alone, and layers may differ."""
+    text = config.get_text_config()
+    for name in ("num_local_experts", "num_experts", "n_routed_experts"):
+        if (count := getattr(text, name, None)) and count > 1:
+            raise BadInput(
+                f"a {config.model_type} model is a mixture of {count} experts ({name}), which is not planned here; "
+                "expected a model whose layers are all of one kind: count one step with `footprint.estimate`"
+            )
 
 
 def _config(model: str | PreTrainedConfig) -> Any:

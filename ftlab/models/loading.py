@@ -176,7 +176,7 @@ def depth(model: str) -> int:
     if model in MODELS:  # known to be whole, so transformers is not needed, which takes seconds to import
         written = model_files.read_json(folder(model) / "config.json")
         return int(next(written[name] for name in ("num_hidden_layers", "n_layers", "n_layer") if name in written))
-    return int(config(model).num_hidden_layers)
+    return int(config(model).get_text_config().num_hidden_layers)
 
 
 def config(model: str) -> Any:

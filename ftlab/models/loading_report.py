@@ -38,6 +38,7 @@ REPORTED = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 POOLER = "pooler"  # after the layers of BERT and similar models; pretraining by masked words alone trains none
 # Older versions of transformers saved these with the weights; newer ones compute them.
 NO_WEIGHTS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias|attention\.bias)$")
+CLASSIFIERS = ("Classification", "MultipleChoice")  # parts of the names of their classes
 MEND_CONFIG = "give it the config that it was trained with, or save it again"
 SAVE = "save the whole model again with `save_pretrained`"
 
@@ -61,7 +62,8 @@ def start_fresh_head(model: PreTrainedModel, report: Mapping[str, Any], name: st
     """Check a model as `require_whole` does, but let its head start at random, and a pooler that was not pretrained.
 
     The head is everything outside the pretrained body. The head of a trained classifier is drawn anew, whatever its
-    size, because it was trained for other labels. All of these tensors must be trained, as `plans.freeze` does.
+    size, because it was trained for other labels, and the config forgets its kind of loss (`problem_type`). All of
+    these tensors must be trained, as `plans.freeze` does.
 
     Args:
         model: as loaded; its head may be drawn anew.
@@ -81,6 +83,7 @@ def start_fresh_head(model: PreTrainedModel, report: Mapping[str, Any], name: st
     parameters = dict(model.named_parameters())
     fresh = {key: parameters[key] for key in parameters if key in drawn}
     model.fresh_tensors = frozenset(fresh)
+    model.config.problem_type = None  # of the old head: with that of several labels the loss would be another one
     return fresh
 
 
@@ -144,8 +147,8 @@ def _head(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def _was_a_classifier(model: PreTrainedModel) -> bool:
-    """Return whether the files are those of a classifier, whose head was trained for its own labels."""
-    return any("SequenceClassification" in str(kind) for kind in _written(model).get("architectures") or ())
+    """Return whether the files are those of a classifier, of texts or tokens, whose head was trained for its labels."""
+    return any(kind in str(name) for name in _written(model).get("architectures") or () for kind in CLASSIFIERS)
 
 
 def _written(model: PreTrainedModel) -> dict[str, Any]:

@@ -18,12 +18,18 @@ def most_tokens(model: PreTrainedModel) -> int | None:
 
     A table of learned positions has an end, and no token may use its first rows: RoBERTa counts from the pad id, BART
     and OPT from 2. Rotary positions have no end, so the length of the training counts, which is in the config. Models
-    with relative distances (T5, BLOOM, XLNet) have no limit. Only shapes are read, so a model without weights will do.
+    with relative distances (T5, BLOOM, XLNet) have no limit. Of a model that reads images, too, the text counts. Only shapes are read, so a model without weights will do.
     """
-    limits = [getattr(model.config, name, None) for name in LIMITS]
-    limits += [_usable(module) for name, module in model.named_modules() if name.rpartition(".")[2] in TABLES]
+    text = model.config.get_text_config()
+    limits = [getattr(text, name, None) for name in LIMITS]
+    limits += [_usable(module) for name, module in model.named_modules() if _is_of_text(name)]
     counted = [limit for limit in limits if isinstance(limit, int) and limit > 0]  # XLNet's config says -1
     return min(counted, default=None)
+
+
+def _is_of_text(name: str) -> bool:
+    """Return whether a module is a table of the positions of tokens, and not one of patches of an image or sound."""
+    return name.rpartition(".")[2] in TABLES and not any(kind in name for kind in ("vision", "visual", "audio"))
 
 
 def _usable(table: Any) -> int | None:

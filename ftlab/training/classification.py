@@ -80,9 +80,10 @@ def fine_tune(
     set_seed(seed)
     encoder = loading.encoder(model, train.features["label"].names, **loading.without_attention_dropout(model))
     encoder.accepts_loss_kwargs = False  # see `invariants.accumulation`
-    plan = plans.freeze(encoder, policy, frozen_layers)
+    # Full fine-tuning freezes nothing, so a model whose layers are not found trains, too.
+    plan = None if policy == "full" and not frozen_layers else plans.freeze(encoder, policy, frozen_layers)
     if features is not None:
-        _require_features_of(features, plan, train)
+        _require_features_of(features, plan or plans.freeze(encoder, policy, frozen_layers), train)
     tokenizer = loading.tokenizer(model, split_special_tokens=True)
     optimizer = None
     if policy == "layerwise":
@@ -113,7 +114,7 @@ def fine_tune(
             callbacks=[layerwise.GradualUnfreezing()] if policy == "gradual" else None,
             optimizers=(optimizer, None),
         )
-        trains_attention = plan.frozen_layers < plan.depth
+        trains_attention = plan is None or plan.frozen_layers < plan.depth
         with machine.prepared(trainer, max_length=max_length if trains_attention else None, guard_memory=guard_memory):
             trainer.train()
     return trainer

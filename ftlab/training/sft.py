@@ -86,7 +86,14 @@ class SupervisedSFTTrainer(SFTTrainer):
             num_items_in_batch: labels of the whole optimizer step, by which the loss is divided.
         """
         batch = {**supervised_only(inputs), "use_cache": False}
-        return Trainer.compute_loss(self, model, batch, return_outputs, num_items_in_batch)
+        loss, outputs = Trainer.compute_loss(self, model, batch, True, num_items_in_batch)
+        if self.aux_loss_enabled and num_items_in_batch is not None and self.model.training:
+            # The model adds the loss of its router to each batch of a step, and Trainer multiplies both by the number
+            # of processes. As in TRL, the step has the mean over its batches.
+            times = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+            too_often = times - 1 / self.current_gradient_accumulation_steps
+            loss = loss - too_often * self.router_aux_loss_coef * outputs.aux_loss
+        return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None

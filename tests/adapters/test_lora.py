@@ -10,14 +10,19 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     BertConfig,
     BertForTokenClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PhiConfig,
@@ -34,6 +39,7 @@ from ftlab.errors import BadInput, CourseError
 from ftlab.freezing import plans
 from ftlab.models import loading
 from tests.models import tiny_classifiers
+from tests.models.saved_models import save
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -879,3 +885,51 @@ def test_fp16_weights_are_not_trained_under_fp16_amp(dtype, fp16, adapter, refus
     with pytest.raises(BadInput) as raised:
         adapters.require_amp(model, fp16)
     assert_one_sentence(raised, "model.embed_tokens.weight", "Attempting to unscale FP16 gradients", "torch.float32")
+
+
+def mixtral(**options):
+    torch.manual_seed(0)
+    return MixtralForCausalLM(
+        MixtralConfig(**{**tiny_classifiers.SHARED, **tiny_classifiers.LAYERS, "num_local_experts": 2, **options})
+    )
+
+
+def test_joined_experts_are_refused_and_the_attention_beside_them_is_counted_as_peft_wraps_it():
+    with pytest.raises(BadInput) as raised:
+        adapters.config(mixtral(), rank=2, alpha=4, target_modules="all-linear")
+    assert_one_sentence(raised, "the experts of MixtralForCausalLM are joined", "q_proj")
+    model = mixtral()
+    targets = adapters.resolve(model, lora(r=2))
+    adapters.require_counts(get_peft_model(model, targets.config), targets)
+
+
+def test_a_weight_that_starts_at_random_and_would_not_train_is_refused_and_trains_where_it_is_named(tmp_path):
+    save(tmp_path, "bert", AutoModelForMaskedLM)  # without a pooler
+    model = loading.encoder(str(tmp_path), ["no", "yes"])
+    with pytest.raises(BadInput) as raised:
+        adapters.config(model, rank=2, alpha=4, target_modules=["query"])
+    assert_one_sentence(raised, "bert.pooler.dense.bias", "starts at random", "modules_to_save=['bert.pooler.dense']")
+    config = adapters.config(
+        model, rank=2, alpha=4, target_modules=["query"], modules_to_save=["bert.pooler.dense"]
+    )  # fmt: skip
+    targets = adapters.resolve(model, config)
+    made = get_peft_model(model, targets.config)
+    adapters.require_counts(made, targets)
+    trained = {name for name, parameter in made.named_parameters() if parameter.requires_grad}
+    assert any("pooler.dense.modules_to_save.default.weight" in name for name in trained)
+
+
+def test_an_adapter_of_a_model_that_reads_images_too_is_loaded_again(tmp_path):
+    text = {**tiny_classifiers.LAYERS, "vocab_size": 640, "head_dim": 8, "num_key_value_heads": 2}
+    image = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "image_size": 56, "patch_size": 14}  # fmt: skip
+    torch.manual_seed(0)
+    described = Gemma3Config(text_config=text, vision_config=image, mm_tokens_per_image=4)
+    Gemma3ForConditionalGeneration(described).save_pretrained(tmp_path / "base")
+    loading.tokenizer("tiny-gpt2").save_pretrained(tmp_path / "base")
+    base = loading.causal_lm(str(tmp_path / "base"))
+    config = lora(r=2, target_modules=r".*language_model.*\.(q_proj|v_proj)")
+    model = stir(get_peft_model(base, adapters.resolve(base, config).config))
+    saved = adapters.save(model, tmp_path / "adapter", str(tmp_path / "base"))
+    again = adapters.load(loading.causal_lm(str(tmp_path / "base")), saved, str(tmp_path / "base"))
+    assert torch.equal(logits(again), logits(model))

@@ -437,3 +437,15 @@ def test_the_memory_of_the_rules_agrees_with_the_table_of_what_fits(device):
             )  # fmt: skip
             ratio = case.needed(approach, on_gpu=device == "cuda") / (counted.total / 1e9)
             assert 0.85 < ratio < 1.3, (model, method, ratio)
+
+
+def test_the_memory_that_is_named_is_that_of_the_machine_that_decided():
+    case = {"task": "generation", "rows": 500, "gpu_gb": 2, "memory_gb": 4.2, "format_matters": True,
+            "prompt_reaches": 0.2, "wanted": 0.9}  # fmt: skip
+    found = advice.advise(**case)
+    needed = {approach: found.case.needed(approach, on_gpu=False) for approach in ("LoRA", "full fine-tuning")}
+    assert found.case.on_cpu("LoRA")
+    assert not found.case.on_gpu("LoRA")  # too small, so the CPU decides
+    assert not found.case.on_cpu("full fine-tuning")
+    for approach, gb in needed.items():
+        assert f"{gb:.1f} GB" in " ".join(map(str, found.judged.loc[approach])), approach

@@ -8,8 +8,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners import lora, tuners_utils
-from peft.utils import other
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
+from peft.utils import other, transformers_weight_conversion
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from ftlab.internals import peft as peft_internals
 
@@ -39,6 +46,7 @@ def classifier():
         (peft.PeftModel, "get_nb_trainable_parameters", "count_parameters"),
         (tuners_utils, "BaseTunerLayer", "adapted_layers"),
         (lora, "LoraLayer", "lora_layers"),
+        (transformers_weight_conversion, "_convert_peft_config_moe", "joined_experts"),
         (lora.LoraLayer, "pissa_init", "start_from_base"),
         (lora.LoraLayer, "olora_init", "start_from_base"),
     ],
@@ -70,6 +78,19 @@ def test_a_target_is_what_peft_wraps():
     expected = {name for name, _ in model.named_modules() if name and peft_internals.is_target(config, name)}
     wrapped = peft_internals.lora_layers(get_peft_model(model, config).get_base_model(), "default")
     assert expected == {*wrapped} != set(), "peft wraps other modules than ftlab.internals.peft.is_target says"
+
+
+def test_experts_that_are_joined_in_a_parameter_are_named_and_the_config_stays():
+    shape = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1}
+    model = MixtralForCausalLM(MixtralConfig(**shape, num_attention_heads=2, num_key_value_heads=2))
+    every = LoraConfig(target_modules="all-linear", r=2)
+    assert any("gate_up_proj" in name for name in peft_internals.joined_experts(every, model)), (
+        "peft adapts the experts of Mixtral otherwise: see ftlab.internals.peft.joined_experts"
+    )
+    assert every.target_modules == "all-linear"
+    assert not every.target_parameters
+    assert peft_internals.joined_experts(LoraConfig(target_modules=["q_proj"], r=2), model) == []
+    assert peft_internals.joined_experts(LoraConfig(target_modules="all-linear"), gpt2()) == []
 
 
 def test_a_head_that_is_the_embedding_is_found():

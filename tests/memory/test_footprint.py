@@ -7,7 +7,16 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from transformers import AutoConfig, BertConfig, BertForSequenceClassification, GPT2Config, LlamaConfig, T5Config
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    BertForSequenceClassification,
+    BloomConfig,
+    GPT2Config,
+    LlamaConfig,
+    OPTConfig,
+    T5Config,
+)
 
 from ftlab.adapters.targets import PRESETS
 from ftlab.data import hub
@@ -129,6 +138,7 @@ SMALL = LlamaConfig(
     vocab_size=400, hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True,
 )  # fmt: skip
+WIDE = {"vocab_size": 400, "hidden_size": 64, "num_attention_heads": 4}
 PHI = "microsoft/phi-2"
 
 
@@ -418,6 +428,8 @@ def test_the_rates_of_this_machine():
         ({"config": "someone/else"}, "the config of someone/else is not on this machine; expected one of minilm"),
         ({"config": "./nowhere"}, "the model folder nowhere does not exist"),
         ({"config": T5Config()}, "t5 model is neither a decoder nor an encoder"),
+        ({"config": OPTConfig(**WIDE)}, "a step of OPTForCausalLM cannot be counted without its weights"),
+        ({"config": BloomConfig(**WIDE)}, "a step of BloomForCausalLM cannot be counted without its weights"),
     ],
 )
 def test_bad_input_is_one_clear_sentence(no_network, options, said):

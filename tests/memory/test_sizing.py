@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from transformers import Gemma3Config, LlamaConfig
+from transformers import DeepseekV3Config, Gemma3Config, LlamaConfig, MixtralConfig, Qwen3MoeConfig
 
 from ftlab.errors import BadInput
 from ftlab.memory import footprint, meta_models, sizing
@@ -270,3 +270,10 @@ def test_ddp_holds_the_gradients_twice():
     """It sends them from its buckets, which are a copy (`gradient_as_bucket_view`, which is off by default)."""
     one, two = (sizing.plan(BIG, 1e6, gpus=gpus, sharding="none") for gpus in (1, 2))
     assert two.total - one.total == one.gradients
+
+
+@pytest.mark.parametrize("config", [MixtralConfig(), Qwen3MoeConfig(), DeepseekV3Config()], ids=lambda one: one.model_type)
+def test_a_mixture_of_experts_is_refused_since_a_token_passes_a_part_of_its_weights(config):
+    with pytest.raises(BadInput, match=r"a mixture of \d+ experts .*not planned here") as refused:
+        sizing.plan(config, 1e9)
+    assert "\n" not in str(refused.value)

@@ -4,7 +4,13 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from ftlab.adapters import lora
 from ftlab.errors import BadInput
@@ -288,6 +294,25 @@ def test_a_classifier_s_own_head_makes_room_for_a_fresh_one_whatever_its_size(ki
         assert torch.equal(tensor, dict(again.named_parameters())[name])
     own = dict(saved.named_parameters())
     assert not any(torch.equal(tensor, own[name]) for name, tensor in head.items() if tensor.shape == own[name].shape)
+
+
+def test_the_head_of_a_classifier_of_tokens_is_drawn_anew_though_it_has_the_same_shape(tmp_path):
+    saved = save(tmp_path, "bert", AutoModelForTokenClassification)
+    model = loading.encoder(str(tmp_path), ["no", "yes"])
+    assert model.classifier.weight.shape == saved.classifier.weight.shape
+    assert not torch.equal(model.classifier.weight, saved.classifier.weight)
+    assert {"classifier.weight", "classifier.bias"} <= model.fresh_tensors
+
+
+@pytest.mark.parametrize("kind_of_loss", ["multi_label_classification", "regression"])
+def test_a_fresh_head_has_the_loss_of_classes_whatever_the_old_one_had(kind_of_loss, tmp_path):
+    save(tmp_path, "bert")
+    edit(tmp_path, problem_type=kind_of_loss)
+    model = loading.encoder(str(tmp_path), ["no", "yes"]).eval()
+    labels = torch.tensor([0, 1])
+    found = model(input_ids=IDS, labels=labels)
+    torch.testing.assert_close(found.loss, torch.nn.functional.cross_entropy(found.logits, labels))
+    assert model.config.problem_type == "single_label_classification"
 
 
 def test_a_pooler_that_pretraining_had_not_is_fresh_and_trains_with_the_head(tmp_path):

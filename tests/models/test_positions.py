@@ -1,6 +1,12 @@
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+)
 
 from ftlab.inference import Classifier
 from ftlab.models import loading, meta, positions
@@ -69,3 +75,15 @@ def test_a_very_long_text_is_cut_at_the_model_s_end_though_its_tokenizer_names_n
     tokenizer.save_pretrained(tmp_path)
     classifier = Classifier(str(tmp_path), device="cpu")
     assert classifier.probabilities(["a film " * 300, "a film"]).shape == (2, 2)
+
+
+def test_of_a_model_that_reads_images_too_the_positions_and_the_layers_of_the_text_count(tmp_path):
+    text = {"vocab_size": 600, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "head_dim": 8,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 96}  # fmt: skip
+    image = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "image_size": 56, "patch_size": 14}  # fmt: skip
+    described = Gemma3Config(text_config=text, vision_config=image, mm_tokens_per_image=4)
+    assert positions.most_tokens(meta.from_config(AutoModelForImageTextToText, described)) == 96
+    Gemma3ForConditionalGeneration(described).save_pretrained(tmp_path)
+    loading.tokenizer("tiny-gpt2").save_pretrained(tmp_path)
+    assert loading.depth(str(tmp_path)) == 3

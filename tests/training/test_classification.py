@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoModel,
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
@@ -21,6 +22,7 @@ from ftlab.memory import footprint
 from ftlab.models import batches, loading
 from ftlab.training import classification
 from ftlab.training.classification import class_weights, require_batches, weighted_cross_entropy
+from tests.models.saved_models import save
 
 
 @pytest.mark.parametrize("labels", [[0, 1], [0, 0, 0, 1], [2, 0, 1, 2, 2, 2, 1], [0] * 97 + [1] * 2 + [2]])
@@ -259,3 +261,16 @@ def test_a_decoder_trains_from_stored_features_as_it_does_without_them(model, tm
     plain, cached = (fine_tuned(model, tmp_path, **options, **given) for given in ({}, {"features": stored}))
     for (name, one), (_, other) in zip(plain.model.named_parameters(), cached.model.named_parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_full_fine_tuning_trains_a_model_whose_layers_are_not_found(tmp_path):
+    save(tmp_path / "model", "deberta-v2", AutoModel)
+    with pytest.raises(BadInput, match="cannot be taken apart"):
+        plans.freeze(loading.encoder(str(tmp_path / "model"), ["no", "yes"]), "full")
+    rows = sources.load("mini_reviews", most=100)["train"].select(range(16))
+    trainer = classification.fine_tune(
+        rows, tmp_path / "out", model=str(tmp_path / "model"), max_length=32, epochs=1, batch_size=8,
+        learning_rate=1e-3, least_steps=1,
+    )  # fmt: skip
+    assert trainer.state.global_step == 2
+    assert all(parameter.requires_grad for parameter in trainer.model.parameters())

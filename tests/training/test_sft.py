@@ -6,7 +6,15 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback, set_seed
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PrinterCallback,
+    TrainerCallback,
+    set_seed,
+)
 from trl import SFTConfig, SFTTrainer
 
 from ftlab.adapters import lora
@@ -181,3 +189,26 @@ def test_one_call_trains_the_adapter_alone_and_equal_runs_are_equal(base, rows, 
     assert all(float(parameter.abs().max()) > 0 for name, parameter in runs[0].items() if "lora_B" in name)
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_loss_of_a_router_counts_once_a_step_however_the_step_is_divided(rows, tokenizer, tmp_path):
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = MixtralConfig(
+        vocab_size=len(tokenizer), **shape, num_key_value_heads=2, num_local_experts=4, router_aux_loss_coef=1.0
+    )
+    norms = {}
+    for accumulation in (1, 4):
+        torch.manual_seed(0)
+        model = MixtralForCausalLM(config)
+        arguments = SFTConfig(
+            output_dir=str(tmp_path), per_device_train_batch_size=8 // accumulation, max_steps=1,
+            gradient_accumulation_steps=accumulation, max_length=100, logging_steps=1, save_strategy="no", seed=0,
+            report_to="none", disable_tqdm=True, use_cpu=True, bf16=False,
+        )  # fmt: skip
+        trainer = SupervisedSFTTrainer(model, arguments, train_dataset=rows, processing_class=tokenizer)
+        assert trainer.aux_loss_enabled
+        trainer.train()
+        line = next(line for line in trainer.state.log_history if "grad_norm" in line)
+        norms[accumulation] = (line["loss"], line["grad_norm"])
+    # The loss of the router is not linear in the rows, so a mean over four parts is near that of the whole.
+    assert norms[4] == pytest.approx(norms[1], rel=0.1)

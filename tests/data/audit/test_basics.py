@@ -101,8 +101,8 @@ def test_letters_that_look_the_same_are_told_apart_in_the_message():
 def test_an_accent_that_is_a_character_of_its_own_is_told_in_the_message():
     usual, slip = "caf\u00e9", "cafe\u0301"
     frame = changed(reviews(), "label", dict.fromkeys(range(18), usual) | {3: slip, 4: "Ben", 5: "Ben", 6: "Ben"})
-    found = audit(frame)["label_slip"]
-    assert found.what.endswith(f"{slip!r} instead of {usual!r} (the accents are characters of their own in one of them)")
+    told = f"{slip!r} instead of {usual!r} (the accents are characters of their own in one of them)"
+    assert audit(frame)["label_slip"].what.endswith(told)
 
 
 @pytest.mark.parametrize(("one", "other"), [

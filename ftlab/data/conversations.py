@@ -17,6 +17,7 @@ import pandas as pd
 
 from ftlab import strict_json
 from ftlab.data import fields
+from ftlab.data.values import is_whole
 from ftlab.errors import BadInput
 from ftlab.wording import beginning, quoted, visible
 
@@ -196,7 +197,7 @@ def _as_list(value: Any) -> list[Any] | None:
         except json.JSONDecodeError:
             try:
                 value = ast.literal_eval(value.strip())
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
+            except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # [{{"role"}}] has no hash
                 return None
         except (ValueError, RecursionError):
             return None
@@ -258,6 +259,8 @@ def _problem_of_turn(turn: Any) -> str:
     if text is None and not _is_nothing(said):
         parts = "; write its parts as one text" if _as_list(said) is not None else ""
         return f"has {_called(said)} as its {names[1]}; expected a text{parts}"
+    if text and not text.isascii() and not is_whole(text):
+        return "has half a character (a lone surrogate) in it; write the whole one"
     if not any(map(_is_visible, text or "")):
         return f"({ROLES[role]}) is empty; give it a text, or leave the row out"
     return ""

@@ -81,12 +81,13 @@ class Candidates(dict[str, int]):
 def key(group: object) -> str:
     """Return the text by which `group` is compared with others; "" if it is missing, blank or one of NO_GROUP.
 
-    A whole number is written without ".0", which pandas adds where another row of the column has no number.
+    A whole number is written without ".0", which pandas adds where another row of the column has no number. What is a
+    number, as in a table of your own, is the same group as its text.
 
-    >>> key(" Ann"), key("12.0"), key("1.2.0"), key("NaN"), key(None)
-    ('ann', '12', '1.2.0', '', '')
+    >>> key(" Ann"), key("12.0"), key(12), key("1.2.0"), key("NaN"), key(None)
+    ('ann', '12', '12', '1.2.0', '', '')
     """
-    text = normalise(group) if isinstance(group, str) else ""
+    text = normalise(values.text_of(group) or "")
     if text in NO_GROUP:
         return ""
     whole = _WHOLE.fullmatch(text)

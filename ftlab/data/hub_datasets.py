@@ -1,7 +1,8 @@
 """Any data set of a model hub by its id: the CSV, TSV, JSON, JSONL and Parquet files of one commit, and never code.
 
-`datasets` decides which files a configuration has and reads them, from a folder that holds a card and no script. The
-files themselves are in the hub's cache, so a commit that was read once is read again without a hub.
+`datasets` decides which files a configuration has, from a folder that holds a card and no script. CSV, TSV and JSONL
+are read as your own files are, without guessing types, unless the card says how to read them; `datasets` reads the
+rest. The files themselves are in the hub's cache, so a commit that was read once is read again without a hub.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from ftlab.data import group_columns, hub, tables, values
 from ftlab.errors import AssetError, BadInput
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 FORM = "owner/name, owner/name:configuration or owner/name@revision"
@@ -40,6 +42,8 @@ VALIDATIONS = ("validation", "valid", "val", "dev", "eval")  # what data sets ca
 NO_TEXTS = ("id", "uuid", "guid", "idx", "index", "key", "lang", "language", "url")  # columns of strings, but no texts
 TEXT_TYPES = ("string", "large_string", "string_view")
 FLOAT_TYPES = ("float16", "float32", "float64")
+NO_OPTIONS = ("default", "description", "version")  # of a card's configuration: they do not say how to read its files
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 WHOLE_TYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 _ID = re.compile(
@@ -51,6 +55,8 @@ _WORDS = (
         r"[\s\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
     )
 )
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # a number that is written in one way only, and fits into 64 bits
+_NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _PATH_TYPES = {*tables.FILE_TYPES, *tables.CONVERT, ".txt"}
 
 
@@ -244,6 +250,8 @@ def read(
         notes += [f"the validation rows are its split {split!r}"] * (split != "validation")
     rows = _split(configuration, split)
     where = f"{dataset}, split {split!r}"
+    if not len(rows):
+        raise BadInput(f"{where} has no rows; choose another split or data set")
     tables.require_columns(where, _names(rows), [text, label], advice)
     texts = values.as_texts(_values(rows, text), f"{where}, column {text!r}")
     labels = _labels(rows, label, f"{where}, column {label!r}")
@@ -475,7 +483,11 @@ def _require_size(configuration: Configuration, sizes: Mapping[str, int]) -> Non
 
 # --- the rows of a split --------------------------------------------------------------------------------------------
 def _split(configuration: Configuration, split: str) -> Dataset:
-    """The rows of a split, downloaded if they are not in the hub's cache; `datasets` caches what it has parsed."""
+    """The rows of a split, downloaded if they are not in the hub's cache.
+
+    What the course's own reader can read is as exact as a file that is given by its path. `datasets` reads the rest,
+    and caches what it has parsed: it guesses types, and leaves quotes out.
+    """
     from datasets import Dataset, Features, config, load_dataset_builder
     from huggingface_hub import metadata_save
 
@@ -485,6 +497,8 @@ def _split(configuration: Configuration, split: str) -> Dataset:
         )
     _require_types(configuration, split)
     paths = _downloaded(configuration, split)
+    options = {key: value for key, value in configuration.options.items() if key not in NO_OPTIONS}
+    columns = _exact(f"{configuration.dataset}, split {split!r}", tuple(paths)) if _is_plain(options, paths) else None
     options = dict(configuration.options)
     if all(path.suffix in (".csv", ".tsv") for path in paths):
         options = {"keep_default_na": False, "na_values": [""], **options}  # "None" and "NA" are words
@@ -505,6 +519,12 @@ def _split(configuration: Configuration, split: str) -> Dataset:
             # Given, and not in an old card: `datasets` takes the only entry of one for the configuration "default".
             old = Features.from_dict(described["old card"]) if "old card" in described else None
             builder = load_dataset_builder(str(folder), features=old)
+            features = builder.info.features
+            if columns and (features is None or features.keys() == columns.keys()):
+                if not all(map(len, columns.values())):
+                    return Dataset.from_dict({})
+                ordered = {name: columns[name] for name in features or columns}
+                return Dataset.from_dict(ordered, features=features)
             builder.download_and_prepare(verification_mode="no_checks")  # the card's numbers of rows may be outdated
             empty = not builder.info.splits[split].num_examples  # which `datasets` refuses to read
             rows = Dataset.from_dict({}) if empty else builder.as_dataset(split=split)
@@ -518,6 +538,74 @@ def _split(configuration: Configuration, split: str) -> Dataset:
                 "configuration, revision or data set"
             ) from problem
     return rows
+
+
+def _is_plain(options: Mapping[str, Any], paths: Sequence[Path]) -> bool:
+    """Whether the course's own reader reads the files of a split, of whose reading the card says `options`."""
+    types = {path.suffix for path in paths}
+    usual = {SEPARATORS.get(suffix) for suffix in types}
+    return types in ({".csv"}, {".tsv"}, {".jsonl"}) and all(
+        key in ("sep", "delimiter") and {value} == usual for key, value in options.items()
+    )
+
+
+@lru_cache(maxsize=3)  # training, validation and test; the paths are of a commit, whose files do not change
+def _exact(where: str, paths: tuple[Path, ...]) -> dict[str, pa.Array] | None:
+    """The columns of files of one type, without a guess; None if `datasets` has to read them.
+
+    The cells of CSV and TSV are texts; a column of them is one of whole numbers if each is written as Python writes it.
+
+    Raises BadInput, which begins with `where`, for a CSV or TSV file that would be refused by its path.
+    """
+    import pyarrow as pa
+
+    lines = all(path.suffix == ".jsonl" for path in paths)
+    parts = []
+    for path in paths:
+        if not path.stat().st_size:
+            continue
+        try:
+            if lines:
+                parts.append(pd.DataFrame(list(tables.json_objects(path)), dtype=object))
+            else:
+                parts += tables.csv_chunks(path, None)
+        except BadInput as problem:
+            if lines:  # in a form that the course does not read, but `datasets` may
+                return None
+            said = str(problem).replace(str(path), path.name)
+            raise BadInput(
+                f"{where}: its file {said}; to do so, download it and give the path of your copy"
+            ) from problem
+    if not parts or not (lines or all(set(part) == set(parts[0]) for part in parts)):
+        return None
+    table = pd.concat(parts, ignore_index=True)
+    columns = {str(name): [None if cell != cell else cell for cell in table[name]] for name in table}  # NaN is missing
+    try:
+        return {name: _typed(cells) if lines else _whole(cells) for name, cells in columns.items()}
+    except (pa.ArrowException, OverflowError):  # objects and lists of several types
+        return None
+
+
+def _whole(cells: Sequence[str | None]) -> pa.Array:
+    """The cells of a column of CSV: as whole numbers, if no cell loses something, and else as texts."""
+    import pyarrow as pa
+
+    there = [cell for cell in cells if cell is not None]
+    if there and all(map(_WHOLE.fullmatch, there)):
+        return pa.array([None if cell is None else int(cell) for cell in cells], pa.int64())
+    return pa.array(cells, pa.string())
+
+
+def _typed(cells: Sequence[Any]) -> pa.Array:
+    """The values of a column of JSONL: numbers of which a float would be another one, as texts."""
+    import pyarrow as pa
+
+    numbers = [cell for cell in cells if isinstance(cell, (int, float)) and not isinstance(cell, bool)]
+    if any(isinstance(cell, int) and abs(cell) >= 1 << 53 for cell in numbers) and (
+        any(isinstance(cell, float) for cell in numbers)
+    ):
+        return pa.array(values.with_whole_numbers(pd.Series(cells, dtype=object)).map(values.text_of), pa.string())
+    return pa.array(cells)
 
 
 def _require_types(configuration: Configuration, split: str) -> None:
@@ -608,9 +696,11 @@ def _columns(
         text = _the_one(where, rows, "texts", strings, advice)
     if label is None:
         whole = [name for name in _of_type(rows, WHOLE_TYPES) if name != text and _few(rows, name, 0.5)]
-        names = [name for name in _of_type(rows, TEXT_TYPES) if name != text and _few(rows, name, 0.1)]
+        texts = [name for name in _of_type(rows, TEXT_TYPES) if name != text]
+        decimal = [name for name in texts if _is_decimal(rows, name)]  # as CSV has floats
+        names = [name for name in texts if name not in decimal and _few(rows, name, 0.1)]
         # Beside stars of 1.0 to 5.0, a column of two words may be anything.
-        floats = _of_type(rows, FLOAT_TYPES) if names else []
+        floats = [*_of_type(rows, FLOAT_TYPES), *decimal] if names else []
         label = _the_one(where, rows, "labels", [*whole, *names, *floats], advice)
     return text, label
 
@@ -635,6 +725,12 @@ def _of_type(rows: Dataset, types: Sequence[str]) -> list[str]:
 
     kinds = (Value, ClassLabel)  # and no list, no image, no sound
     return [name for name, kind in rows.features.items() if isinstance(kind, kinds) and kind.dtype in types]
+
+
+def _is_decimal(rows: Dataset, column: str) -> bool:
+    """Whether a column of texts has numbers only, and decimal places in one of them."""
+    there = set(rows.unique(column)) - {None}
+    return all(map(_NUMBER.fullmatch, there)) and any("." in cell for cell in there)
 
 
 def _few(rows: Dataset, column: str, most: float) -> bool:

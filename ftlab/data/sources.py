@@ -339,6 +339,7 @@ def load(
             _require_complete(frame, test_dataset if test_dataset and split == "test" else dataset)
     names = _label_names(dataset, frames["train"]["label"])
     if "test" in frames:
+        frames["test"] = _with_decimals(frames["test"], names)
         _require_known(frames["test"], names)
     return DatasetDict({split: _as_dataset(frame, names).shuffle(seed=seed) for split, frame in frames.items()})
 
@@ -371,6 +372,7 @@ def as_dataset_dict(frame: pd.DataFrame) -> DatasetDict:
     from datasets import DatasetDict
 
     _require_complete(frame, "the table")
+    frame = values.with_label_names(frame)
     return DatasetDict(train=_as_dataset(frame, _label_names("the table", frame["label"])))
 
 
@@ -441,7 +443,8 @@ def check(
     if dataset not in SOURCES and not hub_datasets.is_id(dataset):
         names = text_column or "text", label_column or "label"
         frame = _read_file(_as_path(dataset), *names, group_column, judging)
-        _label_names(dataset, frame["label"].dropna())
+        if not judging:  # test rows may have one label; `load` compares theirs with those of training
+            _label_names(dataset, frame["label"].dropna())
 
 
 def check_test(dataset: str) -> None:
@@ -548,6 +551,19 @@ def _require_complete(frame: pd.DataFrame, dataset: str) -> None:
                 f"{dataset}: {int(empty.sum())} rows have no {column}, the first is {first}; fill them in or remove "
                 "them before training"
             )
+
+
+def _with_decimals(test: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The test rows with the label 1 as 1.0, if training has only that name.
+
+    A file whose labels are 0.5 and 1.0 has the name 1.0, and one whose labels are all 1.0 has 1.
+    """
+    renamed = {
+        label: f"{label}.0"
+        for label in test["label"].dropna().unique()
+        if label not in names and f"{label}.0" in names and label.removeprefix("-").isdecimal()
+    }
+    return test.assign(label=test["label"].replace(renamed)) if renamed else test
 
 
 def _require_known(test: pd.DataFrame, names: list[str]) -> None:

@@ -98,7 +98,7 @@ def require_columns(
     """Raise BadInput unless the table `frame`, read from `path`, has these `columns`; `advice` is the next step."""
     for column in columns:
         if column not in frame.columns:
-            there = named_columns(frame)
+            there = named_columns(frame) or "none"
             raise BadInput(f"{path} has no column {column!r}; it has {there}; {_next_step(frame, advice)}")
 
 
@@ -112,7 +112,7 @@ def _next_step(frame: pd.DataFrame, advice: str) -> str:
     """What to do about a missing column: the likely cause if the table shows one, and else `advice`."""
     if any(values.is_chat(next(iter(column.dropna()), None)) for _, column in frame.items()):
         return f"{values.CHAT}, then {advice}"
-    only, *others = map(str, frame.columns)
+    only, *others = [*map(str, frame.columns)] or [""]
     for separator, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
         if not others and separator in only:
             return f"its columns seem to be separated by {called}; a .csv file takes commas, a .tsv file tabs"
@@ -141,7 +141,7 @@ def explained(path: Path) -> Iterator[None]:
     before = _state(path)
     try:
         yield
-    except (ValueError, OSError, NotImplementedError) as problem:  # as pyarrow's errors are
+    except (ValueError, OSError, NotImplementedError, OverflowError) as problem:  # as pyarrow's errors are
         _require_unchanged(path, before)
         reason = beginning(" ".join(str(problem).split()), 200)
         raise BadInput(

@@ -32,6 +32,20 @@ def test_a_name_tells_that_a_column_has_groups(name):
     assert dict(found(**{name: WRITERS})) == {name: 12}
 
 
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [5, 5, 6, None],
+        [5.0, "5", 6, float("nan")],
+        [np.int64(5), np.float64(5), np.int32(6), pd.NA],
+        [True, np.bool_(True), False, None],
+    ],
+)
+def test_groups_that_are_numbers_are_groups(groups):
+    """So are those of a table that pandas read back from CSV."""
+    assert group_columns.numbers(groups).tolist() == [0, 0, 1, 2]
+
+
 def test_without_a_telling_name_few_values_with_many_rows_may_be_groups():
     assert dict(found(entry=WRITERS)) == {"entry": 12}
     assert found(entry=WRITERS).columns[0].telling is False

@@ -138,6 +138,9 @@ def served(tmp_path_factory):
         add("bare", {"README.md": "Nothing yet."})
         add("no_rows", {"train.jsonl": [], "test.csv": "text,label\n"} | {"train.csv": "text,label\n"})
         (root / "no_rows" / "train.jsonl").unlink()
+        add("header", {"train.csv": ROWS, "validation.csv": "text,label\n"})
+        quoted = 'text\tlabel\n"Good film\tpos\nBad film\tneg\nSo "fine" a film\tpos\nDull film\tneg\n'
+        add("quoted", {"train.tsv": quoted, "validation.tsv": "text\tlabel\ta\nA film\tpos\n"})
         add("broken", {"train.jsonl": '{"text": "a", "label": 1}\n{"text": \n'})
         add("large", {"train.csv": ROWS, "unlabelled.csv": ROWS})
         hub.claimed = {"some/large/train.csv": 3_456_000_000}
@@ -447,6 +450,109 @@ def test_lists_are_no_texts_and_no_labels():
     assert hub_datasets._of_type(rows, hub_datasets.WHOLE_TYPES) == ["kind"]
 
 
+# --- nothing is guessed ---------------------------------------------------------------------------------------------
+def rows_in(tmp_path, monkeypatch, contents: dict[str, str], features=None, **options) -> Dataset:
+    """The rows of a split in files with these `contents`, whose card has these `features` and `options`."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    paths = [written(tmp_path / name, text) for name, text in contents.items()]
+    monkeypatch.setattr(hub_datasets, "_downloaded", lambda *_: paths)
+    return hub_datasets._split(
+        hub_datasets.Configuration("some/x", "some/x", "", "default", {"train": [*contents]}, options, features, ""),
+        "train",
+    )
+
+
+def test_a_tsv_of_the_hub_has_the_rows_and_quotes_that_it_has_by_its_path(hub):
+    by_path = hub.repositories["dataset", "some/quoted"] / "train.tsv"
+    frame, own = sources.read("some/quoted"), sources.read(str(by_path))
+    assert frame[["text", "label"]].to_dict("records") == own[["text", "label"]].to_dict("records")
+    assert frame["text"].tolist() == ['"Good film', "Bad film", 'So "fine" a film', "Dull film"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["007", "7", "08"], ["007", "7", "08"]),
+        (["1.10", "1.1"], ["1.10", "1.1"]),
+        (["true", "FALSE", "False"], ["true", "FALSE", "False"]),
+        (["9007199254740993", "", "-9007199254740992"], [9007199254740993, None, -9007199254740992]),
+        (["7", "-1", "0"], [7, -1, 0]),
+        (["9" * 19, "1"], ["9" * 19, "1"]),
+        (["2024-01-02", "NA", ""], ["2024-01-02", "NA", None]),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"sep": ",", "default": True}])
+def test_the_cells_of_a_csv_of_the_hub_stay_what_they_are(tmp_path, monkeypatch, cells, values, options):
+    content = "text,cell\n" + "".join(f"film,{cell}\n" for cell in cells)
+    assert list(rows_in(tmp_path, monkeypatch, {"a.csv": content}, **options)["cell"]) == values
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [
+        (["2024-01-02", "2024-01-03"], ["2024-01-02", "2024-01-03"]),
+        ([9007199254740993, 1.5, 9007199254740992], ["9007199254740993", "1.5", "9007199254740992"]),
+        ([1, 1.5, None], [1.0, 1.5, None]),
+        ([["a"], []], [["a"], []]),
+    ],
+)
+def test_the_values_of_a_jsonl_of_the_hub_stay_what_they_are(tmp_path, monkeypatch, values, read):
+    content = text_of([{"text": "film", "cell": value} for value in values], ".jsonl")
+    assert list(rows_in(tmp_path, monkeypatch, {"a.jsonl": content})["cell"]) == read
+
+
+def test_a_jsonl_that_is_read_in_no_other_way_is_read_by_datasets(tmp_path, monkeypatch):
+    rows = rows_in(tmp_path, monkeypatch, {"a.jsonl": '[{"text": "a film"},\n{"text": "a book"}]\n'})
+    assert list(rows["text"]) == ["a film", "a book"]
+
+
+def test_the_parts_of_a_split_are_joined_by_their_columns(tmp_path, monkeypatch):
+    parts = {"1.csv": "text,label\na,1\n", "2.csv": "text,label\n", "3.csv": "label,text\n2,b\n"}
+    assert rows_in(tmp_path, monkeypatch, parts).to_dict() == {"text": ["a", "b"], "label": [1, 2]}
+    with pytest.raises(BadInput, match="some/x, split 'train', cannot be read"):
+        rows_in(tmp_path, monkeypatch, {"4.csv": "text,label\na,1\n", "5.csv": "text,other\na,1\n"})
+
+
+@pytest.mark.parametrize("cells", [["1", "", "0"], ["good", "", "bad"]])
+def test_a_card_says_of_which_types_the_cells_are(tmp_path, monkeypatch, cells):
+    classes = {"class_label": {"names": {"0": "bad", "1": "good"}}}
+    card = [{"name": "label", "dtype": classes}, {"name": "text", "dtype": "string"}, {"name": "n", "dtype": "float64"}]
+    content = "text,label,n\n" + "".join(f"7,{cell},1.10\n" for cell in cells)
+    rows = rows_in(tmp_path, monkeypatch, {"a.csv": content}, {"card": card})
+    assert rows.to_dict() == {"label": [1, None, 0], "text": ["7"] * 3, "n": [1.1] * 3}
+    assert isinstance(rows.features["label"], ClassLabel)
+
+
+def test_a_card_that_says_how_to_read_a_csv_is_heard(tmp_path, monkeypatch):
+    rows = rows_in(tmp_path, monkeypatch, {"a.csv": "text;label\na, b;1\n"}, sep=";")
+    assert rows.to_dict() == {"text": ["a, b"], "label": [1]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('text,label\n"good" film,no\n', "cannot be read as csv (line 2: a cell in quotes goes on after its closing"),
+        ("text,text\ngood,no\n", "has two columns 'text'; give each column a name of its own"),
+    ],
+)
+def test_a_csv_that_is_refused_by_its_path_is_refused_with_its_name_and_the_data_set(
+    tmp_path, monkeypatch, content, said
+):
+    with pytest.raises(BadInput) as raised:
+        rows_in(tmp_path, monkeypatch, {"a.csv": content})
+    assert str(raised.value).startswith(f"some/x, split 'train': its file a.csv {said}")
+    assert str(raised.value).endswith("; to do so, download it and give the path of your copy")
+
+
+def test_decimal_places_in_a_csv_are_no_names_of_labels(monkeypatch):
+    columns = {"text": BODIES, "stars": [n % 5 for n in range(60)], "score": ["0.5", "1.25", "2"] * 20}
+    assert found_in(monkeypatch, columns) == ("text", "stars")
+    with pytest.raises(BadInput, match="labels: lang, score"):
+        found_in(monkeypatch, {"text": BODIES, "score": columns["score"], "lang": ["en", "de"] * 30})
+
+
 # --- what cannot be read --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "error", "message"),
@@ -543,6 +649,11 @@ def test_what_is_too_large_is_not_downloaded(hub):
     with pytest.raises(BadInput, match="choose a smaller configuration"):
         sources.read("some/large")
     assert downloaded(hub) == set()
+
+
+def test_a_split_with_a_header_only_has_no_rows(hub):
+    with pytest.raises(BadInput, match="some/header, split 'validation' has no rows; choose another split or data set"):
+        sources.read("some/header", split="validation")
 
 
 def test_a_split_that_there_is_not_is_named_with_those_that_there_are(hub):

@@ -142,6 +142,7 @@ def test_later_rows_of_a_jsonl_file_may_lack_their_text(tmp_path, size):
         ("other.csv", b"body,n\na,1\n", "has no column 'text'; it has body, n"),
         ("other.csv", b"body,n\n", "has no column 'text'; it has body, n"),
         ("other.jsonl", b'{"body": "a"}\n', "has no column 'text'; it has body"),
+        ("object.jsonl", b"{}\n", "has no column 'text'; it has none; name the right one"),
         ("picture.csv", b"\x89PNG\r\n\0\0", "is a binary file; expected text in UTF-8 (csv)"),
         ("picture.jsonl", b"\x89PNG\r\n\0\0", "is a binary file"),
         ("utf16.txt", "a film".encode("utf-16"), "is a binary file"),

@@ -354,3 +354,44 @@ def test_the_word_nan_is_a_text_and_a_null_is_nothing_in_every_reader(tmp_path, 
 )  # fmt: skip
 def test_a_value_as_text_is_what_json_has_for_it(value, text):
     assert values.text_of(value) == text
+
+
+def test_a_time_beyond_the_year_9999_in_a_parquet_is_one_sentence(tmp_path):
+    far = pa.array([1 << 60] * COUNT, pa.timestamp("us"))
+    table = pa.table({"text": ["a film"] * COUNT, "label": ["a", "b"] * (COUNT // 2), "seen": far})
+    pq.write_table(table, tmp_path / "far.parquet")
+    assert "far.parquet cannot be read as parquet (" in refusal(sources.read, str(tmp_path / "far.parquet"))
+
+
+def labelled(path, *labels) -> str:
+    return write(path, text=Each(f"film {row}" for row in range(len(labels))), label=Each(labels))
+
+
+def test_a_whole_label_of_a_test_file_is_the_one_of_training_whatever_stands_beside_it(tmp_path):
+    train = labelled(tmp_path / "train.jsonl", *[0.5, 1.0, 1.5] * 4)
+    loaded = sources.load(train, test_dataset=labelled(tmp_path / "test.jsonl", 1.0, 1.0, 1.0))
+    assert loaded["test"].features["label"].int2str(loaded["test"]["label"][:]) == ["1.0"] * 3
+    with pytest.raises(BadInput, match="has the label '2', which no training row has"):
+        sources.load(train, test_dataset=labelled(tmp_path / "other.jsonl", 2.0, 1.0))
+    versions = labelled(tmp_path / "versions.jsonl", *["v1.0", "v2.0"] * 4)
+    with pytest.raises(BadInput, match="has the label 'v1', which no training row has"):
+        sources.load(versions, test_dataset=labelled(tmp_path / "v1.jsonl", "v1"))
+
+
+@pytest.mark.parametrize("labels", [["a", "a"], ["a", "b"]])
+def test_a_check_takes_the_test_files_that_load_takes(tmp_path, labels):
+    """Of one label, or with as many labels as rows."""
+    train, test = labelled(tmp_path / "train.jsonl", *"abababab"), labelled(tmp_path / "test.jsonl", *labels)
+    sources.check(test, judging=True)
+    assert sources.load(train, test_dataset=test)["test"].num_rows == 2
+    with pytest.raises(BadInput):
+        sources.check(test)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"), [([0, 1], ["0", "1"]), ([1.0, 0.0], ["0", "1"]), ([True, False], ["False", "True"])]
+)
+def test_labels_of_a_table_of_ones_own_may_be_numbers(labels, names):
+    frame = pd.DataFrame({"id": list("abcd"), "text": list("wxyz"), "label": labels * 2})
+    rows = sources.as_dataset_dict(frame)["train"]
+    assert rows.features["label"].names == names

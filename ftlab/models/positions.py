@@ -18,7 +18,8 @@ def most_tokens(model: PreTrainedModel) -> int | None:
 
     A table of learned positions has an end, and no token may use its first rows: RoBERTa counts from the pad id, BART
     and OPT from 2. Rotary positions have no end, so the length of the training counts, which is in the config. Models
-    with relative distances (T5, BLOOM, XLNet) have no limit. Of a model that reads images, too, the text counts. Only shapes are read, so a model without weights will do.
+    with relative distances (T5, BLOOM, XLNet) have no limit. Of a model that reads images, too, the text counts. Only
+    shapes are read, so a model without weights will do.
     """
     text = model.config.get_text_config()
     limits = [getattr(text, name, None) for name in LIMITS]

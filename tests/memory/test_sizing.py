@@ -272,7 +272,9 @@ def test_ddp_holds_the_gradients_twice():
     assert two.total - one.total == one.gradients
 
 
-@pytest.mark.parametrize("config", [MixtralConfig(), Qwen3MoeConfig(), DeepseekV3Config()], ids=lambda one: one.model_type)
+@pytest.mark.parametrize(
+    "config", [MixtralConfig(), Qwen3MoeConfig(), DeepseekV3Config()], ids=lambda one: one.model_type
+)
 def test_a_mixture_of_experts_is_refused_since_a_token_passes_a_part_of_its_weights(config):
     with pytest.raises(BadInput, match=r"a mixture of \d+ experts .*not planned here") as refused:
         sizing.plan(config, 1e9)

@@ -1,6 +1,8 @@
 """`ftlab export` as a person calls it."""
 
 import json
+import shlex
+import shutil
 
 import pytest
 
@@ -50,6 +52,27 @@ def test_a_file_of_any_converter_can_be_checked(capsys, exported, texts):
     assert json.loads(out)["failures"]
 
 
+def test_the_command_for_ollama_can_be_pasted_from_where_the_export_was_made(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = ftlab(capsys, "export", "tiny-llama", "my models/tiny.gguf", "--type", "f32")
+    assert code == 0
+    record, command = out.splitlines()[-2:]
+    assert record == "the export: my models/tiny.gguf; its certificate: my models/tiny.certificate.json"
+    assert shlex.split(command) == ["for", "Ollama:", "ollama", "create", "NAME", "-f", "my models/tiny.Modelfile"]
+    assert (tmp_path / "my models" / "tiny.Modelfile").is_file()
+
+
+def test_a_file_in_the_home_folder_is_found_there(capsys, exported, texts, tmp_path, monkeypatch):
+    """A shell expands ~ only at the beginning of a word that has no quotes."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    shutil.copyfile(exported, tmp_path / "tiny.gguf")
+    code, out, err = ftlab(capsys, "export", "tiny-gpt2", "~/tiny.gguf", "--type", "f32", "--prompts", texts)
+    assert (code, out, len(err)) == (2, "", 1)
+    assert f"{tmp_path / 'tiny.gguf'} exists" in err[0]
+    assert ftlab(capsys, "export", "tiny-llama", "~/tiny.gguf", "--check", "--prompts", texts)[0] == 0
+
+
 def test_a_truncated_file_is_refused_in_one_line(capsys, exported, texts, tmp_path):
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(exported.read_bytes()[: exported.stat().st_size // 2])
@@ -66,6 +89,8 @@ def test_a_truncated_file_is_refused_in_one_line(capsys, exported, texts, tmp_pa
         (["--record-base"], "--record-base needs an adapter"),
         (["--type", "q4"], "the type is 'q4'"),
         (["--prompts", "missing.txt"], "missing.txt"),
+        (["--prompt", "text"], "--prompt names a column of the file in --prompts; give"),
+        (["--adapter", "~nosuchuser/a"], "~nosuchuser/a cannot be looked at"),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(capsys, tmp_path, words, said):
@@ -73,6 +98,18 @@ def test_options_that_do_not_fit_are_one_line(capsys, tmp_path, words, said):
     assert (code, out, len(err)) == (2, "", 1)
     assert said in err[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/m", "m" * 300])
+def test_a_path_that_cannot_be_looked_at_is_one_line(capsys, tmp_path, texts, name):
+    out = tmp_path / "out.gguf"
+    out.write_bytes(b"GGUF")
+    for words in (
+        [name, tmp_path / "other.gguf"], ["tiny-llama", f"{name}.gguf"], ["tiny-llama", f"{name}.gguf", "--check"],
+        [name, out, "--check"], ["tiny-llama", tmp_path / "other.gguf", "--adapter", name],
+    ):  # fmt: skip
+        code, said, err = ftlab(capsys, "export", *words, "--prompts", texts)
+        assert (code, said, len(err)) == (2, "", 1)
 
 
 def test_a_model_that_the_converter_does_not_know_is_one_line(capsys, tmp_path):

@@ -274,6 +274,11 @@ def test_what_is_drawn_depends_on_the_seed_alone(capsys, base, piped):
         (["base", "nowhere.txt"], "nowhere.txt does not exist"),
         (["base", "empty.txt"], "empty.txt is empty"),
         (["base", "short.txt", "--adapter", "nowhere"], "nowhere is no adapter: it has no adapter_config.json"),
+        (["base", "short.txt", "--adapter", "~nosuchuser/a"], "~nosuchuser/a cannot be looked at"),
+        (["base", "short.txt", "--adapter", "a" * 300], "cannot be looked at"),
+        (["~nosuchuser/m", "short.txt"], "~nosuchuser/m cannot be looked at"),
+        (["m" * 300, "short.txt"], "cannot be looked at"),
+        (["base", "m" * 300 + ".txt"], "cannot be looked at"),
         (["base", "short.txt", "--adapter", "hollow"], "hollow is no adapter: it has no adapter_model.safetensors"),
         (["tiny-gpt2", "short.txt", "--adapter", "adapter"], "was trained on base (weights "),
         (["merged", "short.txt", "--adapter", "adapter"], "merged is a merged model (it has a certificate.json)"),
@@ -340,6 +345,15 @@ def test_texts_of_ones_own_are_measured_and_the_record_is_one_json_object(capsys
     assert found["positions"] > tokens
 
 
+def test_a_merge_finds_the_home_folder(capsys, base, adapter, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "adapter").symlink_to(adapter)
+    code, said, _ = ftlab(capsys, "merge", base, "~/adapter", "~/out", "--json")
+    assert (code, json.loads(said)["out"]) == (0, str(tmp_path / "out"))
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
 def test_a_model_of_the_course_is_merged_by_name(capsys, tmp_path):
     model = adapted(loading.folder("tiny-phi"))
     adapter = lora.save(model, tmp_path / "adapter", "tiny-phi")
@@ -369,6 +383,12 @@ def test_a_merge_that_is_wrong_leaves_nothing_and_exit_code_1(capsys, base, adap
         (["base", "adapter", "out", "--prompts", "nowhere.txt"], "nowhere.txt does not exist"),
         (["base", "adapter", "out", "--prompts", "one.txt"], "prompt 1 is empty or a single token"),
         (["base", "adapter"], "the following arguments are required: out"),
+        (["base", "adapter", "out", "--prompt", "prompt"], "--prompt names a column of the file in --prompts; give"),
+        (["~nosuchuser/m", "adapter", "out"], "~nosuchuser/m cannot be looked at"),
+        (["m" * 300, "adapter", "out"], "cannot be looked at"),
+        (["base", "~nosuchuser/a", "out"], "~nosuchuser/a cannot be looked at"),
+        (["base", "a" * 300, "out"], "cannot be looked at"),
+        (["base", "adapter", "~nosuchuser/out"], "~nosuchuser/out cannot be looked at"),
     ],
 )
 def test_a_merge_that_cannot_be_made_is_one_line_and_exit_code_2(

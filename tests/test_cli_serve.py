@@ -98,6 +98,13 @@ def test_options_out_of_range_are_refused(capsys, file, options, said):
     assert said in line
 
 
+@pytest.mark.parametrize("name", ["~nosuchuser/model.gguf", "m" * 300 + ".gguf"])
+def test_a_path_that_cannot_be_looked_at_is_one_line(capsys, name):
+    code, out, (line,) = ftlab(capsys, "serve", name)
+    assert (code, out) == (2, "")
+    assert "cannot be looked at" in line
+
+
 def test_a_folder_is_sent_to_transformers_serve(capsys, file):
     code, _, (line,) = ftlab(capsys, "serve", file.parent / "model")
     assert code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput(
             "--check compares a file that is there with a folder; leave --type, --adapter and --record-base out"
         )
+    options.out = files.named_path(str(options.out), "another file")[0]
     texts = comparison_texts(options.prompts, options.prompt)
     if options.check:
         found = exporting.certify(options.out, options.model, texts)
@@ -61,10 +63,11 @@ def run(options: argparse.Namespace) -> int:
     if made.merged:
         print(printable(made.merged.markdown()))
     print(printable(made.certificate.markdown()))
-    record = made.file.with_name(made.file.stem + exporting.RECORD).name
+    record = options.out.with_name(options.out.stem + exporting.RECORD)
     print(printable(f"the export: {options.out}; its certificate: {record}"))
     if made.modelfile:
-        print(printable(f"for Ollama: ollama create NAME -f {made.modelfile.name}"))
+        beside = options.out.with_name(made.modelfile.name)
+        print(printable(f"for Ollama: ollama create NAME -f {shlex.quote(str(beside))}"))
     else:
         print(printable(f"no Modelfile: {made.no_modelfile}"))
     return 0

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftlab import files
 from ftlab.errors import BadInput
 from ftlab.wording import printable
 
@@ -64,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput("--chat is the model's own format and --instruct that of the course; give one of them")
     if options.system is not None and not options.chat:
         raise BadInput("--system needs a chat; add --chat, or leave --system out")
+    if options.adapter:
+        options.adapter = files.named_path(str(options.adapter), "the folder of an adapter")[0]
     parts = list(streams.chunks(options.file, options.prompt, advice="name the column of the prompts with --prompt"))
     from ftlab.inference.generator import Generator, require_prompts
 

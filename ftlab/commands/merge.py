@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ftlab import files
+from ftlab.errors import BadInput
 from ftlab.wording import printable
 
+COLUMN = "prompt"  # of a file with texts to compare on
 PASSAGES, WORDS = 12, 24  # of the course's general text, which no adapter of the course was trained on
 
 
@@ -33,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
     from ftlab.merging import certificate
     from ftlab.models import loading
 
+    options.adapter = files.named_path(str(options.adapter), "the folder of an adapter")[0]
+    options.out = files.named_path(str(options.out), "another folder for the merged model")[0]
     require_language_model(options.base)
     texts = comparison_texts(options.prompts, options.prompt)
     if options.record_base:
@@ -52,20 +56,24 @@ def add_comparison(command: argparse.ArgumentParser) -> None:
         "--prompts", metavar="FILE",
         help="texts to compare on: CSV, TSV, JSONL or .txt (default: short passages of the course)",
     )  # fmt: skip
-    command.add_argument(
-        "--prompt", default="prompt", metavar="COL", help="the column of these texts (default: prompt)"
-    )
+    command.add_argument("--prompt", metavar="COL", help="the column of these texts (default: prompt)")
     command.add_argument(
         "--record-base", action="store_true", help="record this model as the base, in the adapter's folder"
     )
 
 
-def comparison_texts(file: str | None, column: str) -> list[str]:
-    """Return the texts to compare models on: those in the `column` of `file`, or passages of the course without one."""
+def comparison_texts(file: str | None, column: str | None) -> list[str]:
+    """Return the texts to compare models on: those in the `column` of `file`, or passages of the course without one.
+
+    Raises BadInput for a column without a file, and for a file that cannot be read.
+    """
     from ftlab.data import streams
     from ftlab.evaluation import forgetting
 
     if not file:
+        if column is not None:
+            raise BadInput("--prompt names a column of the file in --prompts; give that file, or leave --prompt out")
         return [" ".join(passage.split()[:WORDS]) for passage in forgetting.general_passages()[:PASSAGES]]
+    column = column or COLUMN
     parts = list(streams.chunks(file, column, advice="name the column of the texts with --prompt"))
     return [text for part in parts for text in streams.texts(part, column)]

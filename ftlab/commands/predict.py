@@ -52,7 +52,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json and not options.out:
         raise BadInput("--json describes what was written to a file; name the file with --out")
     if options.out:
-        streams.require_writable(options.out, options.file)
+        options.out = files.named_path(str(options.out), "a file of another name")[0]  # a shell leaves --out=~ as it is
+        read = options.file
+        if read != streams.STDIN:
+            read = str(files.named_path(read, "the path of a file")[0])
+        streams.require_writable(options.out, read)
     parts = streams.chunks(options.file, options.text, advice="name the column of the texts with --text")
     first = next(parts)  # a file that cannot be read is reported before a model is loaded
     from ftlab.inference import UNSURE, Classifier

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from ftlab import files
 from ftlab.adapters import lora as adapter_files
 from ftlab.adapters import switching
 from ftlab.data import chat as chats
@@ -293,15 +294,16 @@ def _by_name(adapters: Mapping[str, str | Path] | str | Path | None) -> dict[str
     if adapters is None:
         return {}
     if isinstance(adapters, (str, Path)):
-        return {ONLY: Path(adapters)}
-    return {name: Path(folder) for name, folder in adapters.items()}
+        adapters = {ONLY: adapters}
+    return {name: files.named_path(str(folder), "the folder of an adapter")[0] for name, folder in adapters.items()}
 
 
 def require_language_model(model: str) -> None:
     """Raise BadInput unless `model` names a causal language model; its weights are not read."""
     from transformers import AutoConfig
 
-    if (Path(model) / adapter_files.CONFIG).is_file() and not (Path(model) / "config.json").is_file():
+    path = files.named_path(model, "a model's name or folder")[0]
+    if (path / adapter_files.CONFIG).is_file() and not (path / "config.json").is_file():
         raise BadInput(
             f"{model} is an adapter, not a model; give the base that it was trained on, and this folder as the adapter"
         )

@@ -23,6 +23,7 @@ TOKENS = 2048  # in a batch, padding included
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # How far the other rows of a batch may move an answer by rounding, as a share of its largest number, by precision.
 ROUNDING, ROUNDING_IN_HALF = 1e-4, 0.1
+SPARSE = "block_sparse"  # attention that BigBird applies to long texts
 _padding_is_safe: MutableMapping[Any, bool] = WeakKeyDictionary()  # by model; see `run_batches`
 
 
@@ -149,7 +150,11 @@ def run_batches(
     """
     import torch
 
+    sparse = _sparse_parts(model)
+
     def answered(places: Sequence[int]) -> torch.Tensor:
+        for part in sparse:
+            part.set_attention_type(SPARSE)
         inputs = {name: tensor.to(model.device) for name, tensor in batch(list(places)).items() if name != "labels"}
         return read(model(**inputs), inputs["attention_mask"])
 
@@ -162,7 +167,7 @@ def run_batches(
             if lengths[long] != lengths[short] and isinstance(model, torch.nn.Module):
                 if model not in _padding_is_safe:
                     alone, padded = answered([short])[0], answered([long, short])[1]
-                    _padding_is_safe[model] = same_answer(model, alone, padded)
+                    _padding_is_safe[model] = not sparse and same_answer(model, alone, padded)
                 if not _padding_is_safe[model]:
                     alike = [list(some) for _, some in groupby(places, key=lambda place: lengths[place])]
             for some in alike:
@@ -170,6 +175,20 @@ def run_batches(
                     answers[place] = answer
                 progress.update(len(some))
     return np.stack([answers[place] for place in range(len(lengths))])
+
+
+def _sparse_parts(model: Any) -> list[Any]:
+    """Return the parts of `model` that forget their sparse attention over a short text, and have to be told again.
+
+    BigBird computes a short batch with full attention, and then all later ones too, so that its answer to a long text
+    would depend on the texts before it. How it computes a short text also depends on the longest one in the batch, so
+    only rows of one length share one.
+    """
+    import torch
+
+    if not isinstance(model, torch.nn.Module) or getattr(model.config, "attention_type", None) != SPARSE:
+        return []
+    return [part for part in model.modules() if hasattr(part, "set_attention_type")][:1]  # the outermost tells the rest
 
 
 def softmax(output: Any, attention_mask: torch.Tensor) -> torch.Tensor:

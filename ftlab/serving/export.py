@@ -23,7 +23,7 @@ from ftlab.evaluation.prompt_formats import NO_FORMAT
 from ftlab.inference.generator import require_language_model
 from ftlab.merging import certificate as merge_certificate
 from ftlab.models import generation, loading
-from ftlab.serving import converter, export_certificate, extra, gguf_files, modelfile
+from ftlab.serving import converter, export_certificate, extra, gguf_files, llama_cpp, modelfile
 from ftlab.wording import one_line
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _place(out: Path) -> Path:
 
 def _require_free(place: Path) -> None:
     for path in (place, _beside(place, MODELFILE), _beside(place, RECORD)):
-        if path.exists() or path.is_symlink():
+        if files.named_path(str(path), "a shorter name")[1] or path.is_symlink():
             raise BadInput(f"{path} exists, and an export overwrites nothing; give another name, or remove it")
 
 
@@ -167,12 +167,12 @@ def _base_and_adapter(
     `prove` raises BadInput unless the adapter was trained on the base.
     """
     name = str(model)
-    path = Path(name).expanduser()
+    path = files.named_path(name, "a model's name or folder")[0]
     is_adapter = (path / lora.CONFIG).is_file() and not (path / "config.json").is_file()
     if not is_adapter:
         require_language_model(name)
         if adapter is not None:
-            adapter = Path(adapter).expanduser().absolute()
+            adapter = files.named_path(str(adapter), "the folder of an adapter")[0].absolute()
             prove(adapter, name)
         return name, adapter
     if adapter is not None:
@@ -224,8 +224,22 @@ def _modelfile(made: Path, folder: Path) -> tuple[str | None, str]:
             alpaca_chat.trained_format(folder, tokenizer) if chat.of_folder(folder) else NO_FORMAT,
             generation.end_tokens_of_folder(folder, tokenizer),
             adds_bos=gguf_files.read(made).adds_bos,
-            context=min(loading.max_positions(str(folder)), MOST_CONTEXT),
+            context=_context(folder),
         )
     except BadInput as problem:
         return None, one_line(problem)
     return text, ""
+
+
+def _context(folder: Path) -> int:
+    """Return the context for Ollama, in tokens: one in which llama.cpp computes the positions of the model in `folder`.
+
+    Some models (Phi's longrope) have other positions in long texts. llama.cpp takes them by the context that it is
+    started for, and would so compute short texts otherwise than transformers.
+    """
+    most = min(loading.max_positions(str(folder)), MOST_CONTEXT)
+    positions = getattr(loading.config(str(folder)).get_text_config(), "rope_parameters", None) or {}
+    if positions.get("rope_type") != "longrope":
+        return most
+    short = positions["original_max_position_embeddings"]
+    return min(most, llama_cpp.longest_context(short) or short)

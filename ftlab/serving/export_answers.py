@@ -246,7 +246,7 @@ def _gaps(own: torch.Tensor, answer: Written, other: torch.Tensor | None = None)
         floor = float(own[place].max()) - NEAR
         for number, value in near.items():
             one, two = float(own[place, number]), value if other is None else float(other[place, number])
-            if not max(one, two) <= floor:  # a NaN is kept
+            if not (one <= floor and two <= floor):  # a NaN is kept
                 gaps.append(abs(one - two))
     return gaps
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from ftlab.data import chat
 from ftlab.errors import BadInput
 from ftlab.models import model_files
-from ftlab.serving.gguf_files import Content
+from ftlab.serving.gguf_files import LONG_FACTORS, SHORT_FACTORS, Content
 from ftlab.wording import quoted
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ SCALINGS = {
     "linear": {"factor": "factor"},
     "yarn": {"factor": "factor", "original_context_length": "original_max_position_embeddings"},
 }
+# The tensors by which other scalings come: without them llama.cpp scales nothing. Converters of 2024 wrote none.
+NEEDED = {"llama3": ("rope_freqs.weight",), "longrope": (LONG_FACTORS, SHORT_FACTORS)}
+NO_WINDOW = ("phi3",)  # architectures whose window is in the file, and is not applied by llama.cpp
 THETA = 10_000.0  # the base of rotary positions that llama.cpp takes if the file names none
 
 
@@ -101,7 +104,8 @@ def _special_ids(content: Content, tokenizer: PreTrainedTokenizerBase) -> Iterat
             wants = "none" if own is None else _said(own, tokenizer)
             yield f"the file {has} {name} token, and the folder {wants}"
     adds = adds_bos(tokenizer)
-    if facts.adds_bos != adds:
+    # Where the file does not say, llama.cpp decides by the kind of the tokenizer: the ids of texts show how.
+    if "tokenizer.ggml.add_bos_token" in content.values and facts.adds_bos != adds:
         begins = ("puts BOS before a text", "puts no BOS before a text")
         yield f"the file {begins[not facts.adds_bos]}, and the folder's tokenizer {begins[not adds]}"
     if content.values.get("tokenizer.ggml.add_eos_token") and tokenizer("a")["input_ids"][-1] != tokenizer.eos_token_id:
@@ -190,7 +194,13 @@ def _positions(content: Content, config: Any) -> Iterator[str]:
         stored, own = content.values.get(f"{prefix}.rope.scaling.{key}"), scaling.get(name)
         if _is_number(own) and not (_is_number(stored) and _same(stored, own)):
             yield f"the file has the {prefix}.rope.scaling.{key} {stored}, and the folder's config {own:.6g}"
+    held = {tensor.name for tensor in content.reader.tensors}
+    for name in NEEDED.get(kind, ()):
+        if name not in held:
+            yield f"the file lacks {name}, by which the model scales its positions ({kind})"
     own_window, stored = window(config), content.values.get(f"{prefix}.attention.sliding_window")
+    if prefix in NO_WINDOW:
+        stored = None
     if own_window and stored != own_window:
         yield (
             f"the attention of the model has a window of {own_window:,} tokens, and that of the file "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftlab import files
 from ftlab.errors import BadInput
 from ftlab.internals import gguf as loader_internals
 from ftlab.wording import one_line, shown
@@ -23,6 +24,8 @@ FLOATS = ("f32", "f16", "bf16")  # types that hold each number by itself; the ot
 AGAIN = "copy or export it again"
 # Tokenizers for which llama.cpp puts BOS before a text if the file does not say (llama-vocab.cpp).
 ADDS_BOS = ("llama",)
+# Phi's positions in short and in long texts; llama.cpp takes one of them by the context that it was started for.
+SHORT_FACTORS, LONG_FACTORS = "rope_factors_short.weight", "rope_factors_long.weight"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class GgufFile:
     `type` is how most of the weights are stored, as llama.cpp names it: f32, f16, bf16, q8_0, q4_k_m and so on. `ends`
     are the ids that the file names as the end of an answer (EOS, end of turn, end of message); llama.cpp knows further
     ones by their text. `adds_bos` tells whether llama.cpp puts `bos` before a text. `tokens` and `tensors` are counts.
+    `short_context` is the longest context, in tokens, for which llama.cpp takes the positions of short texts; None if
+    all texts have the same.
     """
 
     path: Path
@@ -46,6 +51,7 @@ class GgufFile:
     tokens: int
     tensors: int
     bytes: int
+    short_context: int | None = None
 
     @property
     def quantised(self) -> bool:
@@ -69,7 +75,7 @@ def read(path: Path) -> GgufFile:
         BadInput: there is no such file, or it is truncated, damaged, a part of a split file, big-endian, or no language
             model in GGUF.
     """
-    path = Path(path).expanduser().absolute()
+    path = _named(path)
     _require_gguf(path)
     return _known.get(_version(path)) or open_file(path).facts
 
@@ -85,7 +91,7 @@ def _version(path: Path) -> tuple[Path, int, int]:
 
 def open_file(path: Path) -> Content:
     """Return the open GGUF file at `path`; its tensors stay on disk until they are used. Raises BadInput as `read`."""
-    path = Path(path).expanduser().absolute()
+    path = _named(path)
     _require_gguf(path)
     size = path.stat().st_size
     try:
@@ -99,6 +105,10 @@ def open_file(path: Path) -> Content:
     content = Content(_facts(path, values, reader, size), values, reader)
     _known[_version(path)] = content.facts
     return content
+
+
+def _named(path: Path) -> Path:
+    return files.named_path(str(path), "a GGUF file")[0].absolute()
 
 
 def _require_gguf(path: Path) -> None:
@@ -136,9 +146,11 @@ def _facts(path: Path, values: dict[str, Any], reader: GGUFReader, size: int) ->
     named = (tokenizer.get(f"{one}_token_id") for one in ("eos", "eot", "eom"))
     bos = tokenizer.get("bos_token_id")
     adds = tokenizer.get("add_bos_token", tokenizer.get("model") in ADDS_BOS)
+    architecture = str(values["general.architecture"])
+    by_context = any(tensor.name == LONG_FACTORS for tensor in reader.tensors)
     return GgufFile(
         path=path,
-        architecture=str(values["general.architecture"]),
+        architecture=architecture,
         type=_type(values.get("general.file_type"), reader),
         bos=bos,
         eos=tokenizer.get("eos_token_id"),
@@ -149,6 +161,7 @@ def _facts(path: Path, values: dict[str, Any], reader: GGUFReader, size: int) ->
         tokens=len(tokenizer["tokens"]),
         tensors=len(reader.tensors),
         bytes=size,
+        short_context=values.get(f"{architecture}.rope.scaling.original_context_length") if by_context else None,
     )
 
 

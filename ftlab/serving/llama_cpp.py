@@ -10,6 +10,7 @@ import contextlib
 import errno
 import http.client
 import json
+import math
 import re
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from ftlab.errors import BadInput
-from ftlab.files import to_json
+from ftlab.files import named_path, to_json
 from ftlab.serving import extra, gguf_files, llama_cpp_process
 from ftlab.wording import one_line
 
@@ -69,6 +70,7 @@ class Engine:
         slots: how many prompts are answered at once; others wait.
         context: the most tokens of one prompt with its answer, which llama.cpp rounds up to a multiple of `BLOCK`; by
             default `CONTEXT`. A model with fewer positions has as many.
+            For a model with other positions in a long context than in a short one (Phi's longrope) it is the short one.
         threads: of the CPU; by default as many as llama.cpp finds right.
         exact: compute attention in float32, without llama.cpp's cache of earlier prompts. By default llama.cpp works
             with its own settings, which keep keys and values in float16: smaller and faster, and less exact.
@@ -79,9 +81,9 @@ class Engine:
         has_chat_template: whether the file has one.
 
     Raises:
-        BadInput: by the call, an option that is out of range, or a file that is no GGUF file or is not whole; by
-            `with`, a port that is taken, a model that llama.cpp refuses, or a context for which the model has no
-            positions.
+        BadInput: by the call, an option that is out of range, a context for which llama.cpp would take other positions
+            than the model, or a file that is no GGUF file or is not whole; by `with`, a port that is taken, a model
+            that llama.cpp refuses, or a context for which the model has no positions.
     """
 
     def __init__(
@@ -95,15 +97,16 @@ class Engine:
         exact: bool = False,
     ) -> None:
         extra.require(extra.LLAMA_CPP)
-        self.file = Path(file).expanduser().absolute()
-        self.has_chat_template = _read(self.file).chat_template is not None
+        self.file = named_path(str(file), "a GGUF file")[0].absolute()
+        facts = _read(self.file)
+        self.has_chat_template = facts.chat_template is not None
         if port is not None and not 1 <= port <= 65535:
             raise BadInput(f"the port is {port}; expected a number from 1 to 65535, such as 8080")
         for name, value in (("slots", slots), ("context", context), ("threads", threads)):
             if value is not None and value < 1:
                 raise BadInput(f"{name} is {value}; expected at least 1")
         self.port, self.slots, self.threads, self.exact = port, slots, threads, exact
-        self.context = -(-(context or CONTEXT) // BLOCK) * BLOCK
+        self.context = _context(facts, context)
         self._asked = context
         self.address = ""
         self._process: subprocess.Popen[str] | None = None
@@ -226,7 +229,7 @@ class Engine:
             }  # fmt: skip
             answer = self.request("/completion", request)
             ids, reported = answer["tokens"], answer.get("completion_probabilities", [])
-            near = [{token["id"]: token["logprob"] for token in place["top_logprobs"]} for place in reported]
+            near = [{token["id"]: _number(token["logprob"]) for token in place["top_logprobs"]} for place in reported]
             if likeliest:
                 near = _at_their_places(near, [place["id"] for place in reported], ids)
             return Written(ids, answer["content"], answer["stop_type"] in ("eos", "word"), near)
@@ -311,6 +314,10 @@ class Engine:
         return one_line(found[0]) if found else "it said nothing"
 
 
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value  # JSON has no NaN, so llama.cpp writes null
+
+
 def _at_their_places(
     near: Sequence[dict[int, float]], reported: Sequence[int], ids: Sequence[int]
 ) -> list[dict[int, float]]:
@@ -364,6 +371,34 @@ def _bind(port: int) -> OSError | None:
         except OSError as problem:
             return problem
         return None
+
+
+def longest_context(short: int) -> int:
+    """Return the longest context that llama.cpp, which rounds it up, can serve within `short` tokens."""
+    return short // BLOCK * BLOCK
+
+
+def _context(facts: gguf_files.GgufFile, asked: int | None) -> int:
+    """Return the context to serve: that of `asked`, or the usual one, rounded as llama.cpp rounds it.
+
+    Phi's longrope has other positions in texts that are longer than its first context. transformers takes them for such
+    texts alone, and llama.cpp for all, if it was started for a longer context. Raises BadInput for such a context.
+    """
+    context = -(-(asked or CONTEXT) // BLOCK) * BLOCK
+    if facts.short_context is None or context <= facts.short_context:
+        return context
+    longest = longest_context(facts.short_context)
+    if not longest:
+        raise BadInput(
+            f"the positions of {facts.path} change beyond {facts.short_context:,} tokens, and llama.cpp serves no "
+            f"context of less than {BLOCK}; serve the folder itself (`transformers serve`)"
+        )
+    if asked is None:
+        return longest
+    raise BadInput(
+        f"the context is {asked:,} tokens, and beyond {facts.short_context:,} llama.cpp computes other positions than "
+        f"{facts.path.name} has for short texts; give at most {longest:,}"
+    )
 
 
 def _read(file: Path) -> gguf_files.GgufFile:

@@ -189,3 +189,34 @@ def test_mean_pooled_does_not_see_what_stands_under_padding():
     assert torch.equal(batches.mean_pooled(Output, mask), before)
     mean = states[1, :2].mean(dim=0)
     assert torch.allclose(before[1], mean / mean.norm(), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["big_bird", "bigbird_pegasus"])
+def test_a_model_that_forgets_its_sparse_attention_over_a_short_text_is_told_of_it_again(kind, tokenizer):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    if kind == "bigbird_pegasus":
+        sizes = {"d_model": 32} | {
+            f"{part}_{name}": size
+            for part in ("encoder", "decoder")
+            for name, size in (("layers", 2), ("attention_heads", 2), ("ffn_dim", 64))
+        }
+    config = CONFIG_MAPPING[kind](
+        vocab_size=len(tokenizer), max_position_embeddings=256, attention_type="block_sparse", block_size=4,
+        num_random_blocks=1, num_labels=3, **sizes,
+    )  # fmt: skip
+    model = AutoModelForSequenceClassification.from_config(config)
+    for name, parameter in model.named_parameters():
+        parameter.data.normal_(std=0.3) if "norm" not in name.lower() else None
+    end = config.eos_token_id
+    long, other, short = ([*(5 + (step * number) % 200 for number in range(size)), end]
+                          for step, size in ((7, 199), (11, 150), (3, 9)))  # fmt: skip
+
+    def answer(*rows):
+        return batches.run(model, tokenizer, {"input_ids": list(rows)}, batches.softmax)
+
+    before, shortest = answer(long)[0], answer(short)[0]
+    assert np.array_equal(answer(long)[0], before)
+    together = answer(short, long, other)
+    assert np.allclose(together[:2], [shortest, before], atol=1e-6)
+    assert np.allclose(together[2], answer(other)[0], atol=1e-6)

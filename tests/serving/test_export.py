@@ -20,6 +20,7 @@ from ftlab.errors import BadInput, CheckFailed
 from ftlab.models import loading, tiny
 from ftlab.serving import export, export_certificate, extra, gguf_files
 from tests.merging.merge_cases import load, save_adapter, save_base
+from tests.serving.served import longrope, save_phi3
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEXTS = ["The rain fell on the roof all night.", "A quiet film about a loud family.", "Numbers: 1, 2 and 30."]
@@ -243,3 +244,31 @@ def test_the_default_of_several_templates_comes_along_and_a_fourth_end_is_noted(
     end = loading.bare_tokenizer(str(folder)).convert_ids_to_tokens(5)
     assert any(f"does not stop at '{end}' (5)" in note for note in made.certificate.notes)
     assert f'PARAMETER stop "{end}"' in made.modelfile.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("short", "context"), [(256, 256), (600, 512)])
+def test_the_modelfile_of_a_model_with_other_positions_in_long_texts_has_a_context_of_short_ones(
+    tmp_path, short, context
+):
+    """llama.cpp rounds a context up, and would take the positions of long texts for all of them."""
+    folder = save_phi3(tmp_path / "model", **longrope(short))
+    made = export.export(folder, tmp_path / "out.gguf", type="f32", prompts=TEXTS)
+    assert made.certificate.ok
+    assert f"PARAMETER num_ctx {context}\n" in made.modelfile.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/model", "m" * 300])
+def test_a_path_that_cannot_be_looked_at_is_one_sentence(adapter, tmp_path, name):
+    with pytest.raises(BadInput, match=r"cannot be looked at .*; give a model's name or folder"):
+        export.export(name, tmp_path / "out.gguf", prompts=TEXTS)
+    with pytest.raises(BadInput, match=r"cannot be looked at .*; give the folder of an adapter"):
+        export.export("tiny-llama", tmp_path / "out.gguf", adapter=Path(name), prompts=TEXTS)
+    with pytest.raises(BadInput, match=r"cannot be looked at .*; give another file"):
+        export.export("tiny-llama", Path(name + ".gguf"), prompts=TEXTS)
+    with pytest.raises(BadInput, match=r"cannot be looked at .*; give a GGUF file"):
+        export.certify(Path(name + ".gguf"), "tiny-llama", TEXTS)
+
+
+def test_a_name_that_is_too_long_for_the_certificate_beside_it_is_one_sentence(tmp_path):
+    with pytest.raises(BadInput, match=r"cannot be looked at .*; give a shorter name"):
+        export.export("tiny-llama", tmp_path / ("m" * 248 + ".gguf"), prompts=TEXTS)

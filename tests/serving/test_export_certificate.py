@@ -1,14 +1,18 @@
 """A right export passes; a wrong one is refused by the line that names its fault; a quantised one is measured."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from ftlab.errors import BadInput
 from ftlab.models import loading
-from ftlab.serving import export_certificate, export_facts, export_tensors
+from ftlab.serving import export_answers, export_certificate, export_facts, export_tensors, gguf_files
 from ftlab.serving.export_certificate import certify
+from ftlab.serving.llama_cpp import Engine, Written
 from tests.merging.merge_cases import language_model
+from tests.serving.served import longrope, save_chat_model, save_gguf, save_phi3
 from tests.serving.wrong_gguf import permuted, rewrite, swapped
 
 pytest.importorskip("xllamacpp", reason="the extra `serve` is not installed")
@@ -178,6 +182,12 @@ def test_a_window_of_the_attention_that_llama_cpp_does_not_apply_is_refused(tmp_
     assert "log-probabilities that are off by" in " ".join(certify(file, folder, PROMPTS).failures())
 
 
+def test_a_window_that_is_in_the_file_and_that_llama_cpp_does_not_apply_is_refused(tmp_path):
+    folder = save_phi3(tmp_path / "model", sliding_window=200)
+    failures = certify(save_gguf(folder, tmp_path / "model.gguf"), folder, PROMPTS).failures()
+    assert any("has a window of 200 tokens, and that of the file none" in said for said in failures)
+
+
 def test_a_window_of_all_positions_is_none(tmp_path):
     folder, file = large(tmp_path, "mistral", "f32", sliding_window=1024)
     assert certify(file, folder, PROMPTS).failures() == []
@@ -193,6 +203,66 @@ def test_another_scaling_of_the_positions_is_refused(tmp_path, values, monkeypat
     assert any("scaling" in said or "scales" in said for said in certify(wrong, folder, PROMPTS).failures())
     monkeypatch.setattr(export_facts, "_positions", lambda content, config: [])
     assert "log-probabilities that are off by" in " ".join(certify(wrong, folder, PROMPTS).failures())
+
+
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 256,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["llama3", "longrope"])
+def test_a_file_without_the_tensors_that_scale_its_positions_is_refused(tmp_path, kind):
+    """Short texts do not show it. Converters of 2024 wrote none."""
+    if kind == "llama3":
+        folder, right = large(tmp_path, "llama", "f32", rope_parameters=LLAMA3)
+        names = ["rope_freqs.weight"]
+    else:
+        folder = save_phi3(tmp_path / "model", **longrope(512))
+        right = save_gguf(folder, tmp_path / "model.gguf")
+        names = ["rope_factors_long.weight", "rope_factors_short.weight"]
+    assert certify(right, folder, PROMPTS).failures() == []
+    wrong = rewrite(right, tmp_path / "wrong.gguf", tensors={name: lambda numbers: None for name in names})
+    said = certify(wrong, folder, PROMPTS).failures()
+    for name in names:
+        assert f"the file lacks {name}, by which the model scales its positions ({kind})" in said
+
+
+def test_whether_bos_is_put_before_a_text_is_judged_by_the_ids_where_the_file_does_not_say(tmp_path):
+    """Of Llama 3's tokenizer llama.cpp knows it without being told."""
+    folder = save_chat_model(tmp_path / "model", bos="<|im_start|>")
+    said = save_gguf(folder, tmp_path / "model.gguf")
+    tokenizer, config = loading.bare_tokenizer(str(folder)), loading.config(str(folder))
+    unsaid = {"tokenizer.ggml.add_bos_token": None}
+    right = rewrite(said, tmp_path / "right.gguf", values={**unsaid, "tokenizer.ggml.pre": "llama-bpe"})
+    assert list(export_facts.faults(gguf_files.open_file(right), tokenizer, config)) == []
+    with Engine(right, threads=1) as engine:
+        assert engine.token_ids("film") == tokenizer("film")["input_ids"]
+    without = rewrite(said, tmp_path / "without.gguf", values=unsaid)
+    assert any(said.startswith("llama.cpp reads") for said in certify(without, folder, PROMPTS).failures())
+
+
+def test_a_model_that_overflows_in_the_type_of_the_file_fails(tmp_path):
+    """float16 has no number above 65,504; llama.cpp then gives no log-probabilities."""
+    folder = tmp_path / "model"
+    model = language_model("llama", vocab_size=len(loading.tokenizer("tiny-llama")), max_position_embeddings=1024)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.mul_(1e8)
+    model.save_pretrained(folder)
+    loading.tokenizer("tiny-llama").save_pretrained(folder)
+    found = certify(save_gguf(folder, tmp_path / "model.gguf", "f16"), folder, PROMPTS)
+    assert found.ok is False
+    assert math.isnan(found.answered.difference)
+    assert math.isnan(found.answered.error)
+    assert any("log-probabilities that are off by nan" in said for said in found.failures())
+
+
+def test_a_log_probability_that_is_nan_counts_on_either_side():
+    nan, own = float("nan"), torch.tensor([[-0.1, -9.0]], dtype=torch.float64)
+    for near, expected in (({0: -0.1, 1: -8.0}, [0.0]), ({1: nan}, [nan]), ({0: nan}, [nan])):
+        written = Written([0], "", False, [near])
+        assert export_answers._gaps(own, written) == pytest.approx(expected, nan_ok=True)
+    assert export_answers._gaps(own * nan, Written([0], "", False, [{1: -9.0}])) == pytest.approx([nan], nan_ok=True)
 
 
 @pytest.mark.parametrize("kind", ["f32", "q8_0"])

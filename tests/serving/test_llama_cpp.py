@@ -20,7 +20,7 @@ from ftlab.errors import BadInput
 from ftlab.models import generation, loading
 from ftlab.serving import extra, llama_cpp
 from ftlab.serving.llama_cpp import Engine
-from tests.serving.served import TURN, save_chat_model, save_gguf, without_chat_template
+from tests.serving.served import TURN, longrope, save_chat_model, save_gguf, save_phi3, without_chat_template
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTIONS = ["A quiet film about bees", "Rain.", "Why <|im_end|>?", "two\n\nlines "]
@@ -165,6 +165,9 @@ def test_files_that_are_no_model_are_refused(folder, file, tmp_path):
         Engine(folder)
     with pytest.raises(BadInput, match=r"nothing\.gguf"):
         Engine(tmp_path / "nothing.gguf")
+    for name in ("~nosuchuser/model.gguf", "m" * 300 + ".gguf"):
+        with pytest.raises(BadInput, match=r"cannot be looked at .*; give a GGUF file"):
+            Engine(name)
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(file.read_bytes()[:-5000])
     with pytest.raises(BadInput, match=r"cut\.gguf is truncated"):
@@ -194,6 +197,41 @@ def test_the_context_is_the_one_that_is_served(file, context, served):
         assert engine.request("/v1/completions", request)["usage"]["prompt_tokens"] == served - 1
         with pytest.raises(BadInput, match="exceeds the available context size"):
             engine.request("/v1/completions", {"prompt": [5] * (served + 1), "max_tokens": 1})
+
+
+def test_a_context_for_which_llama_cpp_takes_other_positions_is_refused_with_the_longest_one(tmp_path):
+    """transformers takes Phi's long positions by the length of the text, and llama.cpp by that of the context."""
+    folder = save_phi3(tmp_path / "model", **longrope(512))
+    file, model = save_gguf(folder, tmp_path / "model.gguf"), loading.causal_lm(str(folder)).eval()
+    ids = list(range(5, 60))
+    with torch.inference_mode():
+        expected = model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
+    for options in ({}, {"context": 512, "slots": 2}):
+        with Engine(file, threads=1, exact=True, **options) as engine:
+            assert engine.context == 512
+            (near,) = engine.write([ids], max_new_tokens=1, likeliest=5)[0].log_probabilities
+            assert near == pytest.approx({one: float(expected[one]) for one in near}, abs=NEAR)
+    with pytest.raises(BadInput, match=r"the context is 513 tokens, .* model\.gguf .*; give at most 512$"):
+        Engine(file, context=513)
+
+
+def test_positions_that_change_before_the_shortest_context_are_refused(tmp_path):
+    file = save_gguf(save_phi3(tmp_path / "model", **longrope(200)), tmp_path / "model.gguf")
+    with pytest.raises(BadInput, match=r"change beyond 200 tokens.*less than 256; serve the folder itself"):
+        Engine(file)
+
+
+def test_a_log_probability_that_is_no_number_is_nan(engine, prompts, monkeypatch):
+    """JSON has no NaN, so llama.cpp writes null where a model's values are too large for its type."""
+
+    def request(path, request):
+        near = [{"id": 5, "logprob": None}, {"id": 6, "logprob": -1.5}]
+        reported = [{"id": 5, "top_logprobs": near}]
+        return {"tokens": [5], "content": "a", "stop_type": "limit", "completion_probabilities": reported}
+
+    monkeypatch.setattr(engine, "request", request)
+    (written,) = engine.write(prompts[:1], max_new_tokens=1, likeliest=2)
+    assert written.log_probabilities == [pytest.approx({5: float("nan"), 6: -1.5}, nan_ok=True)]
 
 
 def test_a_page_of_another_site_may_not_read_an_answer(engine):

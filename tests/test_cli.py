@@ -502,6 +502,23 @@ def test_a_max_length_cuts_the_texts(capsys, tmp_path, model):
     assert answers["100"][0] != pytest.approx(answers["100"][1], abs=1e-3)
 
 
+def test_predictions_go_to_the_home_folder(capsys, tmp_path, monkeypatch, model, expected):
+    """A shell leaves the ~ of --out=~/answers.csv as it is."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.chdir(tmp_path)
+    write_rows(home / "rows.csv")
+    code, _, err = ftlab(capsys, "predict", model, "~/rows.csv", "--out=~/answers.csv")
+    assert (code, lines_of(err)) == (0, [TOLD])
+    assert_answered(read_rows((home / "answers.csv").read_bytes().decode(), ".csv"), expected)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    code, _, err = ftlab(capsys, "predict", model, "~/rows.csv", "--out=~/rows.csv")
+    assert code == 2
+    assert "is the file that is read" in lines_of(err)[0]
+
+
 def test_predictions_are_one_json_object_on_request_and_nothing_else(capsys, tmp_path, model, expected):
     file, out = write_rows(tmp_path / "rows.csv"), tmp_path / "new" / "answers.csv"
     code, said, err = ftlab(capsys, "predict", model, str(file), "--out", str(out), "--json")
@@ -592,6 +609,9 @@ PREDICT_FILES = {
             "rows.csv has no column 'body'; it has text, n; name the column of the texts with --text",
         ),
         (["rows.csv", "--out", "answers.xlsx"], "answers.xlsx is not a file type that can be written; expected one of"),
+        (["rows.csv", "--out", "~nosuchuser/a.csv"], "~nosuchuser/a.csv cannot be looked at"),
+        (["rows.csv", "--out", "a" * 300 + ".csv"], "cannot be looked at"),
+        (["r" * 300 + ".csv", "--out", "a.csv"], "cannot be looked at"),
         (["rows.csv", "--out", "rows.csv/answers.csv"], "rows.csv/answers.csv cannot be written"),
         (["rows.csv", "--max-length", "2"], "max_length is 2, and MODEL takes 3 to 128 tokens"),
         (["rows.csv", "--max-length", "many"], "invalid int value: 'many'"),

@@ -45,7 +45,7 @@ SILENT = {
 INITS_THAT_LEAVE_THE_BASE = {"True", "False", "gaussian", "eva", "orthogonal"}
 INITS_MADE_AGAIN = {"pissa", "olora"}  # computed from the base's weights alone, so the same each time
 TASKS_OF = {
-    "ForCausalLM": {"CAUSAL_LM"}, "LMHeadModel": {"CAUSAL_LM"}, 
+    "ForCausalLM": {"CAUSAL_LM"}, "LMHeadModel": {"CAUSAL_LM"},
     # Sequence to sequence, or text and images read by a decoder (Gemma 3).
     "ForConditionalGeneration": {"SEQ_2_SEQ_LM", "CAUSAL_LM"},
     "ForSequenceClassification": {"SEQ_CLS"}, "ForTokenClassification": {"TOKEN_CLS"},

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ftlab.errors import AssetError
 from ftlab.exercises import (
     instruction_checks,
     prediction_checks,
@@ -120,3 +121,5 @@ def _answer(rule: Rule, work: HandedIn) -> Answer:
         return fix(*problem.args)
     except CannotCheck as problem:
         return unchecked(str(problem))
+    except AssetError as problem:  # the base is not in the cache, and there is no network: other rules need neither
+        return unchecked(str(problem), advice="Make it readable, and check again.")

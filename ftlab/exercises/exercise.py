@@ -16,7 +16,7 @@ from ftlab.course.lesson import go_offline_unless
 from ftlab.course.rating_form import Rater
 from ftlab.data import assets, sources
 from ftlab.errors import BadInput
-from ftlab.exercises import checker, manifest, rating_checks
+from ftlab.exercises import checker, instruction_checks, manifest, rating_checks
 from ftlab.exercises.handed_in import HandedIn, NotHandedIn
 from ftlab.exercises.outcomes import Result, Status
 from ftlab.exercises.recorder import EARLIER, Recorder
@@ -110,14 +110,15 @@ class Exercise:
             The form (a Rater), or `...` while the answers of a model are not recorded.
 
         Raises:
-            BadInput: a form is of other answers, or has a rating that is not a whole number from 1 to 5.
+            BadInput: a form is of other answers, or has a rating that is not a whole number from 1 to 5; or the answers
+                are not as the recorder writes them.
         """
         from IPython.display import display
 
         work = HandedIn(self.level, self.folder)
         try:
             asked = work.instructions("prompts.jsonl")
-            given = [work.json(f"answers_{name}.json")["answers"] for name in rating_checks.MODELS]
+            given = [instruction_checks.given_answers(work, name)["answers"] for name in rating_checks.MODELS]
         except NotHandedIn as missing:
             print(f"NOT STARTED: the rating waits for {missing}")
             return ...

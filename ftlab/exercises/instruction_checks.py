@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import unicodedata
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
@@ -18,13 +19,16 @@ from ftlab.data.audit.refusals import refusal
 from ftlab.data.words import normalise
 from ftlab.errors import AssetError, BadInput
 from ftlab.exercises import rewording, saved_models
-from ftlab.exercises.checks import fix, passed, unchecked, warn
+from ftlab.exercises.checks import CannotCheck, fix, passed, unchecked, warn
 from ftlab.exercises.handed_in import HandedIn, NotHandedIn
 from ftlab.exercises.outcomes import Answer
 from ftlab.models import generation, loading
 from ftlab.wording import quoted, some
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FEWEST_ROWS, NEW_PROMPTS, ASKED_AGAIN = 50, 10, 2
@@ -33,6 +37,7 @@ SHORT = 8  # words, below which texts are compared by their characters
 NEAR_CHARACTERS = 0.7  # Jaccard similarity of character trigrams of two short texts
 TIE = {False: 0.02, True: 0.5}  # logits: a token this close to the likeliest one is as good, in fp32 and otherwise
 MOST_TOKENS = 4096  # of an answer that is generated again
+PROMPT_END = 60  # characters of a prompt by which its row is known: `prompts.encode` cuts a prompt from the left
 ROWS, PROMPTS = "rows.jsonl", "prompts.jsonl"
 
 
@@ -86,19 +91,31 @@ def own(work: HandedIn) -> Answer:
 
 
 def fits(work: HandedIn) -> Answer:
-    """Check that exactly the output of each row is learned, and that none was cut. `work` is what was handed in."""
-    tokenizer, rows = _tokenizer(work), work.instructions(ROWS)
-    wanted = Counter(_squeezed(text) for text in rows["output"])
-    learned: Counter[str] = Counter()
-    for number, (ids, labels) in enumerate(_encoded(work)):
-        supervised = [label for label in labels if label != prompts.IGNORED and label != tokenizer.eos_token_id]
+    """Check that exactly the output of each row is learned, after its own prompt, and that none was cut.
+
+    `work` is what was handed in.
+    """
+    tokenizer, rows, lines = _tokenizer(work), work.instructions(ROWS), _encoded(work)
+    of_output: dict[str, list[int]] = defaultdict(list)
+    for row, output in enumerate(rows["output"]):
+        of_output[_squeezed(output)].append(row)
+    asked = [
+        _ends_of_prompt(tokenizer, given if given.strip() else instruction)
+        for given, instruction in zip(rows["input"], rows["instruction"], strict=True)
+    ]
+    taught: list[tuple[int, int]] = []  # a row, and a line that teaches its output after its prompt
+    for number, (ids, labels) in enumerate(lines):
+        learned = [label for label in labels if label != prompts.IGNORED]
+        supervised = [label for label in learned if label != tokenizer.eos_token_id]
+        if (stops := len(learned) - len(supervised)) > 1:
+            found = f"line {number + 1} learns {stops} of them: padding has labels"
+            return fix("one EOS, after the answer", found, "tokens.jsonl")
         text = _squeezed(tokenizer.decode(supervised))
-        if text not in wanted:  # the special tokens of a chat template
+        if text not in of_output:  # the special tokens of a chat template
             text = _squeezed(tokenizer.decode(supervised, skip_special_tokens=True))
-        learned[text] += 1
-        if text not in wanted:
+        if text not in of_output:
             reading = _squeezed(tokenizer.decode(ids))
-            longer = next((output for output in wanted if text and output.startswith(text)), None)
+            longer = next((output for output in of_output if text and output.startswith(text)), None)
             why = (
                 "a cut answer" if longer else "the prompt, too" if len(supervised) > len(ids) * 0.9 else "another text"
             )
@@ -106,10 +123,36 @@ def fits(work: HandedIn) -> Answer:
                 "rows whose labels are the output and EOS, and -100 elsewhere",
                 f"a row learns {why}: {quoted(text)} of {quoted(reading)} (line {number + 1})", "tokens.jsonl",
             )  # fmt: skip
-    if lacking := wanted - learned:
-        return fix("a training on all rows", f"{sum(lacking.values())} were not learned: {quoted(next(iter(lacking)))}",
+        first = next((place for place, label in enumerate(labels) if label != prompts.IGNORED), len(labels))
+        readings = [_squeezed(tokenizer.decode(ids[:first], skip_special_tokens=skip)) for skip in (False, True)]
+        own = [row for row in of_output[text] if any(end in reading for end in asked[row] for reading in readings)]
+        if not own:
+            end = readings[0][-PROMPT_END + 3 :]
+            return fix("each output after its own prompt",
+                       f"line {number + 1} teaches {quoted(text)} after {quoted(end) if end else 'no prompt'}",
+                       "tokens.jsonl")  # fmt: skip
+        taught += [(row, number) for row in own]
+    if lacking := _without_a_line(len(rows), len(lines), taught):
+        first_one = _squeezed(rows["output"].iloc[lacking[0]])
+        return fix("a training on all rows", f"{len(lacking)} were not learned: {quoted(first_one)}",
                    "tokens.jsonl")  # fmt: skip
-    return passed(f"{sum(learned.values())} rows learn their output, whole, and nothing else", "tokens.jsonl")
+    return passed(f"{len(lines)} rows learn their output, whole, and nothing else", "tokens.jsonl")
+
+
+def _ends_of_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> set[str]:
+    """Return the end of the question of a row, as it is and as `tokenizer` gives it back: it may lack a character."""
+    given_back = tokenizer.decode(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    return {_squeezed(_squeezed(one)[-PROMPT_END:]) for one in (text, given_back)}
+
+
+def _without_a_line(rows: int, lines: int, taught: list[tuple[int, int]]) -> list[int]:
+    """Return the rows that no line of their own teaches; rows with one output and one prompt need a line each."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    row, line = np.array(taught).T
+    pairs = csr_array((np.ones(len(taught), dtype=bool), (row, line)), shape=(rows, lines))
+    return np.flatnonzero(maximum_bipartite_matching(pairs, perm_type="column") < 0).tolist()
 
 
 def eos(work: HandedIn) -> Answer:
@@ -176,22 +219,33 @@ def weights(work: HandedIn) -> Answer:
     for name, tensor in tuned.named_parameters():
         if not torch.isfinite(tensor).all():
             return fix("finite weights", f"NaN in {name}", "model", advice="Lower the learning rate.")
-        moved += name not in theirs or saved_models.differs(tensor, theirs[name])
+        moved += name in theirs and _trained(tensor, theirs[name])
     if not moved:
         return fix("weights that training has moved", f"all {len(theirs)} tensors of the base, unchanged", "model",
                    advice="Record the model that was trained.")  # fmt: skip
     return passed(f"{moved} of {len(theirs)} tensors moved", "model")
 
 
+def _trained(tensor: torch.Tensor, base: torch.Tensor) -> bool:
+    """Return whether `tensor` differs from `base`, and from its roundings: to save in half precision is no training."""
+    import torch
+
+    roundings = (base, *(base.to(dtype).to(base.dtype) for dtype in (torch.bfloat16, torch.float16)))
+    return all(saved_models.differs(tensor, one) for one in roundings)
+
+
 def _adapter_weights(work: HandedIn) -> Answer:
-    """Check that an adapter is whole, and that its B matrices are not zero any more."""
+    """Check that an adapter is whole, and that its B matrices are not zero any more.
+
+    Of an embedding it is the factor A that begins at zero, and its B is drawn.
+    """
     from ftlab.adapters import tensors
 
     try:
         found = tensors.read(work.path("model"))
     except BadInput as problem:
         return fix("a whole adapter, as safetensors", str(problem), "model")
-    factors = [size for name, size in found.largest.items() if "_B" in name]
+    factors = [size for name, size in found.largest.items() if "lora_B" in name or "lora_embedding_A" in name]
     if not any(factors):
         return fix(
             "an adapter that was trained", f"all {len(factors)} B matrices are zero: it changes nothing", "model"
@@ -246,6 +300,8 @@ def again(work: HandedIn) -> Answer:
     rough = saved_models.roughly(work.json("arguments.json"))
     for name, model in models.items():
         found = given_answers(work, name)
+        if not found["prompts"]:
+            return unchecked("there are no answers")
         places = np.linspace(0, len(found["prompts"]) - 1, ASKED_AGAIN).round().astype(int)
         for place in dict.fromkeys(places.tolist()):
             said, prompt = str(found["answers"][place]), str(found["prompts"][place])
@@ -271,7 +327,9 @@ def _otherwise(
         prompts.prompt_ids(prompt, tokenizer),
     )  # fmt: skip
     answer = ""
+    known = len(model.get_input_embeddings().weight)
     for ids in dict.fromkeys(map(tuple, ways)):
+        _require_known(ids, known, tokenizer)
         (found,) = generation.generate(model, tokenizer, [list(ids)], max_new_tokens=most)
         answer = found.text
         if _squeezed(answer) == _squeezed(said):
@@ -279,14 +337,24 @@ def _otherwise(
         end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         here, there = ([*tokenizer(text, add_special_tokens=False)["input_ids"], *end] for text in (answer, said))
         shared = next((n for n, pair in enumerate(zip(here, there, strict=False)) if pair[0] != pair[1]), None)
-        if shared is None:
+        if shared is None or there[shared] >= known:  # a token that the model cannot have written
             continue
+        _require_known(here[:shared], known, tokenizer)
         with torch.no_grad():
             read = torch.tensor([[*ids, *here[:shared]]], device=model.device)
             logits = model(input_ids=read).logits[0, -1].float()
         if float(logits.max() - logits[there[shared]]) < tie:
             return None
     return answer
+
+
+def _require_known(ids: Sequence[int], known: int, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise CannotCheck if one of `ids` is beyond the `known` rows of an embedding, as tokens are that were added."""
+    if beyond := [one for one in ids if one >= known]:
+        raise CannotCheck(
+            f"the model has {known:,} tokens, and the tokenizer that was handed in has {beyond[0]} for "
+            f"{quoted(tokenizer.decode(beyond[:1]))} in a prompt or an answer; leave tokens that you added out of them"
+        )
 
 
 def given_answers(work: HandedIn, model: str) -> dict[str, Any]:
@@ -433,4 +501,5 @@ def _similar(first: _Marks, second: _Marks) -> bool:
 
 
 def _squeezed(text: str) -> str:
-    return " ".join(str(text).split())
+    """Return a text with single spaces and composed accents, as some tokenizers give it back."""
+    return " ".join(unicodedata.normalize("NFC", str(text)).split())

@@ -270,7 +270,7 @@ def f1(work: HandedIn) -> Answer:
         computed = comparison.scores(table)["f1_macro"].value
         if abs(said - computed) > ROUNDING:
             return fix(f"macro F1 {computed:.3f} of the {run} run", f"{said:.3f}", "conclusion.json")
-    gap = comparison.difference(frozen, full, seed=int(work.attempt.get("seed") or 0))
+    gap = comparison.difference(frozen, full, seed=_seeds(work)[0])
     bound = max(BOUND, BOUND_ROWS / len(full))
     wanted, given = (gap.value, gap.low, gap.high), work.numbers("conclusion.json", "difference")
     if len(given) != 3:
@@ -357,7 +357,9 @@ def _likeliest(table: pd.DataFrame) -> np.ndarray:
 
 
 def _with_true_labels(work: HandedIn, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions of test rows as the probabilities say, in the order of the ids.
+    """Return the predictions of test rows as the probabilities say, in the order that was handed in.
+
+    A bootstrap draws rows by their position: in another order, one seed gives another interval than the notebook has.
 
     Raises CannotCheck if a label is another row's: then the predictions may be, too, and `labels` says so.
     """
@@ -365,7 +367,7 @@ def _with_true_labels(work: HandedIn, table: pd.DataFrame) -> pd.DataFrame:
     if known.empty:
         raise CannotCheck("no prediction is one of a test row")
     _require_own_labels(work, known)
-    return known.assign(prediction=_likeliest(known)).sort_values("id", ignore_index=True)
+    return known.assign(prediction=_likeliest(known)).reset_index(drop=True)
 
 
 def _require_own_labels(work: HandedIn, table: pd.DataFrame) -> None:

@@ -183,9 +183,16 @@ class Recorder:
         self._predictions("baseline", table, "")
 
     def report(self, report: Any) -> None:
-        """Write report.json: `report` is what `classification_report(..., output_dict=True)` returns."""
-        if not self._waits("report", report=report):
-            self._write("report.json", {str(name): _plain(value) for name, value in report.items()})
+        """Write report.json: `report` is what `classification_report(..., output_dict=True)` returns.
+
+        Raises BadInput if it is no dict.
+        """
+        if self._waits("report", report=report):
+            return
+        if not isinstance(report, Mapping):
+            what = "a text" if isinstance(report, str) else f"an object of class {type(report).__name__}"
+            raise BadInput(f"the report is {what}; call classification_report with output_dict=True")
+        self._write("report.json", {str(name): _plain(value) for name, value in report.items()})
 
     def answers(self, model: str, prompts: Any, answers: Any, *, do_sample: Any, max_new_tokens: Any) -> None:
         """Write answers_base.json or answers_tuned.json: the answer to each prompt, and how it was decoded.
@@ -198,7 +205,7 @@ class Recorder:
             max_new_tokens: of `model.generate`.
 
         Raises:
-            BadInput: another model, or another number of answers than of prompts.
+            BadInput: another model, another number of answers than of prompts, or one that is no text.
         """
         given = {"prompts": prompts, "answers": answers, "do_sample": do_sample, "max_new_tokens": max_new_tokens}
         if self._waits("answers", **given):
@@ -207,6 +214,12 @@ class Recorder:
             raise BadInput(f"the model is {quoted(model)}; expected base or tuned")
         if len(prompts) != len(answers):
             raise BadInput(f"there are {len(answers)} answers to {len(prompts)} prompts; record one for each prompt")
+        for what, texts in (("prompt", prompts), ("answer", answers)):
+            if odd := next(((place, one) for place, one in enumerate(texts) if not isinstance(one, str)), None):
+                raise BadInput(
+                    f"{what} {odd[0]} of the {model} model is {quoted(odd[1])}; expected a text: decode token ids with "
+                    "tokenizer.decode(ids, skip_special_tokens=True)"
+                )
         self._write(f"answers_{model}.json", {name: _plain(value) for name, value in given.items()})
 
     def ratings(self, rater: Any) -> None:
@@ -304,13 +317,13 @@ class Recorder:
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as JSON can hold it: an enum by its value, NumPy's numbers as Python's."""
+    """Return a setting as JSON can hold it: an enum by its value, NumPy's numbers and arrays as Python's."""
     value = getattr(value, "value", value)
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    value = value.item() if hasattr(value, "item") else value
     return value if not isinstance(value, float) or math.isfinite(value) else None
 
 

@@ -87,7 +87,7 @@ def _cause(part: str, found: dict[str, dict[str, bool]]) -> str:
     if part == EMBEDDINGS:
         return "The layers were frozen without the embeddings in front of them."
     if all(any(found[one].values()) for one in found if one != HEAD):
-        return "Nothing was frozen: requires_grad was set after the optimizer was made, or on another model."
+        return "Nothing was frozen: requires_grad was set after the training, or on another model."
     return f"A part of what was to be frozen trained: look at the names of the parameters of {part}, counted from 1."
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ftlab.errors import BadInput, CourseError
+from ftlab.errors import AssetError, BadInput, CourseError
 from ftlab.exercises import checker, handed_in, manifest, rewording
 from ftlab.exercises.outcomes import Result, Status
 from ftlab.memory import footprint
@@ -245,6 +245,25 @@ def test_json_nested_as_deep_as_python_reads_it_is_answered_too(first, depth):
         said = str(problem)
     assert said.startswith("[[[") or "nested too deeply" in said
     assert len(said) < 400
+
+
+@pytest.mark.parametrize("seed", [-1, "zero", [1], None, 1.5, 2**70])
+def test_whatever_the_seed_of_a_try_is_its_intervals_are_answered(honest, tmp_path, seed):
+    folder = copied(honest["level2"], tmp_path / "work")
+    edit(folder / "attempt.json", lambda attempt: attempt.update(seed=seed))
+    assert answer("level2", folder, "f1")[0] in (Status.PASS, Status.FIX)
+
+
+def test_a_base_that_cannot_be_fetched_leaves_its_rules_unchecked_and_no_other(first, monkeypatch):
+    def unreachable(name: str) -> Any:
+        raise AssetError(f"the model {name} is not in the cache, and there is no network")
+
+    monkeypatch.setattr(loading, "config", unreachable)
+    result = check("level1", first, "losses", "again", "report")
+    assert [outcome.status for outcome in result.outcomes] == [Status.PASS, Status.NOT_CHECKED, Status.PASS]
+    (unchecked,) = result.of(Status.NOT_CHECKED)
+    assert "is not in the cache" in unchecked.answer.found
+    assert unchecked.answer.advice == "Make it readable, and check again."
 
 
 # --- The folder -----------------------------------------------------------------------------------
@@ -596,6 +615,31 @@ def test_an_empty_file_of_tokens_is_no_training(third):
     (third / "tokens.jsonl").write_text("", encoding="utf-8")
     for rule in ("fits", "eos"):
         assert "tokens.jsonl has no rows" in sentence("level3", third, rule)
+
+
+def test_no_prompts_and_no_answers_cannot_be_generated_again(third):
+    for name in ("base", "tuned"):
+        edit(third / f"answers_{name}.json", lambda said: said.update(prompts=[], answers=[]))
+    assert answer("level3", third, "again") == (Status.NOT_CHECKED, "there are no answers")
+
+
+@pytest.mark.parametrize("part", ["prompts", "answers"])
+def test_a_token_that_only_the_tuned_model_has_leaves_the_answers_unchecked(third, part):
+    """The base has no embedding for it, and the two texts part after it."""
+    tokenizer, model = (one(str(third / "model")) for one in (loading.tokenizer, loading.causal_lm))
+    tokenizer.add_tokens([*(f"extra{number}" for number in range(100)), "riverbank"])  # beyond its spare rows
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(third / "model")
+    tokenizer.save_pretrained(third / "model")
+    for name in ("base", "tuned"):
+        edit(third / f"answers_{name}.json", lambda said: said[part].__setitem__(0, f"riverbank {said[part][0]}"))
+    status, found = answer("level3", third, "again")
+    if part == "prompts":
+        assert status == Status.NOT_CHECKED
+        assert "in a prompt or an answer; leave tokens that you added out of them" in found
+        assert "'riverbank'" in found
+    else:  # the base cannot have written it
+        assert status == Status.FIX
 
 
 # --- Weights --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from ftlab.evaluation.predictions import predict_rows
 from ftlab.exercises import checker, instruction_checks, manifest, rewording
-from ftlab.exercises.outcomes import Result, Status
+from ftlab.exercises.outcomes import Answer, Result, Status
 from ftlab.freezing import plans
 from ftlab.models import loading
 from tests.exercises import hand_ins
@@ -257,6 +258,23 @@ def test_level_1_trained_another_way_is_refused_by_its_own_rule(mutant, file, tm
     rule, way = TRAININGS[mutant]
     result = check("level1", hand_ins.level1(tmp_path / "level1", file, way))
     assert refused(result) == {rule}, str(result)
+
+
+def test_the_interval_of_the_check_is_that_of_the_notebook_whatever_the_order_of_the_rows(first, tmp_path):
+    """A bootstrap draws positions: with one seed, another order of the same rows is another interval."""
+    from ftlab.evaluation import comparison
+    from ftlab.exercises import prediction_checks
+    from ftlab.exercises.handed_in import HandedIn
+
+    folder = copied(first, tmp_path / "level1")
+    table = pd.read_csv(folder / "predictions.csv").sample(frac=1, random_state=3)
+    write_predictions(folder, table)
+    work = HandedIn(manifest.level("level1"), folder)
+    tuned, counted = prediction_checks._of_the_same_rows(work)
+    assert tuned["id"].tolist() == table["id"].tolist()
+    own = comparison.compare(work.predictions("predictions.csv"), work.predictions("baseline.csv"), seed=5)
+    assert comparison.compare(tuned, counted, seed=5).difference == own.difference
+    assert refused(check("level1", folder)) == set()
 
 
 def test_texts_under_the_ids_of_others_are_refused(first, file, tmp_path):
@@ -548,6 +566,62 @@ def test_base_weights_are_refused_in_level_3(third, tmp_path):
     folder = copied(third, tmp_path / "level3")
     loading.causal_lm(hand_ins.LANGUAGE_MODEL).save_pretrained(folder / "model")
     assert "weights" in refused(check("level3", folder))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("stored", ["itself", "float32"])
+def test_a_base_that_was_only_rounded_is_refused_in_level_3(third, tmp_path, dtype, stored):
+    import torch
+
+    folder = copied(third, tmp_path / "level3")
+    model = loading.causal_lm(hand_ins.LANGUAGE_MODEL).to(getattr(torch, dtype))
+    model = model.float() if stored == "float32" else model
+    model.save_pretrained(folder / "model")
+    result = check_rule(folder, "weights")
+    assert result.status == Status.FIX
+    assert result.found.endswith("tensors of the base, unchanged")
+
+
+def test_a_second_head_is_no_training(third, tmp_path):
+    """The base ties it to its embeddings, so it has no such tensor."""
+    import torch
+
+    folder = copied(third, tmp_path / "level3")
+    model = loading.causal_lm(hand_ins.LANGUAGE_MODEL)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() + 1)
+    model.save_pretrained(folder / "model")
+    assert "lm_head.weight" in load_file(folder / "model" / "model.safetensors")
+    assert check_rule(folder, "weights").status == Status.FIX
+
+
+def test_training_in_half_precision_passes_in_level_3(third, tmp_path):
+    import torch
+
+    folder = copied(third, tmp_path / "level3")
+    model = loading.causal_lm(str(folder / "model")).to(torch.bfloat16)
+    model.save_pretrained(folder / "model")
+    assert check_rule(folder, "weights").status == Status.PASS
+
+
+def check_rule(folder: Path, rule: str) -> Answer:
+    (outcome,) = checker.check(manifest.level("level3"), folder, only=lambda one: one == rule).outcomes
+    return outcome.answer
+
+
+def test_an_adapter_of_the_embeddings_that_was_not_trained_is_refused(third, tmp_path):
+    """PEFT draws its B, and it is A that begins at zero."""
+    from peft import LoraConfig, get_peft_model
+
+    folder = copied(third, tmp_path / "level3")
+    wrapped = get_peft_model(
+        loading.causal_lm(hand_ins.LANGUAGE_MODEL), LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"])
+    )
+    shutil.rmtree(folder / "model")
+    wrapped.save_pretrained(folder / "model", save_embedding_layers=False)
+    found = check_rule(folder, "weights")
+    assert found.status == Status.FIX
+    assert "B matrices are zero" in found.found
 
 
 def test_ratings_that_are_all_equal_get_a_warning(third, tmp_path):

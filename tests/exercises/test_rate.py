@@ -1,8 +1,11 @@
 """The rating form of level 3: it waits for the answers, and no rating that a person gave is lost."""
 
+import json
+
 import pandas as pd
 import pytest
 
+from ftlab.errors import BadInput
 from ftlab.exercises import manifest
 from ftlab.exercises.exercise import Exercise
 from ftlab.progress import HEADLESS
@@ -38,6 +41,15 @@ def test_before_the_answers_the_form_is_not_started_and_so_is_its_record(tmp_pat
     assert capsys.readouterr().out == "NOT STARTED: the rating waits for prompts.jsonl\n"
     level.record.ratings(...)
     assert capsys.readouterr().out.startswith("NOT STARTED: ")
+
+
+def test_answers_that_are_no_texts_are_refused_in_one_sentence(tmp_path):
+    level = begin(tmp_path)
+    said = json.loads((tmp_path / "answers_base.json").read_text(encoding="utf-8"))
+    said["answers"][3] = [1, 2]
+    (tmp_path / "answers_base.json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(BadInput, match="expected a list of texts"):
+        level.rate()
 
 
 def test_each_press_is_in_the_work_folder_and_is_there_again(tmp_path):

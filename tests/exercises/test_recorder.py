@@ -173,6 +173,34 @@ def test_there_is_an_answer_to_each_prompt_and_a_known_model(tmp_path):
     assert not list(tmp_path.glob("answers_*"))
 
 
+@pytest.mark.parametrize(
+    ("prompts", "answers", "reason"),
+    [
+        (["a", "b"], ["a", [1, 2]], r"answer 1 of the base model is \[1, 2\]; expected a text: decode token ids"),
+        (["a", "b"], np.array([[1, 2], [3, 4]]), "answer 0 of the base model is array"),
+        (["a", None], ["a", "b"], "prompt 1 of the base model is None; expected a text"),
+    ],
+)
+def test_answers_that_are_not_decoded_are_refused(tmp_path, prompts, answers, reason):
+    record = recorder(tmp_path, "level3")
+    record.instructions([{"instruction": "Say a.", "output": "a"}], [{"instruction": "b"}, {"instruction": "c"}])
+    with pytest.raises(BadInput, match=reason):
+        record.answers("base", prompts, answers, do_sample=False, max_new_tokens=4)
+    assert not list(tmp_path.glob("answers_*"))
+
+
+@pytest.mark.parametrize(
+    ("report", "what"),
+    [("precision recall", "a text"), (pd.DataFrame({"f1": [0.5]}), "an object of class DataFrame")],
+)
+def test_a_report_that_is_no_dict_is_refused(tmp_path, report, what):
+    record = begun(tmp_path)
+    before = (tmp_path / "report.json").read_text(encoding="utf-8")
+    with pytest.raises(BadInput, match=f"the report is {what}; call classification_report with output_dict=True"):
+        record.report(report)
+    assert (tmp_path / "report.json").read_text(encoding="utf-8") == before
+
+
 ODD = [
     "two\nlines", 'quotes "and" \'others\'', "a,b;c\td", "emoji 😀 and é", "carriage\rreturn", "both\r\nends",
     "line\u2028separator", "next\x85line", " spaces around ", "007", "null", "NaN", "=1+1", "'", '"',
@@ -224,6 +252,13 @@ def test_numbers_of_numpy_and_nan_are_written_as_json_has_them(tmp_path):
     record.conclusion(f1=np.float32(0.5), difference=(np.float64(0.1), math.nan, 1), because="so")
     found = json.loads((tmp_path / "conclusion.json").read_text(encoding="utf-8"))
     assert found == {"f1": 0.5, "difference": [0.1, None, 1], "because": "so"}
+
+
+def test_arrays_are_written_as_lists(tmp_path):
+    record = begun(tmp_path)
+    record.conclusion(difference=np.array([0.1, np.nan]), f1={"full": np.array(0.5)}, means=np.eye(2, dtype=int))
+    found = json.loads((tmp_path / "conclusion.json").read_text(encoding="utf-8"))
+    assert found == {"difference": [0.1, None], "f1": {"full": 0.5}, "means": [[1, 0], [0, 1]]}
 
 
 class Failing:

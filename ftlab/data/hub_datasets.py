@@ -497,8 +497,8 @@ def _split(configuration: Configuration, split: str) -> Dataset:
         )
     _require_types(configuration, split)
     paths = _downloaded(configuration, split)
-    options = {key: value for key, value in configuration.options.items() if key not in NO_OPTIONS}
-    columns = _exact(f"{configuration.dataset}, split {split!r}", tuple(paths)) if _is_plain(options, paths) else None
+    is_plain = _is_plain(configuration.options, paths)
+    columns = _exact(f"{configuration.dataset}, split {split!r}", tuple(paths)) if is_plain else None
     options = dict(configuration.options)
     if all(path.suffix in (".csv", ".tsv") for path in paths):
         options = {"keep_default_na": False, "na_values": [""], **options}  # "None" and "NA" are words
@@ -542,11 +542,11 @@ def _split(configuration: Configuration, split: str) -> Dataset:
 
 def _is_plain(options: Mapping[str, Any], paths: Sequence[Path]) -> bool:
     """Whether the course's own reader reads the files of a split, of whose reading the card says `options`."""
-    types = {path.suffix for path in paths}
-    usual = {SEPARATORS.get(suffix) for suffix in types}
-    return types in ({".csv"}, {".tsv"}, {".jsonl"}) and all(
-        key in ("sep", "delimiter") and {value} == usual for key, value in options.items()
-    )
+    kinds = {path.suffix for path in paths}
+    if kinds not in ({".csv"}, {".tsv"}, {".jsonl"}):
+        return False
+    usual = SEPARATORS.get(kinds.pop())
+    return all(key in NO_OPTIONS or (key in ("sep", "delimiter") and value == usual) for key, value in options.items())
 
 
 @lru_cache(maxsize=3)  # training, validation and test; the paths are of a commit, whose files do not change

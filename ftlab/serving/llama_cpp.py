@@ -69,8 +69,8 @@ class Engine:
         port: the port on the loopback address; by default any that is free.
         slots: how many prompts are answered at once; others wait.
         context: the most tokens of one prompt with its answer, which llama.cpp rounds up to a multiple of `BLOCK`; by
-            default `CONTEXT`. A model with fewer positions has as many.
-            For a model with other positions in a long context than in a short one (Phi's longrope) it is the short one.
+            default `CONTEXT`. A model with fewer positions has as many, and one with other positions in a long context
+            than in a short one (Phi's longrope) has those of the short one.
         threads: of the CPU; by default as many as llama.cpp finds right.
         exact: compute attention in float32, without llama.cpp's cache of earlier prompts. By default llama.cpp works
             with its own settings, which keep keys and values in float16: smaller and faster, and less exact.

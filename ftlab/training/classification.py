@@ -81,9 +81,10 @@ def fine_tune(
     encoder = loading.encoder(model, train.features["label"].names, **loading.without_attention_dropout(model))
     encoder.accepts_loss_kwargs = False  # see `invariants.accumulation`
     # Full fine-tuning freezes nothing, so a model whose layers are not found trains, too.
-    plan = None if policy == "full" and not frozen_layers else plans.freeze(encoder, policy, frozen_layers)
-    if features is not None:
-        _require_features_of(features, plan or plans.freeze(encoder, policy, frozen_layers), train)
+    needs_parts = policy != "full" or frozen_layers is not None or features is not None
+    plan = plans.freeze(encoder, policy, frozen_layers) if needs_parts else None
+    if plan is not None and features is not None:
+        _require_features_of(features, plan, train)
     tokenizer = loading.tokenizer(model, split_special_tokens=True)
     optimizer = None
     if policy == "layerwise":

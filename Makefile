@@ -33,7 +33,7 @@ lab: $(READY)
 # Models this small gain nothing from a second thread; several tests at once gain from a second core.
 test: $(READY)
 	@$(BIN)/ftlab fetch
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal -m "not night"
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 2 --nbval --nbval-current-env --nbval-cell-timeout 600 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
@@ -41,13 +41,13 @@ test: $(READY)
 QUICK := $(addprefix tests/,docs evaluation freezing/test_plans.py internals test_files.py test_notebooks.py \
 	test_packaging.py test_wording.py) --ignore tests/evaluation/test_sandbox.py
 test-quick: $(READY)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal -m "not slow and not assets" $(QUICK)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal -m "not slow and not assets and not night" $(QUICK)
 
 # What `make test` skips where the extra `serve` is not installed, and lesson 06 with its export.
 test-serve: $(READY)
 	@$(call extra,xllamacpp,serve)
 	@$(BIN)/ftlab fetch
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 2 --dist worksteal -m serve
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 2 --dist worksteal -m "serve and not night"
 
 # Many cases of every test that counts them, and new ones each time; with the extra `serve`, so that none is left out. It
 # takes hours, and a machine of its own.

@@ -2,8 +2,10 @@
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import pytest
 
 NIGHTLY = os.environ.get("FTLAB_NIGHTLY") == "1"
 
@@ -11,6 +13,15 @@ NIGHTLY = os.environ.get("FTLAB_NIGHTLY") == "1"
 def cases(*, few: int, nightly: int) -> int:
     """The number of cases for this run; `make test-nightly` asks for the larger one."""
     return nightly if NIGHTLY else few
+
+
+def few_by_day(values: Iterable[Any], *by_day: Any) -> list[Any]:
+    """All values as parameters of a test; `make test` leaves out those that are not in `by_day`."""
+    values = list(values)
+    if unknown := [one for one in by_day if one not in values]:
+        raise ValueError(f"{unknown} are not among the values")
+    rows = [(value if isinstance(value, tuple) else (value,), value in by_day) for value in values]
+    return [pytest.param(*row, marks=() if chosen else pytest.mark.night) for row, chosen in rows]
 
 
 def combinations(*lists: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -206,6 +206,7 @@ def write_signs(folder, source: str, test: str) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
+@pytest.mark.night
 def test_a_mistake_is_noticed_by_the_tests_that_run_its_line_or_survives_them(benchmark, tmp_path):
     """On a package of one function; the tests know one of its two lines."""
     suite = benchmark("suite")

@@ -15,6 +15,7 @@ import pytest
 from ftlab import cli
 from ftlab.commands.run import read_parameters
 from ftlab.data import sources, streams
+from tests.nightly import few_by_day
 
 
 def ftlab(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -668,7 +669,7 @@ def test_an_empty_pipe_is_told_as_one(capsys, monkeypatch, model):
     assert lines_of(err) == ["ftlab: stdin has no rows; expected at least one text"]
 
 
-@pytest.mark.parametrize("rows", [3, 4000], ids=["told at the end", "told within"])
+@pytest.mark.parametrize("rows", few_by_day([3, 4000], 4000), ids=["told at the end", "told within"])
 def test_a_reader_who_has_seen_enough_ends_it_in_silence(tmp_path, classifier_folder, rows):
     (tmp_path / "texts.txt").write_text("a film\n" * rows, encoding="utf-8")
     command = [sys.executable, "-m", "ftlab.cli", "predict", str(classifier_folder), str(tmp_path / "texts.txt")]

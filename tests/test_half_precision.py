@@ -5,7 +5,7 @@ import torch
 
 from ftlab.models import devices
 from tests import cells
-from tests.nightly import NIGHTLY
+from tests.nightly import few_by_day
 
 pytestmark = pytest.mark.slow
 
@@ -25,13 +25,13 @@ def claims(run) -> dict[str, bool]:
     return {claim["claim"]: claim["held"] for claim in run["claims"]}
 
 
-@pytest.mark.parametrize("lesson", ["02", "03", "04"] if NIGHTLY else ["03", "04"])
+@pytest.mark.parametrize("lesson", few_by_day(["02", "03", "04"], "04"))
 def test_a_lesson_that_trains_in_half_precision_keeps_what_it_promises_always(lesson, in_bf16, tmp_path):
     run = cells.run(lesson, tmp_path, {})
     assert any(claim["held"] for claim in run["claims"])
 
 
-@pytest.mark.parametrize("variant", ["lora", "dora", "pissa"] if NIGHTLY else ["dora"])
+@pytest.mark.parametrize("variant", few_by_day(["lora", "dora", "pissa"], "dora"))
 def test_lesson_05_says_what_dora_does_not_keep_and_holds_the_others_to_it(variant, in_bf16, tmp_path):
     run = cells.run("05", tmp_path, {"variant": variant, "target_modules": "all-linear"})
     held = claims(run)

@@ -21,7 +21,7 @@ from tests.nightly import cases
 ALONE = ["unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 # By day one lesson with a training in it; at night the whole course, where 06 has the converter and llama.cpp, and one
 # lesson with real weights.
-LESSONS = [(lesson, "smoke") for lesson in ["00", "01", "03", "04", "05", "06", "02"][: cases(few=1, nightly=7)]]
+LESSONS = [(lesson, "smoke") for lesson in ["03", "00", "01", "04", "05", "06", "02"][: cases(few=1, nightly=7)]]
 LESSONS += [pytest.param("02", "cpu", marks=pytest.mark.assets)] * cases(few=0, nightly=1)
 TALK = """
 import socket

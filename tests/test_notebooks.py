@@ -16,7 +16,7 @@ from ftlab.course import notebooks, runner, trainings
 from ftlab.data import sources
 from ftlab.exercises import manifest
 from tests import cells, isolation, notebook_rules, pages
-from tests.nightly import NIGHTLY
+from tests.nightly import NIGHTLY, few_by_day
 
 LESSONS = notebooks.lessons()
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -82,8 +82,8 @@ def smoke_run(tmp_path_factory):
     ("what", "saved"),
     [("classify", "model/model"), ("instruct", "model/model"), ("lora", "adapter/adapter_model")],
 )
-def test_the_command_trains_what_the_lesson_trains(what, saved, smoke_run, tmp_path):
-    lesson, _ = smoke_run(trainings.LESSONS[what][:2])
+def test_the_command_trains_what_the_lesson_trains(what, saved, tmp_path, one_thread):
+    lesson = cells.run(trainings.LESSONS[what][:2], tmp_path, {})["folder"]
     done = trainings.train(what, "smoke", {}, trainings.Options(), tmp_path / "out")
     weights = [(folder / f"{saved}.safetensors").read_bytes() for folder in (lesson, done.folder)]
     assert weights[0] == weights[1]
@@ -100,8 +100,8 @@ def test_the_command_trains_what_the_lesson_trains(what, saved, smoke_run, tmp_p
     assert {name: ours["metrics"][name] for name in same} == {name: theirs["metrics"][name] for name in same}
 
 
-# By day two lessons on kernels of their own, as nbval runs all of them; and the others in this process.
-ON_KERNELS = {lesson.number for lesson in LESSONS} if NIGHTLY else {"01", "06"}
+# By day one lesson on a kernel of its own, as nbval runs all of them; and the others in this process.
+ON_KERNELS = {lesson.number for lesson in LESSONS} if NIGHTLY else {"01"}
 
 
 @pytest.mark.slow
@@ -113,11 +113,9 @@ def test_the_smoke_profile_runs_every_cell_without_a_download(number, smoke_run)
     assert result.metrics["profile"] == "smoke"
 
 
-TRAIN_AS_03_DOES = {"00", "02"}
-
-
+# By day 02, 04 and 05 are compared with the command, above, and 00 trains as 03 does.
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [one.number for one in LESSONS if NIGHTLY or one.number not in TRAIN_AS_03_DOES])
+@pytest.mark.parametrize("number", few_by_day([lesson.number for lesson in LESSONS], "01", "03", "06"))
 def test_two_runs_give_identical_metrics(number, smoke_run, tmp_path, one_thread):
     """The second in this process, after whatever has run here before; the first here too, or on a kernel of its own."""
     if number in ON_KERNELS:
@@ -197,6 +195,7 @@ def test_notebooks_under_nbval_have_folders_like_those_of_a_run_and_leave_nothin
     assert not list((tmp_path / "shared").iterdir())
 
 
+@pytest.mark.night
 @pytest.mark.slow
 def test_a_lesson_runs_with_the_network_cut_off(tmp_path):
     cut_off = ["unshare", "--net", "--map-root-user"]  # not even the loopback

@@ -11,6 +11,7 @@ import pytest
 from ftlab.course import advice, bench
 from ftlab.course.advice import APPROACHES, VERDICTS, advise
 from ftlab.errors import BadInput
+from tests.nightly import few_by_day
 
 CASES = tomllib.loads((Path(__file__).parent / "advice_cases.toml").read_text(encoding="utf-8"))["case"]
 RULES = advice._rules_file()["rule"]
@@ -418,7 +419,7 @@ def test_the_measurement_is_computed_from_the_runs():
     assert (line["seeds"], line["best frozen backbone"]) == (3, "sentence vectors")
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", few_by_day(["cpu", "cuda"], "cpu"))
 def test_the_memory_of_the_rules_agrees_with_the_table_of_what_fits(device):
     """The quick rule says hardly less than `footprint.estimate` counts, and not much more, from MiniLM to 7B."""
     from ftlab.course import fits

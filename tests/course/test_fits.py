@@ -12,7 +12,7 @@ from ftlab.course.fits import trainable_here
 from ftlab.data import hub
 from ftlab.errors import BadInput
 from ftlab.memory import dry_run, footprint, meta_models
-from tests.nightly import combinations
+from tests.nightly import combinations, few_by_day
 
 
 @pytest.fixture
@@ -118,8 +118,11 @@ def test_a_7b_model_on_gpus(no_network):
 
 @pytest.mark.parametrize(
     ("model", "device", "method"),
-    combinations(["gpt2", "smollm2", "microsoft/phi-2", fits.A_7B], ["cpu", "cuda"], ["lora", "qlora"]),
-)
+    few_by_day(
+        combinations(["gpt2", "smollm2", "microsoft/phi-2", fits.A_7B], ["cpu", "cuda"], ["lora", "qlora"]),
+        ("smollm2", "cuda", "lora"), ("microsoft/phi-2", "cpu", "lora"), (fits.A_7B, "cuda", "qlora"),
+    ),
+)  # fmt: skip
 def test_a_deep_model_counted_by_layers_is_the_same_as_counted_whole(model, device, method):
     dtype = {"cpu": "float32", "cuda": "bfloat16"}[device]
     config = meta_models.config_of(model)

@@ -18,6 +18,7 @@ from ftlab.freezing import plans
 from ftlab.models import loading
 from tests.exercises import hand_ins
 from tests.exercises.hand_ins import Way, copied, edit
+from tests.nightly import few_by_day
 
 pytestmark = [pytest.mark.assets, pytest.mark.usefixtures("one_thread", "each_pair_once")]
 
@@ -253,7 +254,7 @@ TRAININGS = {
 }
 
 
-@pytest.mark.parametrize("mutant", TRAININGS)
+@pytest.mark.parametrize("mutant", few_by_day(TRAININGS, "10 leaked rows", "base weights", "test rows chose the epoch"))
 def test_level_1_trained_another_way_is_refused_by_its_own_rule(mutant, file, tmp_path):
     rule, way = TRAININGS[mutant]
     result = check("level1", hand_ins.level1(tmp_path / "level1", file, way))
@@ -341,7 +342,9 @@ RUNS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mutant", RUNS)
+@pytest.mark.parametrize(
+    "mutant", few_by_day(RUNS, "layer 2 trained", "texts cut shorter in one run", "the test rows scored in one run")
+)
 def test_level_2_trained_another_way_is_refused_by_its_own_rule(mutant, second, file, tmp_path):
     rule, run, way = RUNS[mutant]
     result = check("level2", hand_ins.rerun(copied(second, tmp_path / "level2"), file, run, way))
@@ -371,7 +374,10 @@ SAID2 = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mutant", SAID2)
+@pytest.mark.parametrize(
+    "mutant",
+    few_by_day(SAID2, "F1 edited by hand", "an interval that is too narrow", "a clear answer where there is none"),
+)
 def test_answers_of_level_2_that_do_not_follow_are_refused_by_their_own_rule(mutant, second, tmp_path):
     rule, change = SAID2[mutant]
     folder = copied(second, tmp_path / "level2")
@@ -421,7 +427,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("mutant", TASKS)
+@pytest.mark.parametrize("mutant", few_by_day(TASKS, "60 rows of near-copies", "a prompt from training"))
 def test_level_3_with_other_rows_is_refused_by_its_own_rule(mutant, tmp_path):
     rule, options = TASKS[mutant]
     result = check("level3", again3(tmp_path / "level3", **options))
@@ -537,7 +543,13 @@ EDITS3 = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mutant", EDITS3)
+ONE_OF_EACH_KIND = [
+    "answers that the model does not give", "rating 6", "ratings that were not blind", "a mean off by 0.3",
+    "a conclusion against its interval", "EOS is not taught", "the prompt is learned",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", few_by_day(EDITS3, *ONE_OF_EACH_KIND))
 def test_a_falsified_level_3_is_refused_by_its_own_rule(mutant, third, tmp_path):
     rule, change = EDITS3[mutant]
     folder = copied(third, tmp_path / "level3")

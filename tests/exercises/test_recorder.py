@@ -16,6 +16,7 @@ from ftlab.exercises.outcomes import Status
 from ftlab.exercises.recorder import Recorder
 from ftlab.models import loading
 from tests.exercises import hand_ins
+from tests.nightly import few_by_day
 
 pytestmark = [pytest.mark.usefixtures("one_thread")]
 ABOUT = {"profile": "smoke", "seed": 0, "model": "tiny-distilbert", "dataset": "tickets"}
@@ -408,7 +409,12 @@ def train(
     return trainer, tokenizer
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize(
+    "run",
+    few_by_day(
+        RUNS, "by default", "accumulation with a rest", "half an epoch", "the best model by steps", "no evaluation"
+    ),
+)
 def test_an_honest_run_passes_however_it_was_set(file, tmp_path, run):
     folder = trained(file, tmp_path, **RUNS[run])
     rules = ("steps", "log", "losses", "chosen")

@@ -23,6 +23,7 @@ from ftlab.data import hub
 from ftlab.errors import BadInput
 from ftlab.memory import dry_run, footprint, meta_models
 from ftlab.models import loading
+from tests.nightly import few_by_day
 
 MEASURE = """
 import gc, json, sys
@@ -66,7 +67,7 @@ def memory(model, batch_size=8, length=64):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's peak can be reset only on Linux")
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("dropout", few_by_day([0.0, 0.1], 0.1))
 def test_the_estimate_is_near_what_a_training_takes(repository, dropout):
     command = [sys.executable, "-c", MEASURE, "16", "256", str(dropout)]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)

@@ -1,5 +1,6 @@
 """A right export passes; a wrong one is refused by the line that names its fault; a quantised one is measured."""
 
+import itertools
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from ftlab.serving import export_answers, export_certificate, export_facts, expo
 from ftlab.serving.export_certificate import certify
 from ftlab.serving.llama_cpp import Engine, Written
 from tests.merging.merge_cases import language_model
+from tests.nightly import few_by_day
 from tests.serving.served import longrope, save_chat_model, save_gguf, save_phi3
 from tests.serving.wrong_gguf import permuted, rewrite, swapped
 
@@ -160,15 +162,22 @@ def mistral(**options):
     return MistralForCausalLM(MistralConfig(num_key_value_heads=1, **shape, **options))
 
 
-@pytest.mark.parametrize("fault", UNSAID)
+@pytest.mark.parametrize("fault", few_by_day(UNSAID, "another activation", "attention without a scale"))
 def test_what_a_file_cannot_say_is_refused_in_a_quantised_type_too(tmp_path, fault):
     name, options = UNSAID[fault]
     folder, file = large(tmp_path, name, "q8_0", **options)
     assert "log-probabilities that are off by" in " ".join(certify(file, folder, PROMPTS).failures())
 
 
-@pytest.mark.parametrize("kind", ["f16", "q8_0"])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "phi"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    few_by_day(
+        itertools.product(["llama", "gpt2", "phi"], ["f16", "q8_0"]),
+        ("llama", "q8_0"),
+        ("gpt2", "f16"),
+        ("phi", "q8_0"),
+    ),
+)
 def test_rounding_alone_is_not_refused_however_large_the_weights(tmp_path, name, kind):
     options = {"attention_bias": True, "mlp_bias": True, "initializer_range": 0.5} if name == "llama" else {}
     folder, file = large(tmp_path, name, kind, **options)
@@ -265,7 +274,7 @@ def test_a_log_probability_that_is_nan_counts_on_either_side():
     assert export_answers._gaps(own * nan, Written([0], "", False, [{1: -9.0}])) == pytest.approx([nan], nan_ok=True)
 
 
-@pytest.mark.parametrize("kind", ["f32", "q8_0"])
+@pytest.mark.parametrize("kind", few_by_day(["f32", "q8_0"], "q8_0"))
 def test_two_layers_that_changed_places_are_both_named(exported, tmp_path, kind):
     right = exported("tiny-llama", kind)
     wrong = rewrite(right, tmp_path / "wrong.gguf", tensors=swapped(right, UP.format(0), UP.format(1)))

@@ -19,6 +19,7 @@ from ftlab.merging import certificate
 from ftlab.models import generation, loading
 from ftlab.models.generation import Sampling
 from tests.merging.merge_cases import NAMES, TARGETS, adapted, save_base
+from tests.nightly import few_by_day
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -391,11 +392,10 @@ def test_switching_an_adapter_of_ones_own_leaves_it_to_train(bases):
         assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == training
 
 
-@pytest.mark.parametrize(
-    "weights",
-    [{"lora": 0.5, "rslora": 0.5}, {"rslora": 2, "patterns": -0.7, "lora": 0.25}],
-    ids=["two", "three"],
-)
+THREE = {"rslora": 2, "patterns": -0.7, "lora": 0.25}
+
+
+@pytest.mark.parametrize("weights", few_by_day([{"lora": 0.5, "rslora": 0.5}, THREE], THREE), ids=["two", "three"])
 def test_a_mixture_adds_what_each_adapter_adds_times_its_weight(bases, saved, name, weights):
     generator = load(bases, saved, name, *weights)
     generator.mix("both", weights)

@@ -39,6 +39,7 @@ def test_lesson_05_says_what_dora_does_not_keep_and_holds_the_others_to_it(varia
     assert ("promised in fp32 alone" in run["said"]) == (variant == "dora")
 
 
+@pytest.mark.night
 def test_lesson_06_does_not_promise_that_a_batch_changes_nothing(in_bf16, tmp_path):
     run = cells.run("06", tmp_path, {})
     assert claims(run)[BATCHES] is False

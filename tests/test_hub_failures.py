@@ -24,7 +24,7 @@ from ftlab.models import loading, tiny
 from ftlab.progress import Bar
 from tests import hub as stand_in
 from tests.hub import Fault, Hub
-from tests.nightly import NIGHTLY
+from tests.nightly import NIGHTLY, few_by_day
 
 WEIGHTS, ROWS = "*/resolve/*/model.safetensors", "*/resolve/*.parquet"
 BAD_TOKEN = {"X-Error-Message": "Invalid credentials in Authorization header"}
@@ -168,7 +168,7 @@ def same_as_served(snapshot: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "sentence"), OF_ROWS, ids=lambda each: called(each) if isinstance(each, Fault) else ""
 )
-@pytest.mark.parametrize("read", [imdb, any_rows], ids=["pinned", "by its id"])
+@pytest.mark.parametrize("read", few_by_day([imdb, any_rows], any_rows), ids=["pinned", "by its id"])
 def test_rows_that_do_not_come_are_one_sentence_and_the_next_try_has_them(hub, read, fault, sentence):
     hub.fault = fault
     assert sentence in refused(read, "dataset")

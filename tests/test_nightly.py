@@ -1,6 +1,7 @@
 """What is tried by day and what at night."""
 
 import itertools
+import re
 
 import pytest
 
@@ -21,6 +22,29 @@ def test_by_day_each_two_values_of_two_lists_meet_in_few_rows(monkeypatch):
 def test_at_night_every_combination_is_tried(monkeypatch):
     monkeypatch.setattr(nightly, "NIGHTLY", True)
     assert nightly.combinations(*LISTS) == list(itertools.product(*LISTS))
+
+
+def test_by_day_the_values_that_are_named_are_tried_and_the_others_marked():
+    tried = nightly.few_by_day(["a", "b", "c"], "c", "a")
+    assert [(one.values, [mark.name for mark in one.marks]) for one in tried] == [
+        (("a",), []), (("b",), ["night"]), (("c",), [])
+    ]  # fmt: skip
+    assert [one.values for one in nightly.few_by_day(itertools.product("ab", [1, 2]), ("a", 2))][1] == ("a", 2)
+    with pytest.raises(ValueError, match=r"\['d'\] are not among the values"):
+        nightly.few_by_day(["a", "b"], "a", "d")
+
+
+def test_what_is_left_to_the_night_is_left_out_by_every_command_of_the_day(repository):
+    """And the night leaves nothing out."""
+    runs = {}
+    for line in (repository / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+        if name := re.match(r"([a-z-]+):", line):
+            target = name[1]
+        if " -m pytest" in line and "--nbval" not in line:
+            runs[target] = line
+    assert runs.keys() == {"test", "test-quick", "test-serve", "test-nightly", "browser"}
+    assert [name for name, line in runs.items() if "not night" not in line] == ["test-nightly", "browser"]
+    assert "-m " not in runs["test-nightly"].replace("-m pytest", "")
 
 
 @pytest.mark.parametrize(("at_night", "number"), [(False, 2), (True, 9)])

@@ -100,12 +100,10 @@ def test_the_command_trains_what_the_lesson_trains(what, saved, tmp_path, one_th
     assert {name: ours["metrics"][name] for name in same} == {name: theirs["metrics"][name] for name in same}
 
 
-# By day one lesson on a kernel of its own, as nbval runs all of them; and the others in this process.
-ON_KERNELS = {lesson.number for lesson in LESSONS} if NIGHTLY else {"01"}
-
-
+# By day nbval runs every lesson on a kernel, and the tests here run them in this process.
+@pytest.mark.night
 @pytest.mark.slow
-@pytest.mark.parametrize("number", sorted(ON_KERNELS))
+@pytest.mark.parametrize("number", [lesson.number for lesson in LESSONS])
 def test_the_smoke_profile_runs_every_cell_without_a_download(number, smoke_run):
     _, result = smoke_run(number)
     executed = nbformat.read(result.notebook, as_version=4)
@@ -117,11 +115,8 @@ def test_the_smoke_profile_runs_every_cell_without_a_download(number, smoke_run)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", few_by_day([lesson.number for lesson in LESSONS], "01", "03", "06"))
 def test_two_runs_give_identical_metrics(number, smoke_run, tmp_path, one_thread):
-    """The second in this process, after whatever has run here before; the first here too, or on a kernel of its own."""
-    if number in ON_KERNELS:
-        first, _ = smoke_run(number)
-    else:
-        first = cells.run(number, tmp_path / "first", {})["folder"]
+    """The second in this process, after whatever has run here before; the first, too, or at night on its own kernel."""
+    first = smoke_run(number)[0] if NIGHTLY else cells.run(number, tmp_path / "first", {})["folder"]
     again = cells.run(number, tmp_path / "again", {})["folder"]
     assert (first / "metrics.json").read_bytes() == (again / "metrics.json").read_bytes()
 

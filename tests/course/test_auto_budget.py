@@ -9,6 +9,7 @@ from ftlab.course import auto_budget, profiles
 from ftlab.data import prompts, tasks
 from ftlab.errors import BadInput
 from ftlab.models import loading
+from tests.nightly import few_by_day
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_a_profile_s_own_budget_fits_as_it_is(lesson):
     assert not auto_budget.may_change(plain)
 
 
-@pytest.mark.parametrize("lesson", ["gpt2_instruction_tuning", "lora_phi2"])
+@pytest.mark.parametrize("lesson", few_by_day(["gpt2_instruction_tuning", "lora_phi2"], "lora_phi2"))
 @pytest.mark.parametrize("words", [3, 60, 90, 200])
 def test_answers_of_any_ordinary_length_fit_where_nobody_set_a_length(own, lesson, words):
     task = own(words)
@@ -137,7 +138,7 @@ def test_a_default_length_shrinks_to_the_model_s_positions_and_one_set_by_hand_d
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize("lesson", ["gpt2_instruction_tuning", "lora_phi2"])
+@pytest.mark.parametrize("lesson", few_by_day(["gpt2_instruction_tuning", "lora_phi2"], "gpt2_instruction_tuning"))
 @pytest.mark.parametrize("task", tasks.TASKS)
 def test_the_course_s_tasks_fit_the_course_s_profile(lesson, task):
     """Whatever the seed draws: the rows that do not fit are few, and known before any is drawn."""

@@ -9,6 +9,7 @@ from ftlab.data import splits as splitting
 from ftlab.data.splits import disjoint, split
 from ftlab.data.words import normalise
 from ftlab.errors import BadInput
+from tests.nightly import few_by_day
 
 FEATURES = Features({"id": Value("string"), "text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
 
@@ -396,7 +397,7 @@ def assert_keeps_its_promise(splits, sizes, names) -> None:
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize("rows", [None, 20, 60])
+@pytest.mark.parametrize("rows", few_by_day([None, 20, 60], 20))
 @pytest.mark.parametrize("rare", [[4, 4, 4], [1, 1, 4], [4, 1, 1, 1], [2, 2, 2, 2], [9, 3, 3], [5, 5, 5, 5, 5]])
 def test_a_rare_class_of_near_copies_stands_in_every_split(rare, rows, monkeypatch):
     source = clustered({"common": [1] * 300, "rare": rare}, monkeypatch)

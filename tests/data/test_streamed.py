@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from ftlab.data import sources, streamed
 from ftlab.data.normalisation import skeleton
 from ftlab.errors import BadInput
+from tests import nightly
 
 LABELS = ["10", "2", "bad", "good", "so, so"]
 
@@ -533,11 +534,13 @@ def test_each_training_row_is_as_likely_in_the_sample(tmp_path):
     table = [{"text": f"review number {number}", "label": "ab"[number % 2]} for number in range(60)]
     path = write(tmp_path / "even.csv", table)
     drawn = Counter()
-    for seed in range(400):
+    draws = nightly.cases(few=120, nightly=400)
+    for seed in range(draws):
         drawn.update(survey(path, validation_rows=5, test_rows=5, sample_rows=10, seed=seed).sample["id"])
     each = [drawn[f"even.csv-{number:05d}"] for number in range(60)]
-    assert min(each) > 35  # 400 draws of 10 of 60 rows: 66.7 each, with a standard deviation of 7.5
-    assert max(each) < 100
+    deviation = (draws * 1 / 6 * 5 / 6) ** 0.5  # of the draws that take a row, 10 of 60 each time
+    assert max(each) < draws / 6 + 4.5 * deviation
+    assert min(each) > draws / 6 - 4.5 * deviation
 
 
 def test_few_groups_that_happen_to_have_one_row_are_no_ids(tmp_path):

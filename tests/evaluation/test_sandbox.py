@@ -15,6 +15,7 @@ from ftlab.data import sources
 from ftlab.evaluation import sandbox
 from ftlab.evaluation.sandbox import holds, printed
 from tests import isolation
+from tests.nightly import few_by_day
 
 RIGHT = "def double(x):\n    return 2 * x"
 WRONG = "def double(x):\n    return x"
@@ -51,7 +52,7 @@ def test_the_course_s_own_code_gets_the_verdict_that_it_gets_without_bounds():
 
 @pytest.mark.parametrize(
     "code",
-    [
+    few_by_day([
         "while True: pass",
         "import time; time.sleep(60)",
         "while True: print('x' * 10**6)",
@@ -60,8 +61,8 @@ def test_the_course_s_own_code_gets_the_verdict_that_it_gets_without_bounds():
         "import threading\nwhile True: threading.Thread(target=threading.Event().wait).start()",
         "import signal\nfor n in signal.valid_signals() - {9, 19}: signal.signal(n, signal.SIG_IGN)\nwhile True: pass",
         "import os\nos.close(1); os.close(0)\nwhile True: pass",
-    ],
-)
+    ], "while True: pass", "while True: print('x' * 10**6)", "def f(x): return f(x)\nf(1)"),
+)  # fmt: skip
 def test_code_without_an_end_has_one_and_its_test_does_not_hold(code):
     began = time.monotonic()
     assert not holds(f"{RIGHT}\n{code}", TEST, seconds=1.0)

@@ -233,7 +233,13 @@ EDITS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
 }
 
 
-@pytest.mark.parametrize("mutant", EDITS)
+ONE_OF_EACH_KIND = [
+    "copied predictions", "labels shuffled in the rows", "one label of another row", "a log with a missing step",
+    "accuracy edited by hand", "a conclusion against its interval", "NaN in the weights",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", few_by_day(EDITS, *ONE_OF_EACH_KIND))
 def test_a_falsified_level_1_is_refused_by_its_own_rule(mutant, first, file, tmp_path):
     rule, change = EDITS[mutant]
     folder = copied(first, tmp_path / "level1")
@@ -543,13 +549,13 @@ EDITS3 = {
 }  # fmt: skip
 
 
-ONE_OF_EACH_KIND = [
+ONE_OF_EACH_KIND_OF_LEVEL_3 = [
     "answers that the model does not give", "rating 6", "ratings that were not blind", "a mean off by 0.3",
     "a conclusion against its interval", "EOS is not taught", "the prompt is learned",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mutant", few_by_day(EDITS3, *ONE_OF_EACH_KIND))
+@pytest.mark.parametrize("mutant", few_by_day(EDITS3, *ONE_OF_EACH_KIND_OF_LEVEL_3))
 def test_a_falsified_level_3_is_refused_by_its_own_rule(mutant, third, tmp_path):
     rule, change = EDITS3[mutant]
     folder = copied(third, tmp_path / "level3")

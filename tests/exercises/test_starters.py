@@ -12,6 +12,7 @@ from ftlab.course.execution import execute
 from ftlab.errors import BadInput
 from ftlab.exercises import authoring, checker, manifest, starters
 from ftlab.exercises.outcomes import Answer, Outcome, Result, Status
+from tests.nightly import few_by_day
 
 STEPS = ("tokenize", "train", "conclusion")
 LEVELS = tuple(manifest.levels().values())
@@ -373,6 +374,7 @@ def test_every_file_of_the_exercises_is_one_that_belongs_there(repository):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("level", few_by_day(LEVELS, LEVELS[1]), ids=lambda level: level.name)
 def test_the_untouched_starter_runs_to_its_end_and_hands_in_nothing(level, starter_file, tmp_path):
     settings = {"FTLAB_WORK_FOLDER": str(tmp_path / "work")}
     execute(
@@ -386,6 +388,7 @@ def test_the_untouched_starter_runs_to_its_end_and_hands_in_nothing(level, start
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("level", few_by_day(LEVELS, LEVELS[0], LEVELS[2]), ids=lambda level: level.name)
 def test_the_solution_rehearses_in_smoke_and_completes_no_level(level, tmp_path):
     done = authoring.attempt(level, tmp_path / "work", profile="smoke")
     assert {

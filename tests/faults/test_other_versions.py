@@ -8,6 +8,7 @@ from ftlab.errors import BadInput
 from ftlab.freezing import store
 from ftlab.training.checkpoints import checkpoint
 from tests.faults.operations import found
+from tests.nightly import few_by_day
 from tests.training.test_resume import written
 
 ENTRY = {"bytes": 15_000, "sha256": "0" * 64}
@@ -15,12 +16,15 @@ ENTRY = {"bytes": 15_000, "sha256": "0" * 64}
 
 @pytest.mark.parametrize(
     "record",
-    [
-        "", "{", "[]", "7", "null", '{"files": []}', '{"files": {}}', '{"files": null}',
-        '{"files": {"two.txt": 15000}}',
-        '{"files": {"two.txt": {"size": 15000, "sha256": "0"}}}', '{"files": {"two.txt": {"bytes": 15000}}}',
-        json.dumps({"files": {"gone.txt": ENTRY}}), json.dumps({"format": 2, "content": {"two.txt": ENTRY}}),
-    ],
+    few_by_day(
+        [
+            "", "{", "[]", "7", "null", '{"files": []}', '{"files": {}}', '{"files": null}',
+            '{"files": {"two.txt": 15000}}',
+            '{"files": {"two.txt": {"size": 15000, "sha256": "0"}}}', '{"files": {"two.txt": {"bytes": 15000}}}',
+            json.dumps({"files": {"gone.txt": ENTRY}}), json.dumps({"format": 2, "content": {"two.txt": ENTRY}}),
+        ],
+        "{", "[]", '{"files": {"two.txt": 15000}}', json.dumps({"files": {"gone.txt": ENTRY}}),
+    ),
 )  # fmt: skip
 def test_a_record_of_an_asset_in_another_form_is_fetched_again(server, fetched, record):
     place, before = fetched

@@ -133,6 +133,7 @@ def test_no_hub_and_an_empty_cache_is_one_sentence(ask):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.night
 def test_an_audit_fetches_the_tokenizer_and_no_weights(ask, hub, tmp_path):
     rows = [f"review number {number} is {'good' if number % 2 else 'bad'},{number % 2}" for number in range(40)]
     (tmp_path / "rows.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")

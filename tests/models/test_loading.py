@@ -60,6 +60,7 @@ for name in tiny.BUILDERS:
 """
 
 
+@pytest.mark.night
 def test_tiny_models_and_their_tokenizers_are_the_same_in_each_process(tmp_path):
     told = set()
     for seed in ("1", "2"):  # of the hashes of strings, on which the order of a set depends

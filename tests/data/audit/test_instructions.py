@@ -10,6 +10,7 @@ from ftlab.data import prompts, sources, tasks
 from ftlab.data.audit import audit_instructions
 from ftlab.errors import BadInput
 from ftlab.models import loading
+from tests.nightly import few_by_day
 
 from .. import made_tokenizers
 from .planted import changed, edited, example, pairs, parted, tokenizer
@@ -250,7 +251,7 @@ def as_pairs(rows: list[dict]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-phi", *MADE])
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", few_by_day(tasks.TASKS, "clinical_notes"))
 def test_an_audit_counts_what_training_reads(task, name):
     rows = tasks.read(task)[["id", "instruction", "input", "output"]].head(25).to_dict("records")
     for max_length in MAX_LENGTHS:

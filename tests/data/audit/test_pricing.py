@@ -7,6 +7,7 @@ import pytest
 from ftlab.data.audit import ablations, audit, audit_instructions, pricing
 from ftlab.errors import BadInput
 from ftlab.intervals import Interval, paired
+from tests.nightly import few_by_day
 
 from .planted import (
     EXAMPLES,
@@ -129,7 +130,7 @@ def test_a_price_prints_scores_rows_and_verdict():
 # --- uncertainty ---
 
 
-@pytest.mark.parametrize("finding_id", PRICED)
+@pytest.mark.parametrize("finding_id", few_by_day(PRICED, *PRICED[::4]))
 def test_the_interval_of_a_price_is_over_clusters_of_copies_and_not_over_rows(finding_id):
     found = report(finding_id)
     rows = ablations.select_rows(found.table, 0)

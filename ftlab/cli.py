@@ -1,6 +1,7 @@
 """The command line: it parses the options, runs a command of `ftlab.commands`, and prints an error in one sentence.
 
-Exit code 0: success. 1: a check did not pass. 2: wrong input. 3: an exercise was not started.
+Exit code 0: success. 1: a check did not pass. 2: wrong input. 3: an exercise was not started. 141: whoever read the
+output closed it before its end.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from ftlab import __version__
+from ftlab import __version__, files
 from ftlab.commands import audit, bench, check, doctor, export, fetch, generate, merge, predict, run, serve, train
-from ftlab.errors import CourseError
+from ftlab.errors import BadInput, CourseError
 from ftlab.progress import quiet
 from ftlab.wording import printable
+
+CLOSED_PIPE = 141  # 128 and the number of SIGPIPE: what a shell says of any program whose reader went away
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,16 +41,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     quiet()
     try:
-        return options.command(options)
+        code = options.command(options)
+        sys.stdout.flush()  # here, where an error can be told
+        return code
     except CourseError as problem:
         print(f"ftlab: {problem}", file=sys.stderr)
         return problem.exit_code
     except BrokenPipeError:  # the reader, `head` for example, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _discard_output()
+        return CLOSED_PIPE
+    except OSError as problem:
+        if not files.says_disk_is_full(problem):
+            raise
+        _discard_output()
+        print(f"ftlab: {files.explain(problem, Path('the output'))}", file=sys.stderr)
+        return BadInput.exit_code
     except KeyboardInterrupt:
         print("ftlab: stopped", file=sys.stderr)
         return 130
+
+
+def _discard_output() -> None:
+    """Send what is left of the output nowhere, so that Python does not try to write it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write_any_letter() -> None:

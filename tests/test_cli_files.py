@@ -159,6 +159,35 @@ def test_numbers_truths_and_nothing_stay_what_yaml_makes_of_them():
         parameters(text="rows: 2024-13-45")
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["#1.csv", "text #2", "{a: b}", "[a, b]", "a: b", "&x", "*.csv", "!x", "'it's", "- a", "a\nb", "%x", "@x"],
+)
+def test_text_after_p_is_taken_as_it_is(written):
+    assert parameters(("dataset", written), ("text_column", f"{written} ")) == {
+        "dataset": written, "text_column": f"{written} "
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["dataset", "rows", "resume", "learning_rate"])
+@pytest.mark.parametrize("written", ["", " "])
+def test_a_value_that_is_empty_is_not_taken_for_the_profile_s_own(name, written):
+    with pytest.raises(package.errors.BadInput, match=f"the value of {name} is empty; leave -p {name} out"):
+        parameters((name, written))
+
+
+@pytest.mark.parametrize(
+    ("written", "rows"), [("010", 10), ("0100", 100), ("08", 8), ("+010", 10), ("1_000", 1000), ("1:30", None)]
+)
+def test_a_number_has_base_10(written, rows):
+    for found in (parameters(("rows", written)), parameters(text=f"rows: {written}")):
+        if rows:
+            assert profiles.PARAMETERS["rows"].parse("rows", found["rows"]) == rows
+        else:
+            with pytest.raises(package.errors.BadInput, match="rows is '1:30'; expected a whole number"):
+                profiles.PARAMETERS["rows"].parse("rows", found["rows"])
+
+
 def test_a_column_called_1_is_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = "".join(f"film number {row},{'good' if row % 2 else 'bad'}\n" for row in range(80))
@@ -169,7 +198,7 @@ def test_a_column_called_1_is_found(tmp_path, monkeypatch):
 
 
 def test_a_list_in_place_of_a_name_is_one_sentence(capsys):
-    code, _, err = ftlab(capsys, "run", "02", "--profile", "smoke", "-p", "text_column", "[a, b]")
+    code, _, err = ftlab(capsys, "run", "02", "--profile", "smoke", "-y", "text_column: [a, b]")
     assert code == 2
     assert err == [
         "ftlab: text_column is ['a', 'b']; expected text (the column of your own file that holds the texts); in "

@@ -104,8 +104,13 @@ def _run(options: argparse.Namespace) -> int:
     from ftlab.data.audit import audit, audit_instructions, large
     from ftlab.models import loading
 
+    for name in ("file", "validation", "test"):
+        if getattr(options, name) is not None and not getattr(options, name).strip():
+            told = "the file" if name == "file" else f"--{name}"
+            raise BadInput(f"{told} is empty; give the path of a file{'' if name == 'file' else ', or leave it out'}")
     _require_one_kind(options)
     if options.html:
+        options.html = files.named_path(str(options.html), "another name with --html")[0]  # --html=~/x keeps its ~
         _require_no_rows(options)
     if bool(options.prompt) != bool(options.completion):
         raise BadInput("instruction data needs both --prompt and --completion; rows with labels need neither")
@@ -187,21 +192,10 @@ def _said(report: AuditReport, options: argparse.Namespace) -> int:
     if options.html:
         with files.atomic(options.html) as temporary:
             temporary.write_text(report.html(f"Audit of {options.file}"), encoding="utf-8")
-    _print(files.to_json(report.to_dict(), ascii_only=True) if options.json else str(report))
+    print(files.to_json(report.to_dict(), ascii_only=True) if options.json else str(report))
     if options.html and not options.json:
         print(f"\nthe report as a page: {printable(options.html)}")
     return 1 if options.fail_on and report.at_least(options.fail_on) else 0
-
-
-def _print(said: str) -> None:
-    """Print the report, or raise BadInput if the output is a file on a disk that is full."""
-    try:
-        print(said, flush=True)
-    except OSError as problem:
-        if not files.says_disk_is_full(problem):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it is not tried again
-        raise BadInput(files.explain(problem, Path("the output of the audit"))) from problem
 
 
 def _of_large_files(options: argparse.Namespace, columns: dict[str, Any], lengths: dict[str, Any]) -> AuditReport:
@@ -249,8 +243,8 @@ def _require_one_kind(options: argparse.Namespace) -> None:
 def _require_no_rows(options: argparse.Namespace) -> None:
     """Raise BadInput if the report would replace a file of rows."""
     for name in ("file", "validation", "test"):
-        rows = Path(getattr(options, name) or "").expanduser()
-        if rows.is_file() and options.html.exists() and rows.samefile(options.html):
+        rows, exists = files.named_path(getattr(options, name) or "", "the path of a file")
+        if exists and rows.is_file() and options.html.exists() and rows.samefile(options.html):
             raise BadInput(
                 f"--html would write the report over the rows in {options.html}; give the report a name of its own, "
                 "such as report.html"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from ftlab import files
 from ftlab.errors import BadInput
 from ftlab.wording import printable
+
+# YAML 1.1 reads 010 as 8, in base 8, and 1:30 as 90, in base 60.
+_OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 
 
 def add(commands: Any) -> None:
@@ -25,7 +29,7 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="cpu", help="smoke, cpu (default) or gpu")
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="set a parameter of the lesson; the value is read as YAML",
+        help="set a parameter of the lesson; text is taken as it is, other values are read as YAML",
     )  # fmt: skip
     parser.add_argument("-y", "--yaml", action="append", default=[], help="set parameters by YAML: 'rows: 400'")
     parser.add_argument("-f", "--file", action="append", default=[], type=Path, help="set parameters from a YAML file")
@@ -95,17 +99,32 @@ def read_parameters(options: argparse.Namespace) -> dict[str, Any]:
     """Return the parameters of -f, -y and -p in `options`, in this order; the last one wins.
 
     A parameter of type str keeps its text, even if YAML reads it as another type: a column may have the name 1 or yes.
+    With -p nothing in it is a sign of YAML, such as a # before a comment, but for quotes around all of it.
 
     Raises:
-        BadInput: a file cannot be read, or is not YAML of names and values.
+        BadInput: a file cannot be read, or is not YAML of names and values; or a value of -p is empty.
     """
     import yaml
 
     from ftlab.course.profiles import PARAMETERS
 
+    kinds = {name: parameter.kind for name, parameter in PARAMETERS.items()}
+
     def typed(name: str, value: Any, written: Any) -> Any:
-        is_text = name in PARAMETERS and PARAMETERS[name].kind is str
-        return written if is_text and isinstance(written, str) and value is not None else value
+        if not isinstance(written, str) or value is None:
+            return value
+        is_number = kinds.get(name) in (int, float)
+        return written if kinds.get(name) is str or (is_number and _OTHER_BASE.fullmatch(written)) else value
+
+    def from_command(name: str, text: str) -> Any:
+        if not text.strip():
+            raise BadInput(f"the value of {name} is empty; leave -p {name} out for the profile's own value")
+        if kinds.get(name) is str and text[0] + text[-1] not in ("''", '""'):
+            return None if text in ("~", "null") else text
+        try:
+            return typed(name, yaml.safe_load(text), yaml.load(text, yaml.BaseLoader))
+        except (yaml.YAMLError, ValueError, RecursionError):
+            return text  # such as 'it's
 
     def mapping(text: str, where: str) -> dict[str, Any]:
         try:
@@ -119,7 +138,8 @@ def read_parameters(options: argparse.Namespace) -> dict[str, Any]:
         return {name: typed(name, value, written.get(name)) for name, value in loaded.items()}
 
     parameters: dict[str, Any] = {}
-    for path in options.file:
+    for name in options.file:
+        path, _ = files.named_path(str(name), "the path of a YAML file")
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as problem:
@@ -128,8 +148,5 @@ def read_parameters(options: argparse.Namespace) -> dict[str, Any]:
     for text in options.yaml:
         parameters |= mapping(text, "--yaml")
     for name, value in options.parameter:
-        try:
-            parameters[name] = typed(name, yaml.safe_load(value), yaml.load(value, yaml.BaseLoader))
-        except (yaml.YAMLError, ValueError, RecursionError):
-            parameters[name] = value  # a path such as "[draft] reviews.csv" is text
+        parameters[name] = from_command(name, value)
     return parameters

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftlab import files
 from ftlab.errors import BadInput
 
 
@@ -33,7 +34,7 @@ class LessonFile:
     @property
     def names(self) -> tuple[str, ...]:
         """What it may be called on the command line."""
-        return (self.number, self.number.lstrip("0"), self.name, self.slug)
+        return (self.number, str(int(self.number)), self.name, self.slug)
 
     def parameters(self) -> list[str]:
         """Return the names in its parameters cell, in order."""
@@ -65,10 +66,15 @@ def lessons(wanted: Sequence[str] = ()) -> list[LessonFile]:
         return there
     chosen = set()
     for name in wanted:
-        stem = Path(name).stem
-        fits = [
-            lesson for lesson in there if stem in (lesson.number, lesson.number.lstrip("0"), lesson.name, lesson.slug)
-        ]
+        fits = [lesson for lesson in there if name in lesson.names]
+        if not fits and name.endswith(".ipynb"):
+            path, exists = files.named_path(name, "the name of a lesson")
+            fits = [each for each in there if (path.samefile(each.path) if exists else name == each.path.name)]
+            if exists and not fits:
+                raise BadInput(
+                    f"{name} is not one of the lessons in {there[0].path.parent}, and ftlab run executes only these; "
+                    "run a notebook of your own with papermill"
+                )
         if not fits:
             raise BadInput(f"there is no lesson {name!r}; there are {', '.join(lesson.name for lesson in there)}")
         chosen.add(fits[0])

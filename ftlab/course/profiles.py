@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ftlab import files
 from ftlab.adapters import lora
 from ftlab.course import ledger
 from ftlab.data import prompts, replay, sources, tasks
@@ -334,7 +335,16 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
         values["source_rows"] = 0  # so many rows may be in all of the source alone
     values.update(given)
     if given.get("dataset") in sources.SOURCES and not sources.SOURCES[given["dataset"]].hub_id:
+        if given.get("from_hub"):
+            raise BadInput(f"from_hub is true, and {given['dataset']} is not on the model hub; leave from_hub out")
         values["from_hub"] = False
+    if values.get("dataset") in sources.SOURCES and not values.get("test_dataset"):
+        for name in ("text_column", "label_column"):
+            if given.get(name, COLUMNS[name]) != COLUMNS[name]:
+                raise BadInput(
+                    f"{name} is {given[name]!r}, and {values['dataset']} is a data set of the course, with the columns "
+                    f"text and label; name a file of your own with dataset, or leave {name} out"
+                )
     if "dataset" in values and sources.comes_from_hub(values["dataset"]):
         values["from_hub"] = True
         values.update({name: given.get(name) for name in COLUMNS})  # found in the rows: their provenance names them
@@ -342,6 +352,9 @@ def resolve(lesson: str, profile: str, overrides: Mapping[str, Any] | None = Non
         tasks.check(values["task"])
     if values.get("replay_text"):
         replay.passages(values["replay_text"])
+    for name in ("ratings", "adapter"):
+        if values.get(name) and not files.named_path(values[name], f"another {name}")[1]:
+            raise BadInput(f"{name} is {values[name]}, and there is no such path; give {PARAMETERS[name].what}")
     for dataset in filter(None, (values.get("dataset"), values.get("test_dataset"))):
         judging = dataset == values.get("test_dataset")
         sources.check(dataset, judging=judging, **{name: values[name] for name in COLUMNS})

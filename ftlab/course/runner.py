@@ -103,11 +103,14 @@ def run(
     chosen = lessons(wanted)
     given = dict(parameters or {})
     budgets = plan(chosen, profile, given)
+    if out is None and any(budget.settings.get("resume") for budget in budgets):
+        raise BadInput("resume goes on in the folder of a run that was cut off; name that folder with --out")
     # A lesson runs in another folder, so a path from here has to be made whole. Known names are no paths.
     for name, known in MAY_BE_PATHS.items():
         value = given.get(name)
-        if isinstance(value, str) and value not in known and Path(value).expanduser().exists():
-            given[name] = str(Path(value).expanduser().absolute())
+        if isinstance(value, str) and value not in known:
+            path, exists = files.named_path(value, f"another {name}")
+            given[name] = str(path.absolute()) if exists else value
     results: list[Result] = []
     with folder_of_its_own(out, profile) as folder, display(watch) as live:
         ledger.require_place(folder)
@@ -130,7 +133,7 @@ def run(
 @contextmanager
 def folder_of_its_own(out: Path | None, profile: str) -> Iterator[Path]:
     """Yield the folder of a run, locked until the block ends; delete it if it stays empty."""
-    wanted = (out or Path("runs")).absolute()
+    wanted = files.named_path(str(out or "runs"), "another folder")[0].absolute()  # some shells leave a ~ after --out=
     with files.explained(wanted, BadInput):
         folder = wanted if out else _fresh_folder(wanted, profile)
         folder.mkdir(parents=True, exist_ok=True)

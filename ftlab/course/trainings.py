@@ -41,6 +41,14 @@ REPORTS = {"trackio": "trackio", "tensorboard": "tensorboard", "wandb": "wandb",
 HISTORY = "history.json"  # Trainer's log: loss, gradient norm and learning rate by step
 TIMES = 10  # how often a training on a stream is scored and saved
 NOT_STREAMED = ("rows", "source_rows", "test_dataset", "patience")
+# Parameters of what a lesson shows beside its training, which `train` leaves out.
+SHOWN_ONLY = {
+    "classify": ("rate_rows",),
+    "instruct": (
+        "examples", "reckless_learning_rate", "reckless_epochs", "replay", "replay_text", "rated_rows", "ratings"
+    ),
+    "lora": ("full_learning_rate", "timed_rows"),
+}  # fmt: skip
 HELD = 5000  # training rows of a stream that are held in memory, for the audit and for baselines
 STREAM_TEST = 2000  # test rows of a stream, where the profile takes all that a source has
 SCORES = ("accuracy", "f1_macro", "mcc")
@@ -163,6 +171,14 @@ def _require(what: str, parameters: Mapping[str, Any], options: Options, out: Pa
             f"--report-to {options.report_to} needs the package {REPORTS[options.report_to]}, which is not installed; "
             f"install it (pip install {REPORTS[options.report_to]}), or leave the option out"
         )
+    if shown := [name for name in SHOWN_ONLY[what] if parameters.get(name) is not None]:
+        lesson = LESSONS[what][:2]
+        raise BadInput(
+            f"ftlab train {what} does not take {', '.join(shown)}, which is for what lesson {lesson} shows beside its "
+            f"training; leave it out, or run the lesson (ftlab run {lesson})"
+        )
+    if parameters.get("resume") is not None:
+        raise BadInput("resume is no parameter of a training; give it as an option (--resume)")
     if options.resume and out is None:
         raise BadInput("--resume goes on in the folder of a training that was cut off; name that folder with --out")
     if processes.strategy() == processes.FSDP and (

@@ -356,3 +356,21 @@ def test_epochs_that_were_asked_for_are_trained_however_few_the_rows():
     assert profiles.resolve("freezing_comparison", "cpu").least_steps > 1
     assert profiles.resolve("freezing_comparison", "cpu", {"epochs": 1}).least_steps == 1
     assert profiles.resolve("freezing_comparison", "cpu", {"epochs": 1, "least_steps": 9}).least_steps == 9
+
+
+def test_a_data_set_that_is_not_on_the_hub_is_not_asked_for_there():
+    with pytest.raises(BadInput, match="from_hub is true, and tickets is not on the model hub; leave from_hub out"):
+        profiles.resolve("text_classification", "smoke", {"dataset": "tickets", "from_hub": True})
+
+
+def test_columns_of_a_data_set_of_the_course_are_named_where_a_file_judges_alone(reviews_csv):
+    columns = {"text_column": "body", "label_column": "verdict"}
+    with pytest.raises(
+        BadInput, match="text_column is 'body', and tickets is a data set of the course, with the columns"
+    ):
+        profiles.resolve("text_classification", "smoke", {"dataset": "tickets", **columns})
+    given = {"dataset": "tickets", "text_column": "text", "label_column": "label"}
+    assert profiles.resolve("text_classification", "smoke", given).columns() == {
+        "text_column": "text",
+        "label_column": "label",
+    }

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -90,6 +91,23 @@ def test_a_parameter_that_a_stream_would_ignore_is_refused(sorted_file, name):
     given = {"dataset": sorted_file, name: value}
     with pytest.raises(BadInput, match=rf"does not take {name}; leave it out"):
         trainings.train("classify", "smoke", given, trainings.Options(stream=True), None)
+
+
+@pytest.mark.parametrize("what", trainings.LESSONS)
+def test_a_parameter_is_used_or_refused(what):
+    """Those of the bounds of claims aside: a training makes none."""
+    source = Path(trainings.__file__).read_text(encoding="utf-8")
+    used = set(re.findall(r"budget\.(\w+)", source)) | {"text_column", "label_column", "group_column", "resume"}
+    names = {
+        name for name in profiles.names(trainings.LESSONS[what][3:]) if not name.startswith(("at_least", "at_most"))
+    }
+    shown = set(trainings.SHOWN_ONLY[what])
+    assert shown <= names
+    assert not shown & used
+    assert names - shown <= used
+    for name in (*shown, "resume"):
+        with pytest.raises(BadInput, match=f"{name}.*(leave it out, or run the lesson|give it as an option)"):
+            trainings.train(what, "smoke", {name: 1}, trainings.Options(), None)
 
 
 @pytest.mark.parametrize("strategy", ["FSDP", "DEEPSPEED"])

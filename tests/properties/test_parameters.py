@@ -194,17 +194,14 @@ def test_the_settings_of_a_budget_are_values_that_may_be_set(lesson, profile):
 @example("[draft] reviews.csv")
 @example("2024-13-45")
 @example("a: b")
+@example("text #2")
 @example("[" * 1200)
-def test_a_text_on_the_command_line_stays_the_text_that_yaml_writes(text):
-    """A column may be called 1, yes or 007. What YAML itself writes around a text (quotes, tags) is its own."""
-    found = read(parameter=[("text_column", text)])["text_column"]
-    try:
-        value, written = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        assert found == text
-        return
-    if isinstance(written, str) and value is not None:
-        assert found == written
+def test_a_text_on_the_command_line_stays_the_text_that_it_is(text):
+    """A column may be called 1, yes or #2. Quotes around it are no part of it."""
+    assume(text.strip() and text not in ("~", "null") and text[0] + text[-1] not in ("''", '""'))
+    assert read(parameter=[("text_column", text)]) == {"text_column": text}
+    quoted = yaml.safe_dump(text, default_style='"', width=10**6).removesuffix("\n")
+    assert read(parameter=[("text_column", quoted)]) == {"text_column": text}
 
 
 _names = st.one_of(st.sampled_from([*PARAMETERS]), st.sampled_from(strategies.WORDS))

@@ -22,6 +22,7 @@ from ftlab.data.audit.large_report import LargeReport, LargeTable
 from ftlab.data.audit.large_scan import SAMPLE, Columns, Scan, scan
 from ftlab.data.audit.report import AuditReport
 from ftlab.errors import BadInput
+from ftlab.files import named_path
 from ftlab.progress import bar
 from ftlab.wording import visible
 
@@ -34,8 +35,8 @@ LARGE_ENOUGH = large_files.LARGE // 8  # bytes: a smaller file is read before a 
 
 def is_large(paths: Sequence[str]) -> bool:
     """Return whether the files at these `paths` together are too large for an audit in memory."""
-    files = [Path(path).expanduser() for path in paths if path not in sources.SOURCES]
-    return sum(large_files.size(path) for path in files if path.is_file()) > large_files.LARGE
+    named = [named_path(path, "the path of a file")[0] for path in paths if path not in sources.SOURCES]
+    return sum(large_files.size(path) for path in named if path.is_file()) > large_files.LARGE
 
 
 def audit_file(

@@ -410,4 +410,4 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
             [sys.executable, "-m", "ftlab.cli", "audit", path, "--json"], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("ftlab: the disk is full: the output of the audit could not be")
+    assert done.stderr.splitlines()[-1].startswith("ftlab: the disk is full: the output could not be")

@@ -53,6 +53,7 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
     identity = json.loads(json.dumps(identity))
     found = _numbered(folder)
     if resume and (found or (folder / IDENTITY).is_file()):
+        files.sweep(folder)  # what a process has left that was killed while it wrote the identity
         _require_same(folder, _read_identity(folder), identity)
         while found and not _is_resumable(found[-1]):
             files.remove(found.pop())

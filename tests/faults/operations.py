@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from ftlab import cli, files
 from ftlab.data import assets
 from ftlab.errors import CourseError
+from ftlab.progress import LIVE
 from tests.faults import local_asset
 
 GIVEN: dict[str, Any] = {}  # made once by `warm_up`, and shared by all forks
@@ -298,7 +299,7 @@ OPERATIONS: dict[str, Operation] = {
     "run": Operation(_run, (1, 15), depth=2, marked="old.txt", in_process=False),
     "run with a cache": Operation(_run_with_a_cache, (0, 0)),
     "use": Operation(_use, (0, 0)),
-    "lesson": Operation(_lesson, (0, 10), depth=3, unfinished=(".checkpoints",)),
+    "lesson": Operation(_lesson, (0, 10), depth=3, unfinished=(".checkpoints", LIVE)),
 }
 
 for _name in ("save", "merge", "predict", "audit", "store", "tiny", "fetch", "hand in", "train"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ftlab import files
+from ftlab.progress import LIVE
 from ftlab.serving import extra
 from tests import nightly
 from tests.faults import operations
@@ -63,7 +64,7 @@ def make_older(undisturbed: Undisturbed, name: str, place: Path) -> None:
     marked, depth = OPERATIONS[name].marked, OPERATIONS[name].depth
     for part in parts(undisturbed.files, depth):
         (place / part).parent.mkdir(parents=True, exist_ok=True)
-        if marked:
+        if marked and (undisturbed.place / part).is_dir():
             shutil.copytree(undisturbed.place / part, place / part)
             (place / part / marked).write_text("older", encoding="utf-8")
         else:
@@ -103,6 +104,7 @@ def same(name: str, hashes: dict[str, str]) -> dict[str, str]:
 
 def require_tidy(place: Path, *, idle: bool) -> None:
     """Demand that nothing hidden is left; after an `idle` run, which had nothing to write, what a sweep takes away."""
+    assert not list(place.rglob(LIVE))
     if idle:
         for left in hidden(place):
             files.sweep((place / left).parent)

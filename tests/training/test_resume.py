@@ -9,7 +9,9 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from ftlab import files
 from ftlab.errors import BadInput
+from ftlab.training import checkpoints as checkpoints_module
 from ftlab.training.checkpoints import checkpoint
 from tests.training import resumable
 from tests.training.resumable import IDENTITY, STEPS
@@ -177,6 +179,13 @@ def test_resume_with_nothing_there_starts_anew_and_can_be_gone_on_from(tmp_path)
     assert checkpoint(tmp_path / "new", IDENTITY, resume=True) is None
     written(tmp_path / "new", 5)
     assert checkpoint(tmp_path / "new", IDENTITY, resume=True) == str(tmp_path / "new" / "checkpoint-5")
+
+
+def test_what_a_process_left_that_was_killed_while_it_noted_the_settings_is_swept(tmp_path):
+    checkpoint(tmp_path, IDENTITY, resume=False)
+    (tmp_path / f"{files.LOCK}{'0' * 12}").touch()
+    assert checkpoint(tmp_path, IDENTITY, resume=True) is None
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoints_module.IDENTITY]
 
 
 def test_without_resume_old_checkpoints_are_removed_whatever_they_were_made_with(folder):

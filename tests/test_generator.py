@@ -312,6 +312,9 @@ def test_an_answer_ends_at_the_token_that_ends_a_turn_of_its_format(turned, chat
 def test_a_prompt_whose_text_would_be_read_differently_from_training_is_one_sentence(turned, monkeypatch):
     monkeypatch.setattr(turned.template, "question_ids", lambda row: [1, 2])
     assert "ask with chat=True instead" in refusal(turned.prompt, "Why?")
+    assert (
+        turned.ask("Why?", chat=True, max_new_tokens=NEW) == turned.answer(["Why?"], chat=True, max_new_tokens=NEW)[0]
+    )
 
 
 @pytest.mark.parametrize("sampling", [None, Sampling(seed=4, temperature=3.0)], ids=["greedy", "sampled"])

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, GPT2ForSequenceClassification, pipeline
 
 from ftlab.data import sources
 from ftlab.errors import BadInput
+from ftlab.evaluation import selective
 from ftlab.inference import UNSURE, Classifier
 from ftlab.models import loading
 from tests.models.saved_models import edit, save, without
@@ -386,6 +387,7 @@ def test_what_is_not_sure_enough_is_labelled_so_and_keeps_its_probability(classi
     assert careful["label"][sure].tolist() == plain["label"][sure].tolist()
     assert set(careful["label"][~sure]) == {UNSURE}
     pd.testing.assert_frame_equal(careful.drop(columns="label"), plain.drop(columns="label"))
+    assert set(classifier(texts, unsure_below=selective.NEVER)["label"]) == {UNSURE}  # however sure the model is
     rows = pd.concat(classifier.label_rows([pd.DataFrame({"text": texts})], unsure_below=middle))
     assert rows["prediction"].tolist() == careful["label"].tolist()
 

@@ -303,7 +303,7 @@ class Lesson:
         files.write_json(self.folder / "metrics.json", metrics)
         files.write_json(self.folder / "record.json", record)
         if not self._is_watched:
-            files.remove(self.checkpoints)
+            checkpoints.remove(self.checkpoints)
         _give_back(lock_of(self.folder.parent, self.name))
 
     def _metrics_so_far(self) -> dict[str, Any]:

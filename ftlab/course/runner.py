@@ -22,6 +22,7 @@ from ftlab.data import assets, sources, tasks
 from ftlab.errors import BadInput, ClaimFailed, CourseError, LessonFailed
 from ftlab.models import loading
 from ftlab.progress import CLAIMS, LIVE
+from ftlab.training import checkpoints
 
 LOCK = ".lock"  # in a run's folder, while it runs
 
@@ -206,7 +207,7 @@ def _execute(lesson: LessonFile, parameters: dict[str, Any], folder: Path, live:
         files.write_json(partial / "record.json", record)
     with suppress(OSError):  # Windows: someone has opened it; `ledger.read` takes the later run
         files.remove(folder / f"{lesson.name}.failed.json")
-    files.remove(checkpoints_folder(folder, lesson.name))  # and not earlier: a run killed before would start anew
+    checkpoints.remove(checkpoints_folder(folder, lesson.name))  # and not earlier: a run killed before would start anew
     done = folder / lesson.name / notebook.name
     return Result(lesson.name, seconds, record["peak_memory_mb"], metrics["headline"], metrics, done)
 

@@ -27,6 +27,7 @@ from ftlab.data.audit.basics import IMBALANCE_WARNS_ABOVE
 from ftlab.errors import BadInput
 from ftlab.internals import transformers as transformers_internals
 from ftlab.models import devices, generation, loading, processes
+from ftlab.training import checkpoints
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -123,7 +124,7 @@ def train(what: str, profile: str, parameters: Mapping[str, Any], options: Optio
 
             def clear(problem: object, *_: object) -> None:
                 if problem is None:  # with the folder in its place, and before another training may take it
-                    files.remove(checkpoints_folder(results, name))
+                    checkpoints.remove(checkpoints_folder(results, name))
 
             until_done.push(clear)
             return until_done.enter_context(files.atomic(results / name, folder=True, error=BadInput))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -160,6 +161,9 @@ class Chat:
         said = self.turns(row)
         ids, found = self._learned(row, said)
         whole = found[-1][1]
+        if whole > max_length:
+            said = self._fitting(said, max_length + len(ids) - whole)
+            ids, found = self._learned(row, said)
         while found[-1][1] > max_length:
             if len(shorter := _without_oldest(said)) == len(said):
                 raise BadInput(
@@ -177,6 +181,17 @@ class Chat:
             "labels": [one if place in learned else IGNORED for place, one in enumerate(ids[:length])],
             "cut": whole - length,
         }
+
+    def _fitting(self, said: list[Turn], most: int) -> list[Turn]:
+        """Return the turns without the oldest exchanges, as few as leave at most `most` ids, or with the last alone.
+
+        It bisects: to leave out one exchange after the other takes a time that grows with the cube of the turns.
+        """
+        versions = [said]
+        while len(shorter := _without_oldest(versions[-1])) < len(versions[-1]):
+            versions.append(shorter)
+        first = bisect_left(versions, True, key=lambda turns: len(self.ids(self._told(turns))) <= most)
+        return versions[min(first, len(versions) - 1)]
 
     def least(self, row: Mapping[str, Any]) -> int:
         """Return how many tokens of `row` cannot be cut: its system turn, its last question and its last answer.

@@ -106,6 +106,14 @@ def numbers(groups: Iterable[object]) -> np.ndarray:
     return np.fromiter((seen.setdefault(found or row, len(seen)) for row, found in enumerate(keys)), dtype=np.int64)
 
 
+def of(table: pd.DataFrame) -> np.ndarray | None:
+    """Return the `numbers` of the column `group` of a table, or None if there is none or no two rows share a group."""
+    if GROUP not in table:
+        return None
+    found = numbers(table[GROUP])
+    return found if len(found) and found.max() < len(found) - 1 else None
+
+
 def chained(*numberings: np.ndarray) -> np.ndarray:
     """Return numbers for rows, equal for those that a chain of equal numbers in any of the `numberings` connects.
 

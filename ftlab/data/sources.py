@@ -339,7 +339,7 @@ def load(
             _require_complete(frame, test_dataset if test_dataset and split == "test" else dataset)
     names = _label_names(dataset, frames["train"]["label"])
     if "test" in frames:
-        frames["test"] = _with_decimals(frames["test"], names)
+        frames["test"] = with_decimals(frames["test"], names)
         _require_known(frames["test"], names)
     return DatasetDict({split: _as_dataset(frame, names).shuffle(seed=seed) for split, frame in frames.items()})
 
@@ -553,8 +553,8 @@ def _require_complete(frame: pd.DataFrame, dataset: str) -> None:
             )
 
 
-def _with_decimals(test: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The test rows with the label 1 as 1.0, if training has only that name.
+def with_decimals(test: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of `test` with the label 1 as 1.0, if the labels of training, `names`, have only that one.
 
     A file whose labels are 0.5 and 1.0 has the name 1.0, and one whose labels are all 1.0 has 1.
     """

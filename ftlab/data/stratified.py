@@ -191,8 +191,12 @@ def _draw_split(
         quota[absent.argmax()] += 1
     most = max(1, int(MOST_OF_A_CLUSTER * size))
     chosen: list[int] = []
-    for name, wanted in zip(names, quota, strict=True):
-        places = rng.permutation(np.flatnonzero(free & (kinds == name)))
+    by_kind = np.flatnonzero(free)[np.argsort(of[free], kind="stable")]
+    of_kind = np.split(by_kind, np.cumsum(np.bincount(of[free], minlength=len(names)))[:-1])
+    for places, wanted in zip(of_kind, quota, strict=True):
+        places = rng.permutation(places)  # also where none is wanted: the other kinds draw the same rows
+        if not wanted:
+            continue
         places = places[there[places]]
         rank = pd.Series(clusters[places]).groupby(clusters[places]).cumcount().to_numpy()
         few = np.concatenate([places[rank < most], places[rank >= most]])  # more of a cluster only where it must be

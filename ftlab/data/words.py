@@ -64,14 +64,21 @@ def characters_of_a_word(character: str) -> int:
     return next((count for (low, high), count in UNSPACED.items() if low <= code <= high), 1)
 
 
+RAISED = re.compile("[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]")
+LOWERED = re.compile("[\u2080-\u2089]")
+
+
 def normalise(text: str) -> str:
     """Return `text` for comparison: NFKC, case folded, white space reduced to single spaces.
 
-    Punctuation and symbols stay, since they may be the only difference: "great :)" and "great :(".
+    Punctuation and symbols stay, since they may be the only difference: "great :)" and "great :(". So does whether a
+    digit is raised or lowered.
 
-    >>> normalise(" A GREAT\\n film :)")
-    'a great film :)'
+    >>> normalise(" A GREAT\\n film :)"), normalise("10\\u00b2")
+    ('a great film :)', '10^2')
     """
+    if not text.isascii():
+        text = RAISED.sub(r"^\g<0>", LOWERED.sub(r"_\g<0>", text))
     return " ".join(_folded(text).split())
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ftlab.data import few_shot, prompts
+from ftlab.data import few_shot, group_columns, prompts
+from ftlab.data.group_columns import GROUP
 from ftlab.errors import BadInput
 from ftlab.evaluation import baselines, sandbox
 from ftlab.intervals import Comparison, Interval, mean_interval, paired, proportion
@@ -46,7 +47,7 @@ def answer(
     Args:
         model: a causal language model.
         tokenizer: its tokenizer.
-        rows: with id, kind, instruction, input, output and test.
+        rows: with id, kind, instruction, input, output and test, and perhaps group.
         max_new_tokens: the longest answer, in tokens.
         template: the format of the prompts; an answer also stops at the token that ends it there.
         examples: rows that are shown before each question (`few_shot.draw`).
@@ -54,8 +55,8 @@ def answer(
         what: the text of the progress bar.
 
     Returns:
-        One line a row: id, kind, instruction, input, output and test, and of the answer its text (`answer`), its length
-        in `tokens`, and whether it `stopped` at an end token; and the length of the prompt in `prompt_tokens`.
+        One line a row: its columns that are named above, and of the answer its text (`answer`), its length in `tokens`,
+        and whether it `stopped` at an end token; and the length of the prompt in `prompt_tokens`.
 
     Raises:
         BadInput: the examples do not fit the model (`few_shot.all_question_ids`), or a prompt is too long for it.
@@ -68,13 +69,17 @@ def answer(
         model, tokenizer, ids, max_new_tokens=max_new_tokens, sampling=sampling,
         ends=prompts.ends(template, tokenizer), what=what,
     )  # fmt: skip
-    table = rows.select_columns(["id", "kind", "instruction", "input", "output", "test"]).to_pandas()
-    return table.assign(
+    return _questions(rows).assign(
         answer=[one.text for one in found],
         tokens=[one.tokens for one in found],
         stopped=[one.stopped for one in found],
         prompt_tokens=[len(prompt) for prompt in ids],
     )
+
+
+def _questions(rows: Dataset) -> pd.DataFrame:
+    columns = ["id", "kind", "instruction", "input", "output", "test", GROUP]
+    return rows.select_columns([name for name in columns if name != GROUP or name in rows.column_names]).to_pandas()
 
 
 def has_labels(rows: Dataset) -> bool:
@@ -98,7 +103,7 @@ def by_word_counts(train: Dataset, rows: Dataset, *, seed: int = 0) -> pd.DataFr
     ]  # fmt: skip
     one_class = len(set(train["output"])) < 2  # logistic regression needs two
     found = baselines.majority(*labelled) if one_class else baselines.tfidf(*labelled, seed=seed)
-    table = rows.select_columns(["id", "kind", "instruction", "input", "output", "test"]).to_pandas()
+    table = _questions(rows)
     said = found.set_index("id").loc[table["id"], "prediction"].to_numpy()
     return table.assign(answer=said, tokens=0, stopped=True, prompt_tokens=0)
 
@@ -123,21 +128,26 @@ def measured(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 def scores(table: pd.DataFrame, *, seed: int = 0) -> dict[str, Interval]:
     """Return the mean of each metric of a `table` of `measured`, with its interval.
 
-    The interval is Wilson's for shares, and a bootstrap with `seed` for other metrics.
+    The interval is Wilson's for shares, and a bootstrap with `seed` for other metrics. If rows share groups, it is a
+    bootstrap over groups for both.
     """
     found = {}
     for name in (name for name in MEASURES if name in table):
-        values = table[name].dropna().to_numpy()
-        if len(values):
-            found[name] = proportion(values) if name in BINARY else mean_interval(values, bounds=(0, 1), seed=seed)
+        there = table[table[name].notna()]
+        values, groups = there[name].to_numpy(dtype=float), group_columns.of(there)
+        if len(values) and name in BINARY and groups is None:
+            found[name] = proportion(values)
+        elif len(values):
+            found[name] = mean_interval(values, groups=groups, bounds=(0, 1), seed=seed)
     return found
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, name: str, *, seed: int = 0) -> Comparison | Interval:
     """Return the metric `name` of `first` minus that of `second`, two tables of `measured` on the same rows.
 
-    For shares the result has McNemar's test (`intervals.paired`); for other metrics it is a bootstrap interval. `seed`
-    is of the bootstrap. Raises BadInput for different rows and for a metric that was not measured or does not apply.
+    For shares the result has McNemar's test (`intervals.paired`); for other metrics it is a bootstrap interval. If rows
+    share groups, these are drawn, and have one vote each in the test. `seed` is of the bootstrap. Raises BadInput for
+    different rows and for a metric that was not measured or does not apply.
     """
     if sorted(first["id"]) != sorted(second["id"]):
         raise BadInput("the two models answered different rows; compare them on the same ones")
@@ -148,10 +158,11 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, name: str, *, seed: int =
     both = one.notna() & other.notna()
     if not both.any():
         raise BadInput(f"{name!r} applies to none of these rows; compare another measure")
-    values = one[both].to_numpy(), other[both].to_numpy()
+    values = [each[both].to_numpy(dtype=float) for each in (one, other)]
+    groups = group_columns.of(first[both])
     if name in BINARY:
-        return paired(*values, seed=seed)
-    return mean_interval(values[0] - values[1], bounds=(-1, 1), seed=seed)
+        return paired(*values, groups=groups, seed=seed)
+    return mean_interval(values[0] - values[1], groups=groups, bounds=(-1, 1), seed=seed)
 
 
 def score_table(tables: Mapping[str, pd.DataFrame], names: Sequence[str], *, seed: int = 0) -> pd.DataFrame:

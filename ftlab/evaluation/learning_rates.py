@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from ftlab.data import group_columns
 from ftlab.errors import TrainingFailed
 from ftlab.evaluation import calibration, comparison
 from ftlab.intervals import Interval, mean_interval
@@ -22,7 +23,8 @@ def compare(tried: Mapping[float, pd.DataFrame | None], *, seed: int = 0) -> pd.
     """Compare learning rates by the loss on validation rows, and by how much it is above that of the best rate.
 
     Args:
-        tried: for each rate the `prediction_table` of the validation rows, or None if the training diverged.
+        tried: for each rate the `prediction_table` of the validation rows, or None if the training diverged. If the
+            rows have groups, these are drawn.
         seed: of the bootstrap.
 
     Returns:
@@ -40,15 +42,16 @@ def compare(tried: Mapping[float, pd.DataFrame | None], *, seed: int = 0) -> pd.
         rates = ", ".join(f"{rate:g}" for rate in sorted(tried))
         raise TrainingFailed(f"training diverged at each learning rate that was tried ({rates}); try much lower ones")
     best = min(losses, key=lambda rate: losses[rate].mean())
+    groups = group_columns.of(answers[best])
     lines = {}
     for rate in sorted(tried):
         if rate not in losses:
             scores = {"loss": DIVERGED, "macro F1": DIVERGED, "gap": DIVERGED}
         else:
             scores = {
-                "loss": mean_interval(losses[rate], seed=seed),
+                "loss": mean_interval(losses[rate], groups=groups, seed=seed),
                 "macro F1": comparison.scores(answers[rate], seed=seed)["f1_macro"],
-                "gap": mean_interval(losses[rate] - losses[best], seed=seed),
+                "gap": mean_interval(losses[rate] - losses[best], groups=groups, seed=seed),
             }
         lines[rate] = {
             column: end

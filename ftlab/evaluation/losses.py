@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ftlab.data import group_columns
+from ftlab.data.group_columns import GROUP
 from ftlab.data.prompts import IGNORED
 from ftlab.errors import BadInput
 from ftlab.intervals import LEVEL, RESAMPLES, Interval, resampled_interval
@@ -34,12 +36,13 @@ def row_losses(
     Args:
         model: a causal language model.
         tokenizer: pads the rows.
-        rows: with input_ids and labels, as `prompts.encode` makes them.
+        rows: with input_ids and labels, as `prompts.encode` makes them, and perhaps group.
         tokens: of a batch, padding included.
         what: the text of the progress bar.
 
     Returns:
-        One line a row, in the order of the rows: `tokens`, how many are supervised, and `loss`, in nats.
+        One line a row, in the order of the rows: `tokens`, how many are supervised, `loss`, in nats, and if the rows
+        have it, `group`.
 
     Raises:
         BadInput: there are no rows, or a row has no supervised token.
@@ -71,17 +74,18 @@ def row_losses(
                 bar.update(len(places))
     finally:
         model.train(was_training)
-    return pd.DataFrame({"tokens": counts, "loss": found})
+    groups = {GROUP: list(rows[GROUP])} if GROUP in rows.column_names else {}
+    return pd.DataFrame({"tokens": counts, "loss": found} | groups)
 
 
 def mean_loss(losses: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> Interval:
     """Return the mean loss per token in nats, with a bootstrap interval over rows (see `resampled_interval`).
 
-    The rows are the sample, so the bootstrap draws rows, each with all of its tokens. `losses` is a table of
-    `row_losses`; `seed` is of the bootstrap, `level` of confidence.
+    The rows are the sample, so the bootstrap draws rows, each with all of its tokens; rows that share a group are drawn
+    together. `losses` is a table of `row_losses`; `seed` is of the bootstrap, `level` of confidence.
     """
     value, drawn = resampled(losses, seed)
-    return resampled_interval(value, drawn, len(losses), level=level)
+    return resampled_interval(value, drawn, _lots(losses), level=level)
 
 
 def difference(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) -> Interval:
@@ -92,7 +96,7 @@ def difference(before: pd.DataFrame, after: pd.DataFrame, *, seed: int = 0, leve
     """
     require_same(before, after)
     (one, drawn_one), (other, drawn_other) = resampled(before, seed), resampled(after, seed)
-    return resampled_interval(other - one, drawn_other - drawn_one, len(before), level=level)
+    return resampled_interval(other - one, drawn_other - drawn_one, _lots(before), level=level)
 
 
 def require_same(before: pd.DataFrame, after: pd.DataFrame) -> None:
@@ -102,11 +106,21 @@ def require_same(before: pd.DataFrame, after: pd.DataFrame) -> None:
 
 
 def resampled(losses: pd.DataFrame, seed: int) -> tuple[float, np.ndarray]:
-    """Return the mean loss per token of `losses`, and of each resample; one `seed` draws the same rows.
+    """Return the mean loss per token of `losses`, and of each resample; one `seed` draws the same rows, or groups.
 
     >>> resampled(pd.DataFrame({"tokens": [1, 3], "loss": [4.0, 2.0]}), seed=0)[0]  # (1 * 4 + 3 * 2) / 4
     2.5
     """
     tokens, total = losses["tokens"].to_numpy(), (losses["tokens"] * losses["loss"]).to_numpy()
-    times = np.random.default_rng(seed).multinomial(len(losses), np.full(len(losses), 1 / len(losses)), size=RESAMPLES)
-    return float(total.sum() / tokens.sum()), (times @ total) / (times @ tokens)
+    value = float(total.sum() / tokens.sum())
+    if (groups := group_columns.of(losses)) is not None:
+        tokens, total = (np.bincount(groups, weights=each) for each in (tokens, total))
+    lots = len(tokens)
+    times = np.random.default_rng(seed).multinomial(lots, np.full(lots, 1 / lots), size=RESAMPLES)
+    return value, (times @ total) / (times @ tokens)
+
+
+def _lots(losses: pd.DataFrame) -> int:
+    """How many rows or groups a resample draws."""
+    groups = group_columns.of(losses)
+    return len(losses) if groups is None else int(groups.max()) + 1

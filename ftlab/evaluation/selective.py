@@ -12,9 +12,10 @@ import math
 import numpy as np
 import pandas as pd
 
+from ftlab.data import group_columns
 from ftlab.errors import BadInput
 from ftlab.evaluation.comparison import correct
-from ftlab.intervals import Interval, proportion
+from ftlab.intervals import Interval, mean_interval, proportion
 
 NEVER = math.inf  # a threshold above every confidence: all texts are left to a person
 
@@ -74,10 +75,16 @@ def threshold(predictions: pd.DataFrame, wanted: float, *, otherwise: float | No
 
 
 def at(predictions: pd.DataFrame, threshold: float) -> tuple[Interval, Interval | None]:
-    """Return coverage and accuracy of `predictions` (of test rows) at `threshold`, with Wilson's intervals.
+    """Return coverage and accuracy of `predictions` (of test rows) at `threshold`.
 
-    The accuracy is None if no row is answered.
+    The intervals are Wilson's, or if rows share groups, bootstraps over these. The accuracy is None if no row is
+    answered.
     """
-    sure = (predictions["confidence"] >= threshold).to_numpy()
-    right = correct(predictions)[sure]
-    return proportion(sure), proportion(right) if len(right) else None
+    sure = (predictions["confidence"] >= threshold).to_numpy(dtype=float)
+    answered = predictions[sure == 1]
+    return _share(sure, predictions), _share(correct(answered), answered) if len(answered) else None
+
+
+def _share(values: np.ndarray, rows: pd.DataFrame) -> Interval:
+    groups = group_columns.of(rows)
+    return proportion(values) if groups is None else mean_interval(values, groups=groups, bounds=(0, 1))

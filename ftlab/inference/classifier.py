@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -145,16 +146,17 @@ class Classifier:
         Args:
             texts: as for `probabilities`.
             unsure_below: where no label has at least this probability, the label is UNSURE, and the probability is
-                that of the best label. `selective.threshold` finds a value.
+                that of the best label. `selective.threshold` finds a value; `selective.NEVER` leaves each text to a
+                person.
 
         Returns:
             One row for each text, in their order: text, label, probability of that label, `p_<label>` of each label.
 
         Raises:
-            BadInput: `unsure_below` is not a probability, or is above 0 and UNSURE is a label of the model; or as
-                `probabilities`.
+            BadInput: `unsure_below` is neither a probability nor NEVER, or it is above 0 and UNSURE is a label of the
+                model; or as `probabilities`.
         """
-        if not 0 <= unsure_below <= 1:
+        if not (0 <= unsure_below <= 1 or unsure_below == math.inf):
             raise BadInput(f"unsure_below is {unsure_below}; expected a probability, from 0 to 1")
         if unsure_below > 0 and UNSURE in self.labels:
             raise BadInput(

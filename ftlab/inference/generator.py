@@ -246,10 +246,11 @@ class Generator:
         Raises:
             BadInput: a chat has an input; or as `answer`.
         """
-        text = self.prompt(question, input)
         if chat and input:
             raise BadInput("a chat has no separate input; put it into the question, or leave chat out")
-        (ids,), ends = self._ids([question if chat else text], chat, system)
+        if chat:
+            require_prompts([question], lambda _: "the question")
+        (ids,), ends = self._ids([question if chat else self.prompt(question, input)], chat, system)
         how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "ends": ends}
         if stream:
             return generation.stream(self.model, self.tokenizer, ids, **how)

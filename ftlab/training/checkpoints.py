@@ -64,11 +64,21 @@ def checkpoint(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> st
             _require_its_order(found[-1])
             _fit_processes(found[-1])
         return str(found[-1]) if found else None
-    files.remove(folder)
+    remove(folder)
     if _numbered(folder):
         raise BadInput(f"older checkpoints in {folder} cannot be removed; remove that folder, or train in another one")
     files.write_json(folder / IDENTITY, identity)
     return None
+
+
+def remove(folder: Path) -> None:
+    """Delete the checkpoints in `folder` and its subfolders, and last what says of which training they are.
+
+    If the process is killed on the way, what is left can be resumed from, or begins anew.
+    """
+    for checkpoint in [path for path in folder.rglob("checkpoint-*") if path.is_dir()]:
+        files.remove(checkpoint)
+    files.remove(folder)
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ import json
 import pytest
 from tokenizers import processors
 
+from ftlab.data import chat_answers
 from ftlab.data.chat import Chat, for_rows, of_folder
 from ftlab.errors import BadInput
 from ftlab.models import loading
@@ -240,3 +241,25 @@ def test_a_template_that_writes_today_s_date_writes_the_same_one_in_training_and
     assert chat.prompt_ids("Why?") != plain(tokenizer, "Why?")  # which has the day of the test
     tokenizer.chat_template = chat.template  # as it is saved with the model
     assert chat.prompt_ids("Why?") == plain(tokenizer, "Why?")
+
+
+def test_as_few_old_exchanges_are_left_out_as_the_length_asks_in_few_steps(tokenizer, monkeypatch):
+    tokenizer.chat_template = ROLES
+    turns = [{"role": "system", "content": "Be kind."}]
+    for number in range(12):
+        turns.append({"role": "user", "content": f"question {number} " * (1 + number % 3)})
+        turns.append({"role": "assistant", "content": f"answer {number} " * (1 + number % 4)})
+    chat, spans, called = Chat(tokenizer), chat_answers.spans, []
+    monkeypatch.setattr(chat_answers, "spans", lambda *given: called.append(given) or spans(*given))
+    whole = len(chat.encode_row({"messages": turns}, 9999)["input_ids"])
+    lengths = [
+        len(chat.encode_row({"messages": [turns[0], *turns[1 + 2 * dropped :]]}, 9999)["input_ids"])
+        for dropped in range(12)
+    ]
+    for most in (*lengths, *(length + 1 for length in lengths[1:])):
+        called.clear()
+        row = chat.encode_row({"messages": turns}, most)
+        assert len(row["input_ids"]) == next(length for length in lengths if length <= most)
+        assert row["cut"] == whole - len(row["input_ids"])
+        assert len(called) <= 2
+    assert "raise it, shorten them" in refusal(chat.encode_row, {"messages": turns}, lengths[-1] - 1)

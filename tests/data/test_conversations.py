@@ -35,6 +35,7 @@ def refusal(call, *arguments):
         [{"role": turn["role"].upper(), "content": [{"type": "text", "text": turn["content"]}]} for turn in WHOLE],
         [{**turn, "tool_calls": None, "weight": 1, "name": "Ann", "images": []} for turn in WHOLE],
         [{**turn, "weight": "1", "train": "true", "loss_mask": 1.0, "mask": None} for turn in WHOLE],
+        [{**turn, "masked": False, "train_on_turn": True, "learn": 1} for turn in WHOLE],
         [{**turn, "from": None, "value": None} for turn in WHOLE],  # as Parquet joins two forms
     ],
 )
@@ -96,6 +97,10 @@ def test_the_names_of_sharegpt_are_user_and_assistant(asks, answers):
         ([USER, {**ASSISTANT, "loss_mask": 0}], "turn 2 has loss_mask 0"),
         ([USER, {**ASSISTANT, "loss_weight": 0.5}], "turn 2 has loss_weight 0.5"),
         ([USER, {**ASSISTANT, "train": "false"}], "turn 2 has train 'false'"),
+        ([USER, {**ASSISTANT, "masked": True}], "turn 2 has masked True, and every assistant turn is learned alike"),
+        ([USER, {**ASSISTANT, "train_on_turn": False}], "turn 2 has train_on_turn False"),
+        ([USER, {**ASSISTANT, "learn": 0}], "turn 2 has learn 0"),
+        ([USER, {**ASSISTANT, "train_detail": [{"begin": 0}]}], "turn 2 has train_detail"),
         ([USER, {**ASSISTANT, "mask": True}], "turn 2 has mask True, and every assistant turn is learned alike"),
         ([USER, {**ASSISTANT, "mask": 0}], "turn 2 has mask 0"),  # 0 is "learn it" in some data sets
         ([USER, {**ASSISTANT, "refusal": "I cannot."}], "turn 2 has a refusal (refusal)"),

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import numpy as np
 import pandas as pd
@@ -619,3 +620,17 @@ def test_a_conversation_that_cannot_be_learned_from_is_one_sentence(jsonl, row, 
             look(file)
         assert reason in sentence(raised)
         assert file in sentence(raised)
+
+
+@pytest.mark.clock
+def test_a_file_in_which_nearly_every_row_has_a_kind_of_its_own_is_drawn_in_a_moment():
+    """A comparison of all rows for each kind takes a time that grows with their square."""
+    count = 20_000
+    began = time.process_time()
+    splits = stratified.draw_kinds(
+        np.array([f"kind {number}" for number in range(count)], dtype=object), np.arange(count),
+        {"rows": None, "validation_rows": 100, "test_rows": 100}, usable=np.ones(count, dtype=bool), seed=0,
+        at_most=False, what="mine.jsonl",
+    )  # fmt: skip
+    assert time.process_time() - began < 10
+    assert [len(part) for part in splits] == [count - 200, 100, 100]

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ftlab.data import sources
+from ftlab.data import duplicates, sources
 from ftlab.data.words import SHARED_BY, Words, normalise, shared_lines, without_lines
 
 SCRIPTS = [
@@ -227,3 +227,11 @@ def test_bigrams_by_marks_do_not_depend_on_the_order_of_the_texts():
 
     assert numbers(texts, 0) == numbers(texts[::-1], 1)
     assert numbers(texts, 1) == numbers(texts[::-1], 0)
+
+
+def test_a_raised_digit_is_no_plain_one():
+    """10\u00b2 plus 1 is another question than 102 plus 1."""
+    assert normalise("10\u00b2") != normalise("102")
+    assert normalise("H\u2082O") != normalise("H2O")
+    assert normalise("\uff11\uff10\uff12") == normalise("102")  # wide letters are the same ones
+    assert duplicates.distinct(["x\u00b2 + 3", "x2 + 3"], labels=[0, 1]).tolist() == [0, 1]

@@ -52,6 +52,7 @@ def test_each_row_gets_the_answer_to_its_own_prompt():
         "input",
         "output",
         "test",
+        "group",
         "answer",
         "tokens",
         "stopped",
@@ -454,3 +455,22 @@ def test_word_counts_learn_from_rows_that_lack_a_label_of_the_test(kept):
 )
 def test_the_measure_that_leads_fits_the_answers(outputs, names, leading):
     assert answers.main_metric(names, Dataset.from_dict({"output": outputs})) == leading
+
+
+def test_of_rows_that_share_groups_the_groups_are_drawn_and_have_one_vote():
+    """Each row copied nine times, with its copies as a group, tells what it told alone."""
+    right = np.random.default_rng(0).random((2, 30)) < [[0.8], [0.4]]
+    one, other = (table(*({"answer": "so" if each else "no", "group": ""} for each in row)) for row in right)
+    many = [
+        pd.concat([each] * 9).assign(group=[f"g{number}" for number in range(30)] * 9, id=[*map(str, range(270))])
+        for each in (one, other)
+    ]
+    alone = compare(*(measured(each, ["exact match"]) for each in (one, other)), "exact match")
+    copied = compare(*(measured(each, ["exact match"]) for each in many), "exact match")
+    assert copied.p_value == alone.p_value
+    assert copied.difference.low == pytest.approx(alone.difference.low, abs=0.04)
+    for name in ("exact match", "rouge-l"):
+        found = scores(measured(many[0], [name]))[name]
+        assert found.value == scores(measured(one, [name]))[name].value
+        apart = scores(measured(many[0].drop(columns="group"), [name]))[name]
+        assert found.high - found.low > 2 * (apart.high - apart.low)

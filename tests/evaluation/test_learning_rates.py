@@ -111,3 +111,20 @@ def test_without_a_loss_below_that_of_guessing_no_rate_is_chosen():
         "At none of these rates is the loss clearly lower than that of guessing, 0.500, so it cannot choose "
         "between them: try them on more rows (rate_rows), or other rates."
     )
+
+
+def test_of_rows_that_share_groups_the_groups_are_drawn():
+    """Two rates that are equally good: an error that all rows of a group share does not tell them apart."""
+    groups, clear = np.repeat(np.arange(12), ROWS // 12), 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        tried = {}
+        for rate in (1e-4, 1e-3):
+            logits = np.zeros((ROWS, 2))
+            logits[np.arange(ROWS), LABELS] += 1 + rng.normal(0, 1, 12)[groups]
+            tried[rate] = from_logits(logits, LABELS).assign(group=groups.astype(str))
+        table = learning_rates.compare(tried)
+        clear += (table["gap low"] > 0).sum()
+        alone = learning_rates.compare({rate: rows.drop(columns="group") for rate, rows in tried.items()})
+        assert (table["loss high"] - table["loss low"] > alone["loss high"] - alone["loss low"]).all()
+    assert clear <= 4

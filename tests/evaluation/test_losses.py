@@ -189,3 +189,25 @@ def test_a_loss_that_is_not_a_number_is_not_hidden():
     broken.loc[3, "loss"] = np.nan
     for found in (losses.mean_loss(broken), losses.difference(table(), broken)):
         assert np.isnan([found.value, found.low, found.high]).all()
+
+
+def test_of_rows_that_share_a_group_the_groups_are_drawn():
+    """Each row twice, with its copy as a group, has the interval of the rows once; blank groups change nothing."""
+    rng = np.random.default_rng(0)
+    before = pd.DataFrame({"tokens": rng.integers(1, 9, 20), "loss": rng.random(20) + 1})
+    after = before.assign(loss=before["loss"] - rng.random(20) / 4)
+    twice = [
+        pd.concat([each, each], ignore_index=True).assign(group=[f"g{number % 20}" for number in range(40)])
+        for each in (before, after)
+    ]
+    assert losses.difference(*twice) == losses.difference(before, after)
+    assert losses.mean_loss(twice[0]) == losses.mean_loss(before)
+    assert losses.mean_loss(before.assign(group="")) == losses.mean_loss(before)
+    apart = losses.mean_loss(twice[0].drop(columns="group"))
+    assert apart.high - apart.low < 0.9 * (losses.mean_loss(before).high - losses.mean_loss(before).low)
+
+
+def test_the_groups_of_the_rows_come_along(named, rows):
+    grouped = rows.add_column("group", [f"g{number % 3}" for number in range(len(rows))])
+    assert losses.row_losses(*named, grouped)["group"].tolist() == grouped["group"]
+    assert "group" not in losses.row_losses(*named, rows)

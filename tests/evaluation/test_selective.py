@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from ftlab.errors import BadInput
-from ftlab.evaluation import selective
+from ftlab.evaluation import comparison, selective
 from tests.evaluation.tables import answers
 
 
@@ -73,3 +73,14 @@ def test_no_threshold_may_be_a_result_and_then_nothing_is_answered():
 def test_no_predictions_are_refused():
     with pytest.raises(BadInput, match="there are no predictions"):
         selective.coverage(MIXED.iloc[:0])
+
+
+def test_of_rows_that_share_groups_the_groups_are_drawn():
+    """Twelve authors of 25 rows each, always right or always wrong: as much as twelve rows tell."""
+    right = np.repeat(np.arange(12) % 3 != 0, 25)
+    table = with_confidence(np.full(300, 0.9), right).assign(group=np.repeat(np.arange(12), 25).astype(str))
+    coverage, accuracy = selective.at(table, 0.5)
+    assert (coverage.value, accuracy.value) == (1, pytest.approx(2 / 3))
+    assert accuracy == comparison.accuracy(table)
+    _, of_rows = selective.at(table.drop(columns="group"), 0.5)
+    assert accuracy.high - accuracy.low > 3 * (of_rows.high - of_rows.low)

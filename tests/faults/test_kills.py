@@ -64,7 +64,9 @@ def make_older(undisturbed: Undisturbed, name: str, place: Path) -> None:
     marked, depth = OPERATIONS[name].marked, OPERATIONS[name].depth
     for part in parts(undisturbed.files, depth):
         (place / part).parent.mkdir(parents=True, exist_ok=True)
-        if marked and (undisturbed.place / part).is_dir():
+        if marked and (undisturbed.place / part).is_file():
+            shutil.copy(undisturbed.place / part, place / part)  # a table, which nothing else may take the place of
+        elif marked:
             shutil.copytree(undisturbed.place / part, place / part)
             (place / part / marked).write_text("older", encoding="utf-8")
         else:

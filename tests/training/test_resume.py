@@ -262,3 +262,25 @@ def test_checkpoints_that_do_not_say_what_they_were_made_with_are_refused_and_ke
         checkpoint(folder, IDENTITY, resume=True)
     assert "\n" not in str(raised.value)
     assert checkpoints(folder) == ["checkpoint-9"]
+
+
+def test_checkpoints_whose_removal_was_cut_off_can_be_gone_on_from(folder, monkeypatch):
+    """What says of which training they are goes last, wherever a kill comes."""
+    for step in (10, 20):
+        written(folder, step, max_steps=200)
+    remove, left = files.remove, []
+
+    def one_alone(path):
+        left.append(path)
+        if len(left) > 1:
+            raise KeyboardInterrupt
+        remove(path)
+
+    monkeypatch.setattr(files, "remove", one_alone)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints_module.remove(folder)
+    monkeypatch.undo()
+    assert len(checkpoints(folder)) == 1
+    checkpoint(folder, IDENTITY, resume=True)
+    checkpoints_module.remove(folder)
+    assert not folder.exists()

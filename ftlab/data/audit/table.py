@@ -81,6 +81,9 @@ def prepare(
     training, *others = prepared
     if len(prepared[training]) < 2:
         raise BadInput(f"{names[0]} has one row; an audit compares rows, so give it at least two")
+    if "label" in columns:
+        known = prepared[training]["label"].dropna().unique().tolist()
+        prepared |= {split: sources.with_decimals(prepared[split], known) for split in others}
     return names[0], prepared[training], {split: prepared[split] for split in others}
 
 

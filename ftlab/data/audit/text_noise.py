@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import html.entities
 import re
 from collections.abc import Callable, Collection, Iterable
 
@@ -22,8 +23,19 @@ TAGS = (
     "h3 h4 h5 h6 head header hr html i iframe img input ins label li link main meta nav ol option p pre s script "
     "section select small span strike strong style sub sup svg table tbody td textarea tfoot th thead title tr tt u ul"
 )
+FLAGS = (
+    "allowfullscreen async autofocus autoplay checked compact controls defer disabled hidden ismap loop multiple muted "
+    "noresize noshade novalidate nowrap open readonly required reversed selected"
+)
+# After the name of a tag only what a tag can have: "<title of the book>" is a place to write in.
+ATTRIBUTE = (
+    r"(?:[\w:@.-]{1,60}\s{0,9}=\s{0,9}(?:\"[^\"<>]{0,300}\"|'[^'<>]{0,300}'|[^\s\"'<>]{1,300})"
+    rf"|(?:{FLAGS.replace(' ', '|')})(?![\w-]))"
+)
 MARKUP = re.compile(
-    rf"<(?:/?(?:{TAGS.replace(' ', '|')})(?:\s[^<>]{{0,300}})?/?|!--.{{0,300}}?--|!doctype[^<>]{{0,100}})>", re.I
+    rf"<(?:/?(?:{TAGS.replace(' ', '|')})(?:\s{{1,20}}{ATTRIBUTE}){{0,30}}\s{{0,20}}/?|!--.{{0,300}}?--"
+    r"|!doctype[^<>]{0,100})>",
+    re.I,
 )
 # "</s>" alone is the end-of-sequence token of many models; the pair <s>...</s> is HTML for text that is struck out.
 ENDS = ("<s>", "</s>")
@@ -91,8 +103,19 @@ def decode_entities(text: str) -> str:
     'Tom & Jerry, "best"'
     """
     for _ in range(3):
-        text = in_prose(text, ENTITY, lambda match: html.unescape(match[0]).replace("\xa0", " "))
+        text = in_prose(text, ENTITY, lambda match: _decoded(match[0]).replace("\xa0", " "))
     return text
+
+
+def _decoded(entity: str) -> str:
+    """Return the character of `entity`, or `entity` itself if it is none.
+
+    `html.unescape` reads a longer name that begins with an old entity, as a browser does: of "&region;" in a program it
+    makes "\xaeion;".
+    """
+    name = entity[1:]
+    is_one = name.startswith("#") or not {name, name.lower()}.isdisjoint(html.entities.html5)
+    return html.unescape(entity) if is_one else entity
 
 
 def fix_encoding(text: str) -> str:
@@ -162,7 +185,7 @@ def _entity(text: str) -> str | None:
 
 
 def _entity_in(text: str) -> str | None:
-    return next((match[0] for match in ENTITY.finditer(text) if html.unescape(match[0]) != match[0]), None)
+    return next((match[0] for match in ENTITY.finditer(text) if _decoded(match[0]) != match[0]), None)
 
 
 def _markup(text: str) -> str | None:

@@ -309,3 +309,13 @@ def test_texts_of_a_character_or_of_symbols_are_audited():
 
 def test_two_rows_are_audited():
     assert ids(audit(table(["a film", "another"], ["good", "bad"]))) == {"tiny_class", "few_rows"}
+
+
+def test_test_rows_whose_labels_lack_the_decimals_of_training_are_judged_by_the_same_names(tmp_path):
+    """Stars: a file with 0.5 has the name 1.0, and one with whole stars alone has 1."""
+    for name, stars in (("train", (0.5, 1.0, 2.0, 2.5)), ("test", (1.0, 2.0))):
+        rows = [{"text": f"a film of {name} number {n}, quite long", "label": stars[n % len(stars)]} for n in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    train, test = (sources.read(str(tmp_path / f"{name}.jsonl")) for name in ("train", "test"))
+    assert set(test["label"]) == {"1", "2"}
+    assert audit(train, test=test).table.texts["label"].nunique() == 4

@@ -20,8 +20,11 @@ TRUE = {
     ],
 }  # fmt: skip
 FALSE = {
-    "markup": ["3 < 4 and 5 > 2", "i <3 it", "<sarcasm>", "a <- b", "<", "<<good>>", "<bold claim>", "x<y>z"],
-    "entities": ["R&D;", "AT&T", "Q&A; more", "fish & chips;", "&bogus;", "a &b; c"],
+    "markup": ["3 < 4 and 5 > 2", "i <3 it", "<sarcasm>", "a <- b", "<", "<<good>>", "<bold claim>", "x<y>z",
+        "send it to <title of the book>", "<code goes here>", "x <a and y> b", "a <link removed> here", "<i think>",
+        "<p=0.05>", "<s = 3>"],
+    "entities": ["int *p = &region; p->next = &params;", "(&notes; &timesheet; &sectors;)",
+        "R&D;", "AT&T", "Q&A; more", "fish & chips;", "&bogus;", "a &b; c"],
     "mojibake": [
         "café", "naïve façade", "Ångström", "señor, ¿qué?", "déjà vu", "“quoted” — so’s this", "50 °C", "привет",
         "我喜欢", "यह फ़िल्म बहुत अच्छी है।", "Größe über alles", "à la carte", "½ ² №",
@@ -152,6 +155,7 @@ def test_a_repair_does_not_change_a_text_without_noise(finding_id, text):
     ("finding_id", "text", "repaired"),
     [
         ("markup", "so<br /><br />good <b>film</b>!", "so good film !"),
+        ("markup", "a <a href='x y' target=_blank\n title = \"z\">b</a> <td nowrap> <input disabled />", "a b"),
         ("entities", "salt &amp; pepper &#39;n&#39; R&D;", "salt & pepper 'n' R&D;"),
         ("entities", "a&nbsp;b", "a b"),
         ("entities", "salt &amp;amp; pepper", "salt & pepper"),

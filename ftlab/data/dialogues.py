@@ -8,6 +8,7 @@ a longer one, although the two rows are not alike as wholes.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -25,7 +26,9 @@ def clusters(rows: Sequence[Sequence[Turn]]) -> np.ndarray:
     """Return a cluster number for each of `rows`, equal for rows of one dialogue.
 
     Two rows are of one dialogue if one of them is the beginning of the other, or if they share a question of the user
-    and its answer of together OWN_WORDS words or more. System turns do not count, nor do case and white space.
+    and its answer of together OWN_WORDS words or more. A question and answer that more than a tenth of the rows have,
+    such as a fixed greeting, is what the data set is like, and links none (as in `duplicates.template_links`). System
+    turns do not count, nor do case and white space.
 
     >>> first = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
     >>> more = [{"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes."}]
@@ -58,7 +61,7 @@ def _beginnings(turns: Sequence[Turn]) -> list[bytes]:
 
 
 def _long_exchanges(rows: Sequence[Sequence[Turn]]) -> list[tuple[int, bytes]]:
-    """The row and the words, as bytes, of each question with its answer that has OWN_WORDS or more."""
+    """The row and the words, as bytes, of each question with its answer of OWN_WORDS or more that few rows have."""
     pairs = [
         (row, f"{asked['content']}\n{answer['content']}")
         for row, turns in enumerate(rows)
@@ -66,6 +69,9 @@ def _long_exchanges(rows: Sequence[Sequence[Turn]]) -> list[tuple[int, bytes]]:
         if answer["role"] == "assistant"
     ]
     words = Words.of([text for _, text in pairs])
-    return [
+    long = dict.fromkeys(  # each once, however often a row repeats it
         (row, words.row(place).tobytes()) for place, (row, _) in enumerate(pairs) if words.sizes[place] >= OWN_WORDS
-    ]
+    )
+    rows_with = Counter(exchange for _, exchange in long)
+    most = max(duplicates.FEW, duplicates.OFTEN * len(rows))
+    return [(row, exchange) for row, exchange in long if rows_with[exchange] <= most]

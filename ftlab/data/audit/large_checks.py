@@ -103,7 +103,7 @@ def copies(scan: Scan, codes: np.ndarray, label_list: Sequence[str], done: Calla
             found.append(_finding(scan, finding_id, what, rows, copy_of=scan.ids(originals[:KEPT].tolist())))
         done(1)
     labelled = codes[texts] >= 0
-    found += _conflicts(scan, texts[labelled], skeleton[labelled], codes[texts[labelled]], label_list)
+    found += _conflicts(scan, texts[labelled], skeleton[labelled], codes, label_list)
     done(1)
     return found
 
@@ -114,18 +114,30 @@ COPY_STEPS = 4
 def _conflicts(
     scan: Scan, rows: np.ndarray, keys: np.ndarray, codes: np.ndarray, label_list: Sequence[str]
 ) -> list[Finding]:
-    first = _first(keys)
-    differs = codes != codes[first]
+    """Find the `rows` of one key with different labels; `codes` are those of all rows of the file."""
+    own, first = codes[rows], _first(keys)
+    if (own == own[first]).all():
+        return []
+    usual = _usual_codes(codes, label_list)[own]
+    differs = usual != usual[first]
     if not differs.any():
         return []
     conflict = np.isin(keys, keys[differs])
     groups = first[conflict]
     order = np.argsort(groups, kind="stable")
-    label = np.array(label_list, dtype=object)[codes[conflict]][order]
+    label = np.array(label_list, dtype=object)[own[conflict]][order]
     what = f"the same text with different labels in {{count}}; texts: {len(np.unique(groups)):,}"
     numbers = np.unique(groups, return_inverse=True)[1][order]
     evidence = {"text_number": numbers[:KEPT].tolist(), "label": label[:KEPT].tolist()}
     return [_finding(scan, "conflicting_labels", what, rows[conflict][order], **evidence)]
+
+
+def _usual_codes(codes: np.ndarray, label_list: Sequence[str]) -> np.ndarray:
+    """Return for each label the code of its usual spelling: two spellings of one label do not conflict."""
+    names = np.array(label_list, dtype=object)
+    usual = basics.usual_spellings(pd.Series(names[codes[codes >= 0]], dtype=object))
+    code_of: dict[object, int] = {name: code for code, name in enumerate(label_list)}
+    return np.array([code_of[usual.get(name, name)] for name in label_list])
 
 
 def _are_twice(keys: np.ndarray) -> np.ndarray:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ftlab.data import sources
-from ftlab.data.audit import basics, groups, personal_data, text_noise
+from ftlab.data.audit import basics, groups, model_checks, personal_data, repeated_prompts, text_noise
 from ftlab.data.audit.masking import Masking
 from ftlab.errors import BadInput
 
@@ -34,10 +34,12 @@ DROPS = (  # drop the rows that the finding lists; for duplicates, these are all
     "broken_conversation", "completion_cut", "all_masked", "eos_lost",
     "unknown_tokens", "refused",
 )  # fmt: skip
-# Copies are dropped last, the exact ones first: a copy stays if what it is a copy of was dropped for another reason.
+# Copies are dropped late, the exact ones first: a copy stays if what it is a copy of was dropped for another reason.
 OF_COPIES = (
     "exact_duplicates", "normalised_duplicates", "disguised_duplicates", "near_duplicates", "contained_texts"
 )  # fmt: skip
+# Repeated prompts are dropped last: of each prompt the first row that is left stays.
+LATE = (*OF_COPIES, "duplicate_prompts")
 COPIES_IN_TRAINING = ("leakage", "near_leakage")  # drop the copies in the training rows
 GROUPS_IN_TRAINING = "group_leakage"  # drop the training rows of the groups
 # Shared lines go before the tags at their ends. Tags go before entities: "&lt;b&gt;" stands for the text "<b>", not for
@@ -94,8 +96,11 @@ def repair(report: AuditResult, finding_ids: Sequence[str], *, seed: int = 0) ->
         touched = rows["id"].isin([entry["id"] for entry in log])
         parts = [rows.loc[touched, column].fillna("") for column in report.table.prompt_columns]
         rows.loc[touched, "prompt"] = sources.joined(parts, rows.index[touched])
-    for found in sorted(findings, key=lambda found: OF_COPIES.index(found.id) + 1 if found.id in OF_COPIES else 0):
-        rows = _drop(rows, found, _to_drop(report, rows, found), log)
+    respelt = None
+    if any(found.id == "label_slip" for found in findings):
+        respelt = _with_labels(report.table, rows["label"])
+    for found in sorted(findings, key=lambda found: LATE.index(found.id) + 1 if found.id in LATE else 0):
+        rows = _drop(rows, found, _to_drop(report.table, rows, found, respelt), log)
     if rows.empty:
         ids = " and ".join(found.id for found in findings)
         raise BadInput(
@@ -160,24 +165,52 @@ def _changed(row: str, found: Finding, before: Any, after: Any) -> dict[str, Any
     return {"id": row, "finding": found.id, "action": "changed", "from": before, "to": after}
 
 
-def _to_drop(report: AuditResult, rows: pd.DataFrame, found: Finding) -> set[str]:
+def _with_labels(table: Table, labels: pd.Series) -> Table:
+    """Return `table` with other labels of its training rows, and all that was computed of the texts alone."""
+    respelt = replace(table, frame=table.frame.assign(label=labels), _cache={})
+    known = {name: value for name, value in vars(table).items() if name not in ("texts", "label_names", "codes")}
+    vars(respelt).update({name: value for name, value in known.items() if name not in vars(respelt)})
+    return respelt
+
+
+def _to_drop(table: Table, rows: pd.DataFrame, found: Finding, respelt: Table | None) -> set[str]:
+    """Return the ids of the `rows` to drop for `found`.
+
+    Args:
+        table: the rows that were audited.
+        rows: those that are left, rewritten.
+        found: the finding to repair.
+        respelt: `table` with its labels in their usual spelling, if these are repaired too.
+    """
     if found.id in COPIES_IN_TRAINING:
-        copies = report.table.copies_in_training(found.rows, near=found.id == "near_leakage")
+        copies = table.copies_in_training(found.rows, near=found.id == "near_leakage")
         if not copies:
             raise BadInput(
                 f"{found.id} is not between training and another split; drop its copies in the validation rows"
             )
         return copies
     if found.id == GROUPS_IN_TRAINING:
-        if not (of_groups := groups.in_training(report.table, found.rows)):
+        if not (of_groups := groups.in_training(table, found.rows)):
             raise BadInput(f"{found.id} is not between training and another split; drop the groups in validation")
         return of_groups
     if found.id == "tiny_class":  # after `_respell` the class may be larger; rows without a text do not count
         counts = rows["label"].map(rows["label"][~sources.blank(rows["text"])].value_counts())
         return set(found.rows) & set(rows["id"][counts < basics.SMALLEST_CLASS])
+    if found.id == "likely_label_errors" and respelt is not None:  # the model may have doubted the spelling alone
+        return set(found.rows) & _listed(found.id, model_checks.check(respelt).findings)
+    if found.id == "duplicate_prompts":  # the first row of a prompt may be gone
+        if sources.blank(rows["prompt"]).all():
+            return set()
+        left = replace(table, frame=rows, _cache={})
+        return set(found.rows) & _listed(found.id, repeated_prompts.check(left))
     if found.id in OF_COPIES:
-        return _copies_to_drop(report.table, set(rows["id"]), found)
+        return _copies_to_drop(table, set(rows["id"]), found)
     return set(found.rows) if found.id in DROPS else set()
+
+
+def _listed(finding_id: str, findings: Sequence[Finding]) -> set[str]:
+    """Return the ids of the rows that the `findings` list as `finding_id`."""
+    return {row for found in findings if found.id == finding_id for row in found.rows}
 
 
 def _copies_to_drop(table: Table, there: set[str], found: Finding) -> set[str]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from ftlab.data import duplicates, normalisation
+from ftlab.data import duplicates, normalisation, sources
+from ftlab.data.audit import basics
 from ftlab.data.audit.findings import Finding, finding
 from ftlab.data.audit.table import Table
 
@@ -164,12 +165,21 @@ def _dialogues(table: Table) -> list[Finding]:
 def _conflicts(table: Table) -> list[Finding]:
     rows = table.texts[table.labelled]
     copies = pd.Series(table.forms.written[table.labelled], index=rows.index)
-    conflict = rows["label"].groupby(copies).transform("nunique") > 1
+    conflict = _usual_labels(table).groupby(copies).transform("nunique") > 1
     if not conflict.any():
         return []
     evidence = pd.DataFrame({"id": rows["id"], "text_number": copies, "label": rows["label"]})[conflict]
     what = f"the same text with different labels in {{count}}; texts: {copies[conflict].nunique():,}"
     return [finding("conflicting_labels", what, evidence=evidence.sort_values("text_number", kind="stable"))]
+
+
+def _usual_labels(table: Table) -> pd.Series:
+    """Return the label of each `labelled` row in its usual spelling: two spellings of one label do not conflict."""
+    labels = table.texts["label"][table.labelled]
+    if table.pairs:
+        return labels
+    usual = basics.usual_spellings(table.frame.loc[~sources.blank(table.frame["label"]), "label"])
+    return labels.map(lambda label: usual.get(label, label))
 
 
 def _near_conflicts(table: Table) -> list[Finding]:
@@ -178,7 +188,7 @@ def _near_conflicts(table: Table) -> list[Finding]:
     Texts that were filled into one template do not conflict: the number or the name may be what the label depends on;
     so may a short text's punctuation. Nor is it sure that texts with and without accents are the same.
     """
-    rows = table.texts[table.labelled]
+    rows = table.texts[table.labelled].assign(label=_usual_labels(table))
     clusters = pd.Series(table.near_clusters[table.labelled], index=rows.index)
     written = pd.Series(table.forms.written[rows.index], index=rows.index)
     several = clusters[written.groupby(clusters).transform("nunique") > 1]
@@ -190,9 +200,11 @@ def _near_conflicts(table: Table) -> list[Finding]:
     odd = set(counts.index[((counts < most) | tied) & (counts.groupby(level=0).transform("size") > 1)])
     keys = zip(several, rows["label"][several.index], strict=True)
     places = np.array([row for row, key in zip(several.index, keys, strict=True) if key in odd], dtype=np.int64)
+    codes = np.full(len(table.texts), -1)
+    codes[rows.index] = pd.factorize(rows["label"])[0]
 
     def other_label(others: np.ndarray, row: int) -> np.ndarray:
-        differs = (table.codes[others] != table.codes[row]) & table.labelled[others]
+        differs = (codes[others] != codes[row]) & table.labelled[others]
         filled = (table.train_templates[others] >= 0) & (table.train_templates[others] == table.train_templates[row])
         differs &= (table.forms.written[others] != table.forms.written[row]) & ~filled
         return differs & np.array([not _in_punctuation(table, row, int(other)) for other in others], dtype=bool)

@@ -7,7 +7,7 @@ from ftlab.data import sources
 from ftlab.data.audit import audit, audit_instructions, repairs
 from ftlab.errors import BadInput
 
-from .planted import EXAMPLES, changed, copied, edited, example, pairs, report, reviews, table
+from .planted import EXAMPLES, changed, copied, edited, example, opinions, pairs, report, reviews, table
 
 REPAIRABLE = [
     *repairs.REWRITES, *repairs.DROPS, *repairs.COPIES_IN_TRAINING, repairs.GROUPS_IN_TRAINING, "label_slip",
@@ -226,6 +226,36 @@ def test_each_prompt_is_kept_once_though_its_answers_are_copies():
     assert "duplicate_prompts" not in audit_instructions(repaired.rows)
 
 
+SPOILT = {"refusal": "I'm sorry, but I can't help with that.", "empty_completion": " "}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("finding_id", SPOILT)
+def test_a_prompt_is_kept_with_its_next_answer_if_the_first_is_dropped(finding_id, order):
+    frame = changed(pairs(), "prompt", dict.fromkeys((6, 7), pairs()["prompt"][5]))
+    report = audit_instructions(changed(frame, "completion", {5: SPOILT[finding_id]}))
+    left = report.repair([finding_id, "duplicate_prompts"][::order]).rows
+    assert {"r5", "r6", "r7"} & set(left["id"]) == {"r6"}
+    assert "duplicate_prompts" not in audit_instructions(left)
+
+
+def test_a_repair_that_leaves_no_prompt_to_compare_is_refused_as_one_that_drops_all_rows():
+    said = [f"I'm sorry, but I can't help with {what}." for what in ("that", "this", "that")]
+    frame = pairs(3).assign(completion=said)
+    frame = changed(frame, "prompt", {1: frame["prompt"][0]})
+    with pytest.raises(BadInput, match="would drop all 3 training rows"):
+        audit_instructions(frame).repair(["refusal", "duplicate_prompts"])
+
+
+def test_a_prompt_is_dropped_if_the_row_before_it_stays_though_the_first_is_dropped():
+    frame = pairs().assign(group=["an author" if row in (5, 9) else None for row in range(20)])
+    frame = changed(frame, "prompt", dict.fromkeys((6, 7), frame["prompt"][5]))
+    frame = changed(frame, "completion", {6: frame["completion"][5]})  # as long as r5 is there, r6 repeats its answer
+    test = pairs(40).tail(1).assign(group="an author")
+    repaired = audit_instructions(frame, test=test).repair(["group_leakage", "duplicate_prompts"]).rows
+    assert {"r5", "r6", "r7"} & set(repaired["id"]) == {"r6"}
+
+
 def test_all_training_copies_of_a_leaked_row_are_dropped():
     frame = copied(copied(reviews(), 15, of=4), 16, of=4, rewrite=str.upper)
     test = table([reviews()["text"][4]], ["positive"], "t")
@@ -245,6 +275,33 @@ def test_a_class_that_is_spelt_right_again_is_not_dropped_as_tiny():
     repaired = audit(frame).repair(["tiny_class", "label_slip"])
     assert len(repaired.rows) == 18
     assert set(repaired.rows["label"]) == {"positive", "negative"}
+
+
+def test_of_conflicting_rows_those_with_another_spelling_of_one_label_are_kept():
+    frame = copied(copied(reviews(), 15, of=4, label="Positive "), 16, of=5, label="negative")
+    frame = changed(frame, "label", {4: "positive", 5: "positive"})
+    repaired = audit(frame).repair(["label_slip", "conflicting_labels"])
+    assert repaired.log[["id", "action"]].values.tolist() == [["r15", "changed"], ["r5", "dropped"], ["r16", "dropped"]]
+    assert set(repaired.rows["label"]) == {"positive", "negative"}
+
+
+SLIPS = [row for row, label in enumerate(opinions(400)["label"]) if label == "good" and row > 200][:12]
+
+
+def test_a_row_that_was_doubted_for_the_spelling_of_its_label_is_kept():
+    report = audit(changed(opinions(400), "label", dict.fromkeys(SLIPS, "Good")))
+    assert set(report["likely_label_errors"].rows) == {f"r{row}" for row in SLIPS}
+    repaired = report.repair(["label_slip", "likely_label_errors"])
+    assert repr(repaired) == "400 rows after repair\nlabel_slip: 12 changed"
+
+
+def test_a_row_with_a_wrong_label_is_dropped_beside_labels_in_another_spelling():
+    wrong = {row: {"good": "bad", "bad": "good"}[opinions(400)["label"][row]] for row in range(10, 18)}
+    report = audit(changed(opinions(400), "label", {**wrong, **dict.fromkeys(SLIPS, "Good")}))
+    wanted = ["likely_label_errors", "label_slip"]
+    log = report.repair(wanted).log
+    assert set(log["id"][log["action"] == "dropped"]) == {f"r{row}" for row in wrong}
+    pd.testing.assert_frame_equal(log, report.repair(wanted[::-1]).log)
 
 
 def test_a_line_that_prompts_share_is_not_removed_as_boilerplate():

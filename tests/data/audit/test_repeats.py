@@ -3,6 +3,7 @@ import pytest
 
 from ftlab.data import normalisation
 from ftlab.data.audit import audit, audit_instructions
+from ftlab.data.audit.large import audit_file
 from ftlab.data.words import Words
 
 from .planted import changed, copied, edited, reviews, table
@@ -174,6 +175,32 @@ def test_each_conflict_is_listed_with_a_near_text_that_has_another_label():
 
 def test_near_duplicates_with_one_label_do_not_conflict():
     assert "conflicting_near_labels" not in audit(copied(reviews(), 15, of=4, rewrite=edited))
+
+
+@pytest.mark.parametrize("rewrite", [str, edited])
+def test_two_spellings_of_one_label_do_not_conflict(rewrite):
+    found = {each.id for each in audit(copied(reviews(), 15, of=4, rewrite=rewrite, label="Positive ")).findings}
+    assert "label_slip" in found
+    assert not {"conflicting_labels", "conflicting_near_labels"} & found
+
+
+def test_two_spellings_of_one_label_do_not_conflict_in_a_file_read_in_pieces(tmp_path):
+    frame = copied(copied(reviews(40), 15, of=4, label="Positive "), 16, of=5, label="negative")
+    frame = changed(frame, "label", {4: "positive", 5: "positive"})
+    frame.drop(columns="id").to_csv(tmp_path / "rows.csv", index=False)
+    report = audit_file(str(tmp_path / "rows.csv"))
+    assert "label_slip" in report
+    assert report["conflicting_labels"].rows == ("rows.csv-00005", "rows.csv-00016")
+
+
+def test_a_conflict_beside_another_spelling_is_listed_with_the_labels_as_they_are_written():
+    frame = copied(copied(reviews(), 15, of=4, label="Positive"), 16, of=4, label="negative")
+    assert audit(frame)["conflicting_labels"].evidence["label"].tolist() == ["positive", "Positive", "negative"]
+
+
+def test_of_near_duplicates_two_spellings_of_a_label_outnumber_another_label():
+    frame = copied(copied(reviews(), 15, of=4, label="Positive"), 16, of=4, rewrite=edited, label="negative")
+    assert audit(frame)["conflicting_near_labels"].rows == ("r16",)
 
 
 # --- leakage ---

@@ -39,17 +39,18 @@ PARTS = {
     "images": "pictures", "image": "a picture", "audio": "sound", "videos": "films",
     "refusal": "a refusal",
 }  # fmt: skip
-# 0 or false: the turn is not to be learned.
 INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")  # categories of Unicode; the zero-width space is in Cf
 BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a symbol without ink
+# Keys that say whether a turn is learned, each with the values, as written, of a turn that is learned like any other.
 WEIGHTS = (
     "weight", "train", "trainable", "training", "train_on_turn", "train_detail", "learn", "loss", "loss_weight",
     "loss_mask",
 )  # fmt: skip
-MASKED = "masked"  # true: the turn is not to be learned
-MASK = "mask"  # of a turn that is not to be learned, or of one that is: data sets differ
-LEARNED = ("1", "1.0", "true")  # the weights of a turn like any other, as written
-NOT_MASKED = ("0", "0.0", "false")
+LEARNED = {
+    **dict.fromkeys(WEIGHTS, ("1", "1.0", "true")),
+    "masked": ("0", "0.0", "false"),
+    "mask": (),  # of a turn that is not to be learned, or of one that is: data sets differ
+}
 # Columns beside the conversation that change what the model would read.
 BESIDE = {
     "system": "a system text", "system_prompt": "a system text", "tools": "tools", "functions": "tools",
@@ -253,10 +254,8 @@ def _problem_of_turn(turn: Any) -> str:
     for key, kind in PARTS.items():
         if not _is_nothing(turn.get(key)):
             return f"has {kind} ({key}), which is not read; take it out, or leave the row out"
-    for key in (*WEIGHTS, MASK, MASKED) if ROLES[role] == "assistant" else ():  # no other turn is learned anyway
-        written = str(turn.get(key)).strip().lower()
-        learned = written in NOT_MASKED if key == MASKED else key != MASK and written in LEARNED
-        if not (learned or _is_nothing(turn.get(key))):
+    for key in LEARNED if ROLES[role] == "assistant" else ():  # no other turn is learned anyway
+        if str(turn.get(key)).strip().lower() not in LEARNED[key] and not _is_nothing(turn.get(key)):
             return (
                 f"has {key} {quoted(turn[key])}, and every assistant turn is learned alike; take the key out, or leave "
                 "the row out"

@@ -73,5 +73,5 @@ def _long_exchanges(rows: Sequence[Sequence[Turn]]) -> list[tuple[int, bytes]]:
         (row, words.row(place).tobytes()) for place, (row, _) in enumerate(pairs) if words.sizes[place] >= OWN_WORDS
     )
     rows_with = Counter(exchange for _, exchange in long)
-    most = max(duplicates.FEW, duplicates.OFTEN * len(rows))
+    most = duplicates.most_of_template(len(rows))
     return [(row, exchange) for row, exchange in long if rows_with[exchange] <= most]

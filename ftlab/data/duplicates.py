@@ -354,7 +354,7 @@ def split_links(
         words: of the texts.
     """
     _, of, counts = np.unique(templates, return_inverse=True, return_counts=True)
-    fills = (counts > _most_of_template(len(templates)))[of] & (templates >= 0)
+    fills = (counts > most_of_template(len(templates)))[of] & (templates >= 0)
     filled_in = _filled_in(templates, fills, words)
     links = [template_links(templates)]
     for first, second in ((pairs.first, pairs.second), (parts.inner, parts.outer)):
@@ -379,7 +379,8 @@ def _filled_in(templates: np.ndarray, fills: np.ndarray, words: Words) -> dict[i
     return found
 
 
-def _most_of_template(texts: int) -> float:
+def most_of_template(texts: int) -> float:
+    """Return in how many of so many `texts` a part may be, before it is taken for what the whole set is like."""
     return max(FEW, OFTEN * texts)
 
 
@@ -467,7 +468,7 @@ def template_links(templates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     places = np.flatnonzero(templates >= 0)
     _, starts, of, counts = np.unique(templates[places], return_index=True, return_inverse=True, return_counts=True)
-    few = (counts <= _most_of_template(len(templates)))[of]
+    few = (counts <= most_of_template(len(templates)))[of]
     first, second = places[starts][of][few], places[few]
     return first[first != second], second[first != second]
 

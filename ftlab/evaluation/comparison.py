@@ -19,7 +19,6 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from ftlab.data import group_columns
-from ftlab.data.group_columns import GROUP
 from ftlab.errors import BadInput
 from ftlab.intervals import (
     LEVEL,
@@ -46,7 +45,7 @@ def correct(predictions: pd.DataFrame) -> np.ndarray:
 
 def accuracy(predictions: pd.DataFrame, *, level: float = LEVEL) -> Interval:
     """Return the accuracy of `predictions` with Wilson's interval at `level`, or with a bootstrap over its groups."""
-    groups = _groups(predictions)
+    groups = group_columns.of(predictions)
     if groups is None:
         return proportion(correct(predictions), level=level)
     return mean_interval(correct(predictions), groups=groups, bounds=(0, 1), level=level)
@@ -71,7 +70,7 @@ def scores(predictions: pd.DataFrame, *, seed: int = 0, level: float = LEVEL) ->
     shape = (len(names), len(names))
     cells = _cells(predictions, names)
     counts = np.bincount(cells, minlength=len(names) ** 2).reshape(shape)
-    drawn, lots = _resample(cells, len(names) ** 2, _groups(predictions), seed)
+    drawn, lots = _resample(cells, len(names) ** 2, group_columns.of(predictions), seed)
     drawn = drawn.reshape(-1, *shape)
     found = {"accuracy": accuracy(predictions, level=level)}
     measures = {"f1_macro": _f1_macro, "f1_weighted": _f1_weighted, "mcc": _mcc}
@@ -88,7 +87,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, seed: int = 0) -> Comp
 
     Both tables must have the same row ids, in any order; the groups are those of `first`. `seed` is of the bootstrap.
     """
-    return paired(correct(first), correct(_aligned(first, second)), groups=_groups(first), seed=seed)
+    return paired(correct(first), correct(_aligned(first, second)), groups=group_columns.of(first), seed=seed)
 
 
 def difference(
@@ -118,7 +117,7 @@ def difference(
     # Only the combinations that occur: with many classes most combinations of (label, first, second) do not.
     (true, by_first, by_second), cells = np.unique(np.stack(answers), axis=1, return_inverse=True)
     cells = cells.ravel()
-    drawn, lots = _resample(cells, len(true), _groups(first), seed)
+    drawn, lots = _resample(cells, len(true), group_columns.of(first), seed)
     measure = _MEASURES[metric]
 
     def gap(drawn: np.ndarray) -> np.ndarray:
@@ -236,11 +235,6 @@ def _aligned(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 def _labels(predictions: pd.DataFrame) -> list[str]:
     """Return the labels of a table, true or predicted, sorted."""
     return sorted({*predictions["label"], *predictions["prediction"]})
-
-
-def _groups(predictions: pd.DataFrame) -> np.ndarray | None:
-    """Return the number of the group of each row, or None if there is no column of them."""
-    return group_columns.numbers(predictions[GROUP]) if GROUP in predictions else None
 
 
 def _cells(predictions: pd.DataFrame, names: Sequence[str]) -> np.ndarray:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ftlab.data import group_columns
 from ftlab.errors import BadInput
-from ftlab.evaluation.comparison import correct
+from ftlab.evaluation.comparison import accuracy, correct
 from ftlab.intervals import Interval, mean_interval, proportion
 
 NEVER = math.inf  # a threshold above every confidence: all texts are left to a person
@@ -82,9 +82,6 @@ def at(predictions: pd.DataFrame, threshold: float) -> tuple[Interval, Interval 
     """
     sure = (predictions["confidence"] >= threshold).to_numpy(dtype=float)
     answered = predictions[sure == 1]
-    return _share(sure, predictions), _share(correct(answered), answered) if len(answered) else None
-
-
-def _share(values: np.ndarray, rows: pd.DataFrame) -> Interval:
-    groups = group_columns.of(rows)
-    return proportion(values) if groups is None else mean_interval(values, groups=groups, bounds=(0, 1))
+    groups = group_columns.of(predictions)
+    covered = proportion(sure) if groups is None else mean_interval(sure, groups=groups, bounds=(0, 1))
+    return covered, accuracy(answered) if len(answered) else None
